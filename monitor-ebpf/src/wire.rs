@@ -1,0 +1,315 @@
+//! Records on the ring. Native byte order, no padding: the reader and the writer are one machine.
+//!
+//! A process that is killed by the OOM killer produces, in this order: [`Mark`] (in the context of the
+//! allocating task), [`LastWords`] and [`Chunk`]s (in the victim's, its memory still mapped), [`Exit`] (in the context of its
+//! last thread). From 6.16 on `Exit` may overtake `Mark`. A kill by someone else lacks `Mark`; an
+//! ordinary exit with 128+n has `Exit` only.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// Version of everything in this file. A reader that meets another version must not interpret the record.
+pub const VERSION: u16 = 1;
+
+/// Length of a task's name in the kernel, with its terminating zero.
+pub const COMM_LEN: usize = 16;
+/// Cgroup levels in a [`Mark`], from the victim's own upwards. Deeper trees are cut at the top.
+pub const MAX_LEVELS: usize = 16;
+/// Bytes of a cgroup path in a [`CgroupPath`], with the terminating zero (the kernel's tracepoint has no more).
+pub const PATH_LEN: usize = 1024;
+/// Payload of a [`SmallChunk`].
+pub const SMALL_CHUNK: usize = 1000;
+/// Payload of a [`LargeChunk`].
+pub const LARGE_CHUNK: usize = 4072;
+/// At most this many bytes of a victim's command line are read.
+pub const MAX_ARGS: usize = 2 * 1000;
+/// At most this many chunks of a victim's environment are read.
+pub const MAX_ENV_CHUNKS: usize = 16;
+
+/// What a record is; the first field of [`Header`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u16)]
+pub enum Kind {
+    /// [`Mark`].
+    Mark = 1,
+    /// [`LastWords`].
+    LastWords = 2,
+    /// [`SmallChunk`].
+    SmallChunk = 3,
+    /// [`LargeChunk`].
+    LargeChunk = 4,
+    /// [`Exit`].
+    Exit = 5,
+    /// [`CgroupPath`]: made, or renamed.
+    CgroupMade = 6,
+    /// [`CgroupGone`].
+    CgroupGone = 7,
+}
+
+/// Start of each record.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Header {
+    /// A [`Kind`].
+    pub kind: u16,
+    /// [`VERSION`].
+    pub version: u16,
+    /// Length of the record in bytes, header included.
+    pub len: u32,
+    /// Time of the event, ns since boot, suspend included (`CLOCK_BOOTTIME`).
+    pub ktime_ns: u64,
+}
+
+/// A task and its process.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Task {
+    /// Process id, in the first pid namespace.
+    pub tgid: u32,
+    /// Thread id.
+    pub tid: u32,
+    /// Start of the process, ns since boot. With `tgid` it names a process for ever.
+    pub start_ns: u64,
+    /// Process id of the parent.
+    pub ppid: u32,
+    /// Real user id, in the first user namespace.
+    pub uid: u32,
+    /// Start of the parent, ns since boot.
+    pub parent_start_ns: u64,
+    /// Id in the default (v2) hierarchy.
+    pub cgroup_v2: u64,
+    /// Id of the cgroup that accounts its memory; equal to `cgroup_v2` on v2 hosts.
+    pub cgroup_memory: u64,
+    /// Name of the process (of its first thread), zero-padded.
+    pub comm: [u8; COMM_LEN],
+}
+
+/// Who sent a signal. All zero: nobody was seen.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Sent {
+    /// Start of the process that it was sent to: tells a reused pid from the old one.
+    pub target_start_ns: u64,
+    /// When, ns since boot.
+    pub ktime_ns: u64,
+    /// The signal.
+    pub signal: u32,
+    /// `si_code`: 0 kill(2), -6 tgkill(2), 128 the kernel, positive for faults.
+    pub code: i32,
+    /// 1 if sent to the process, 0 if to one thread.
+    pub group: u32,
+    /// 1 once a thread of the target has taken the signal.
+    pub delivered: u32,
+    /// The sender: the task that was running.
+    pub sender: Task,
+}
+
+/// One cgroup level, in pages.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Level {
+    /// Id in the hierarchy of the memory controller.
+    pub cgroup: u64,
+    /// Pages charged.
+    pub usage: u64,
+    /// Limit in pages; the kernel's `PAGE_COUNTER_MAX` (`i64::MAX / page size`) when there is none.
+    pub max: u64,
+    /// v2: pages of swap; v1: memory and swap together.
+    pub swap_usage: u64,
+    /// Limit of the same.
+    pub swap_max: u64,
+    /// 1 if `memory.oom.group` is set here.
+    pub oom_group: u64,
+}
+
+/// The memory of a process. `-1` where the kernel lacks the field.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Memory {
+    /// Pages of files.
+    pub file: i64,
+    /// Anonymous pages.
+    pub anon: i64,
+    /// Swapped pages.
+    pub swap: i64,
+    /// Pages of shared memory and tmpfs.
+    pub shmem: i64,
+    /// Highest resident pages that the kernel noted; may be below the current sum.
+    pub hiwater_rss: i64,
+    /// Mapped pages.
+    pub total_vm: i64,
+    /// Bytes of page tables.
+    pub pgtables_bytes: i64,
+}
+
+/// What `oom_kill_process` was called with, where that hook could be attached.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Decision {
+    /// 1 if the rest is known.
+    pub known: u32,
+    /// `enum oom_constraint`: 0 none, 1 cpuset, 2 memory policy, 3 memory cgroup.
+    pub constraint: u32,
+    /// The cgroup whose limit was hit; 0 if none.
+    pub cgroup: u64,
+    /// Pages that the constraint allows.
+    pub total_pages: u64,
+    /// Order of the allocation; -1 if a person asked by sysrq-f.
+    pub order: i32,
+    /// Explicit padding.
+    pub _pad: u32,
+    /// When the kernel decided; tells one decision from the next.
+    pub ktime_ns: u64,
+}
+
+/// The OOM killer marked a victim.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Mark {
+    /// Header.
+    pub header: Header,
+    /// The marked task. Its `tid` need not be the first thread's.
+    pub victim: Task,
+    /// The task that was running: it allocated, or wrote a limit.
+    pub trigger: Task,
+    /// 1 if the kill signal came first, in the same task: a kill. 0: it was dying already.
+    pub signalled: u32,
+    /// Levels used in `levels`.
+    pub level_count: u32,
+    /// The victim's memory.
+    pub memory: Memory,
+    /// What is known of the decision.
+    pub decision: Decision,
+    /// The victim's cgroup and its ancestors.
+    pub levels: [Level; MAX_LEVELS],
+}
+
+/// Taken in the victim's context as the fatal signal is delivered, with its memory still mapped.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct LastWords {
+    /// Header.
+    pub header: Header,
+    /// The thread that took the signal.
+    pub victim: Task,
+    /// The signal.
+    pub signal: u32,
+    /// Threads of the process; 0 if not known.
+    pub threads: u32,
+    /// Its memory.
+    pub memory: Memory,
+    /// Bytes of command line in the process.
+    pub args_len: u64,
+    /// Bytes of environment in the process.
+    pub env_len: u64,
+}
+
+/// Which text a chunk belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Text {
+    /// The command line.
+    Args = 1,
+    /// The environment.
+    Env = 2,
+}
+
+macro_rules! chunk {
+    ($(#[doc = $doc:literal])+ $name:ident: $len:expr) => {
+        $(#[doc = $doc])+
+        #[repr(C)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+        pub struct $name {
+            /// Header.
+            pub header: Header,
+            /// Process id.
+            pub tgid: u32,
+            /// A [`Text`].
+            pub text: u32,
+            /// Start of the process, ns since boot.
+            pub start_ns: u64,
+            /// Where this piece begins in the whole text.
+            pub offset: u32,
+            /// Bytes used in `data`; 0 if they could not be read (swapped out, unmapped).
+            pub len: u32,
+            /// The bytes.
+            pub data: [u8; $len],
+        }
+    };
+}
+
+chunk! {
+    /// A piece of a short command line or environment.
+    SmallChunk: SMALL_CHUNK
+}
+chunk! {
+    /// A piece of a long command line or environment.
+    LargeChunk: LARGE_CHUNK
+}
+
+/// A process ended: by a signal, with 128+n, or marked by the OOM killer.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Exit {
+    /// Header.
+    pub header: Header,
+    /// The thread that ended last.
+    pub victim: Task,
+    /// Name of the parent.
+    pub parent_comm: [u8; COMM_LEN],
+    /// Wait status of the process: `status << 8 | signal | 0x80 if core`.
+    pub status: u32,
+    /// 1 if the OOM killer had marked it.
+    pub marked: u32,
+    /// Process id in its own pid namespace; 0 if not known.
+    pub ns_pid: u32,
+    /// `oom_score_adj`, -1000 to 1000; `i32::MIN` if not known.
+    pub oom_score_adj: i32,
+    /// Highest resident pages, an upper bound (inherited across exec); -1 if not known.
+    pub maxrss: i64,
+    /// The fatal signal: the first SIGKILL, else the last that had its default, fatal action.
+    pub fatal: Sent,
+    /// The last SIGTERM.
+    pub term: Sent,
+}
+
+/// A cgroup and its path.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct CgroupPath {
+    /// Header.
+    pub header: Header,
+    /// Its id, unique within its hierarchy.
+    pub id: u64,
+    /// Number of its hierarchy; 0 is v2.
+    pub hierarchy: u32,
+    /// Bytes of `path` in use, without the terminating zero.
+    pub len: u32,
+    /// Path from the root of the hierarchy; cut if longer.
+    pub path: [u8; PATH_LEN],
+}
+
+/// A cgroup was removed.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct CgroupGone {
+    /// Header.
+    pub header: Header,
+    /// Its id.
+    pub id: u64,
+    /// Number of its hierarchy; 0 is v2.
+    pub hierarchy: u32,
+    /// Explicit padding.
+    pub _pad: u32,
+}
+
+/// The programs, in the order of their slots in the per-CPU map `LOST`: records that did not fit on the ring.
+pub const PROGRAMS: &[&str] = &[
+    "signal_generate",
+    "mark_victim",
+    "signal_deliver",
+    "sched_process_exit",
+    "cgroup_mkdir",
+    "cgroup_rename",
+    "cgroup_rmdir",
+    "oom_kill_process",
+];

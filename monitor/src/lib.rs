@@ -1,0 +1,34 @@
+//! killwatch: who was killed, by what, why, and what to do.
+//!
+//! A death passes through the rooms of this crate in one direction:
+//!
+//! ```text
+//! probe (ring, decode) -> join -> attribute -> verdict -> ledger -> notify, api, metrics
+//! ```
+//!
+//! * [`probe`] loads the kernel side and turns ring records into values; the only room that knows aya.
+//! * [`join`] makes one ended process of its marks, signals and exits. Pure.
+//! * [`cgroup`] knows which cgroup an id is, also when it is gone.
+//! * [`attribute`] names the workload and the job.
+//! * [`verdict`] tells the cause, the evidence and the advice. Pure.
+//! * [`ledger`] keeps deaths; [`notify`], [`api`] and [`metrics`] tell of them.
+//! * [`death`] holds the types that flow, [`config`] what a user may set, [`host`] facts about the machine,
+//!   [`app`] builds it all, [`cli`] is the command line.
+#![forbid(unsafe_code)]
+
+pub mod api;
+pub mod app;
+pub mod attribute;
+pub mod cgroup;
+pub mod cli;
+pub mod config;
+pub mod death;
+pub mod host;
+pub mod join;
+pub mod ledger;
+pub mod metrics;
+pub mod notify;
+pub mod ops;
+pub mod probe;
+pub mod text;
+pub mod verdict;

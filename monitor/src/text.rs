@@ -1,0 +1,55 @@
+//! Bytes from the kernel as text. They come from whoever runs on the node and may hold anything.
+
+use std::fmt::Write as _;
+
+/// Bytes up to the first zero, as text. What is UTF-8 stays as it is, control characters included; every other byte is written
+/// `\xNN`, so that two different names never look the same.
+#[must_use]
+pub fn from_c(bytes: &[u8]) -> String {
+    let end = bytes.iter().position(|b| *b == 0).unwrap_or(bytes.len());
+    from_bytes(&bytes[..end])
+}
+
+/// Like [`from_c`], zeros included.
+#[must_use]
+pub fn from_bytes(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        text.push_str(chunk.valid());
+        for byte in chunk.invalid() {
+            // Writing to a String cannot fail.
+            let _ = write!(text, "\\x{byte:02x}");
+        }
+    }
+    text
+}
+
+/// Text that is safe on one line of a terminal: control characters and newlines escaped.
+#[must_use]
+pub fn one_line(text: &str) -> String {
+    text.chars().fold(String::with_capacity(text.len()), |mut line, c| {
+        if c.is_control() {
+            line.extend(c.escape_default());
+        } else {
+            line.push(c);
+        }
+        line
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keeps_utf8_and_marks_the_rest() {
+        assert_eq!(from_c(b") Z\n\"} 1\0junk"), ") Z\n\"} 1");
+        assert_eq!(from_c(b"a\xffb\xc3\xa9"), "a\\xffbé");
+        assert_eq!(from_c(&[b'x'; 16]), "x".repeat(16));
+    }
+
+    #[test]
+    fn one_line_is_one_line() {
+        assert_eq!(one_line("a\n\x1b[31mb"), "a\\n\\u{1b}[31mb");
+    }
+}
