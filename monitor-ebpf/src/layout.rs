@@ -85,6 +85,8 @@ layout! {
     required sighand_action: "sighand_struct.action";
     /// The handler in a `k_sigaction`.
     required sigaction_handler: "k_sigaction.sa.sa_handler";
+    /// Where a signal came from: `SI_USER` and friends.
+    required siginfo_code: "kernel_siginfo.si_code";
     /// Threads that have not yet begun to exit.
     required signal_live: "signal_struct.live";
     /// Threads of the process.
@@ -183,8 +185,6 @@ pub struct Config {
     pub mark_has_task: u32,
     /// 1 if `sched:sched_process_exit` says whether the whole process is gone (6.16 and later).
     pub exit_has_group_dead: u32,
-    /// Thread group id of the daemon itself: its own death is not reported by the ring that dies with it.
-    pub own_tgid: u32,
-    /// Explicit padding.
-    pub _pad: u32,
+    /// Bytes waiting on the ring above which victims' texts are left out: deaths come before texts.
+    pub texts_high_water: u32,
 }

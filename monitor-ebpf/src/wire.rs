@@ -17,13 +17,13 @@ pub const MAX_LEVELS: usize = 16;
 /// Bytes of a cgroup path in a [`CgroupPath`], with the terminating zero (the kernel's tracepoint has no more).
 pub const PATH_LEN: usize = 1024;
 /// Payload of a [`SmallChunk`].
-pub const SMALL_CHUNK: usize = 1000;
+pub const SMALL_CHUNK: usize = 1024;
 /// Payload of a [`LargeChunk`].
-pub const LARGE_CHUNK: usize = 4072;
-/// At most this many bytes of a victim's command line are read.
-pub const MAX_ARGS: usize = 2 * 1000;
-/// At most this many chunks of a victim's environment are read.
-pub const MAX_ENV_CHUNKS: usize = 16;
+pub const LARGE_CHUNK: usize = 4096;
+/// At most this many small chunks of a victim's command line are read.
+pub const MAX_ARG_CHUNKS: usize = 2;
+/// At most this many large chunks of a victim's environment are read.
+pub const MAX_ENV_CHUNKS: usize = 8;
 
 /// What a record is; the first field of [`Header`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,10 +39,12 @@ pub enum Kind {
     LargeChunk = 4,
     /// [`Exit`].
     Exit = 5,
-    /// [`CgroupPath`]: made, or renamed.
+    /// [`CgroupPath`] of a new cgroup.
     CgroupMade = 6,
+    /// [`CgroupPath`] of a cgroup that had another.
+    CgroupRenamed = 7,
     /// [`CgroupGone`].
-    CgroupGone = 7,
+    CgroupGone = 8,
 }
 
 /// Start of each record.
@@ -161,7 +163,8 @@ pub struct Decision {
     pub ktime_ns: u64,
 }
 
-/// The OOM killer marked a victim.
+/// The OOM killer killed a process: its signal, then its mark, in the same task. A mark without a signal is put on a process that is
+/// dying anyway; it shows in [`Exit::marked`] only.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Mark {
@@ -171,10 +174,10 @@ pub struct Mark {
     pub victim: Task,
     /// The task that was running: it allocated, or wrote a limit.
     pub trigger: Task,
-    /// 1 if the kill signal came first, in the same task: a kill. 0: it was dying already.
-    pub signalled: u32,
     /// Levels used in `levels`.
     pub level_count: u32,
+    /// Explicit padding.
+    pub _pad: u32,
     /// The victim's memory.
     pub memory: Memory,
     /// What is known of the decision.
@@ -183,7 +186,8 @@ pub struct Mark {
     pub levels: [Level; MAX_LEVELS],
 }
 
-/// Taken in the victim's context as the fatal signal is delivered, with its memory still mapped.
+/// Taken in the victim's context as the fatal signal is delivered, with its memory still mapped. [`SmallChunk`]s of the command line
+/// and [`LargeChunk`]s of the environment follow, from the same task.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct LastWords {
@@ -201,6 +205,10 @@ pub struct LastWords {
     pub args_len: u64,
     /// Bytes of environment in the process.
     pub env_len: u64,
+    /// 1 if no chunks follow because the ring is filling up: deaths come before texts.
+    pub texts_skipped: u32,
+    /// Explicit padding.
+    pub _pad: u32,
 }
 
 /// Which text a chunk belongs to.

@@ -1,0 +1,75 @@
+//! Reading kernel memory.
+
+use aya_ebpf::helpers::bpf_probe_read_kernel;
+
+use super::config::present;
+
+/// An address in the kernel that may be stale, null or garbage: reads of it fail, they do not fault.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Address(*const u8);
+
+impl Address {
+    pub(crate) const fn new(pointer: *const u8) -> Self {
+        Self(pointer)
+    }
+
+    pub(crate) fn is_null(self) -> bool {
+        self.0.is_null()
+    }
+
+    pub(crate) fn bits(self) -> u64 {
+        self.0 as u64
+    }
+
+    /// The address `bytes` further.
+    pub(crate) fn add(self, bytes: usize) -> Self {
+        Self(self.0.wrapping_add(bytes))
+    }
+
+    /// The address `bytes` before.
+    pub(crate) fn sub(self, bytes: usize) -> Self {
+        Self(self.0.wrapping_sub(bytes))
+    }
+
+    /// The value at `offset`; `None` if the kernel lacks the field or the memory cannot be read.
+    #[inline(always)]
+    pub(crate) fn get<T>(self, offset: u32) -> Option<T> {
+        let offset = present(offset)?;
+        // SAFETY: the helper checks the address; every T here is plain data.
+        unsafe { bpf_probe_read_kernel(self.0.wrapping_add(offset).cast::<T>()) }.ok()
+    }
+
+    /// The pointer at `offset`, unless it is null.
+    #[inline(always)]
+    pub(crate) fn follow(self, offset: u32) -> Option<Self> {
+        self.get::<*const u8>(offset).map(Self).filter(|address| !address.is_null())
+    }
+}
+
+/// A pointer that came from a BTF tracepoint: the verifier knows its type, so a plain load is safe, needs no helper call
+/// and works under lockdown.
+#[derive(Clone, Copy)]
+pub(crate) struct Trusted(*const u8);
+
+impl Trusted {
+    pub(crate) const fn new(pointer: *const u8) -> Self {
+        Self(pointer)
+    }
+
+    /// The value at `offset`, which must be that of a required field of just this size.
+    #[inline(always)]
+    pub(crate) fn load<T: Copy>(self, offset: u32) -> T {
+        // SAFETY: the verifier checks the load against the kernel's types and makes a fault read as zero.
+        unsafe { core::ptr::read_volatile(self.0.add(offset as usize).cast::<T>()) }
+    }
+
+    /// The pointer at `offset`, which must be that of a required field.
+    #[inline(always)]
+    pub(crate) fn follow(self, offset: u32) -> Self {
+        Self(self.load::<*const u8>(offset))
+    }
+
+    pub(crate) const fn address(self) -> Address {
+        Address(self.0)
+    }
+}

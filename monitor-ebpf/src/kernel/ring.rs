@@ -1,0 +1,111 @@
+//! The ring to the daemon.
+
+use core::ops::{Deref, DerefMut};
+
+use aya_ebpf::{
+    helpers::generated::bpf_ktime_get_boot_ns,
+    macros::map,
+    maps::{PerCpuArray, RingBuf, ring_buf::RingBufEntry},
+};
+use killwatch_ebpf::wire::{Header, Kind, PROGRAMS, VERSION};
+use zerocopy::FromBytes;
+
+/// `BPF_RB_AVAIL_DATA` (include/uapi/linux/bpf.h): bytes not yet read.
+const AVAILABLE_DATA: u64 = 0;
+
+/// Records of [`killwatch_ebpf::wire`]. The daemon sets the size at load.
+#[map]
+static RECORDS: RingBuf = RingBuf::with_byte_size(1 << 22, 0);
+
+/// Records that did not fit, per program in the order of [`PROGRAMS`].
+#[map]
+static LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(PROGRAMS.len() as u32, 0);
+
+/// A program's slot in [`LOST`].
+#[derive(Clone, Copy)]
+#[repr(u32)]
+pub(crate) enum Program {
+    MarkVictim = 1,
+    SignalDeliver = 2,
+    ProcessExit = 3,
+    CgroupMkdir = 4,
+    CgroupRename = 5,
+    CgroupRmdir = 6,
+}
+
+/// ns since boot, suspend included: the clock of every record.
+pub(crate) fn now_ns() -> u64 {
+    // SAFETY: a helper without arguments.
+    unsafe { bpf_ktime_get_boot_ns() }
+}
+
+/// Bytes that the daemon has not read yet.
+pub(crate) fn waiting() -> u64 {
+    RECORDS.query(AVAILABLE_DATA)
+}
+
+/// A place on the ring, to be filled and submitted. Its bytes are whatever was there before: write every field.
+#[must_use = "the verifier requires a reserved record to be submitted"]
+pub(crate) struct Record<T: 'static>(RingBufEntry<T>);
+
+/// Types that begin with a [`Header`].
+pub(crate) trait Framed: FromBytes + 'static {
+    fn header(&mut self) -> &mut Header;
+}
+
+/// Reserves a record and fills in its header; a full ring counts a loss of `program`.
+#[inline(always)]
+pub(crate) fn reserve<T: Framed>(program: Program, kind: Kind) -> Option<Record<T>> {
+    let Some(entry) = RECORDS.reserve::<T>(0) else {
+        if let Some(lost) = LOST.get_ptr_mut(program as u32) {
+            // SAFETY: the slot is this CPU's own. A program that preempts another between load and store may lose one count.
+            unsafe { *lost += 1 };
+        }
+        return None;
+    };
+    let mut record = Record(entry);
+    *record.header() = Header {
+        kind: kind as u16,
+        version: VERSION,
+        len: size_of::<T>() as u32,
+        ktime_ns: now_ns(),
+    };
+    Some(record)
+}
+
+impl<T> Record<T> {
+    /// Hands the record to the daemon and wakes it if it sleeps.
+    #[inline(always)]
+    pub(crate) fn submit(self) {
+        self.0.submit(0);
+    }
+}
+
+impl<T: FromBytes> Deref for Record<T> {
+    type Target = T;
+    #[inline(always)]
+    fn deref(&self) -> &T {
+        // SAFETY: any bytes are a valid T.
+        unsafe { self.0.assume_init_ref() }
+    }
+}
+
+impl<T: FromBytes> DerefMut for Record<T> {
+    #[inline(always)]
+    fn deref_mut(&mut self) -> &mut T {
+        // SAFETY: any bytes are a valid T.
+        unsafe { self.0.assume_init_mut() }
+    }
+}
+
+macro_rules! framed {
+    ($($name:ident),+) => {
+        $( impl Framed for killwatch_ebpf::wire::$name {
+            #[inline(always)]
+            fn header(&mut self) -> &mut Header {
+                &mut self.header
+            }
+        } )+
+    };
+}
+framed!(Mark, LastWords, SmallChunk, LargeChunk, Exit, CgroupPath, CgroupGone);

@@ -1,0 +1,66 @@
+//! `oom:mark_victim (task, uid)`, in older kernels `(pid)`: runs as the task that made the kernel look for a victim.
+//!
+//! The mark alone is no kill: it is also put on tasks that are dying anyway. A kill is a SIGKILL from the kernel, followed by the mark
+//! of the same task in the same thread.
+
+use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
+use aya_log_ebpf::debug;
+use killwatch_ebpf::wire::{Decision, Kind, Mark};
+
+use crate::{
+    kernel::{
+        cgroup,
+        config::config,
+        map, memory,
+        read::Address,
+        ring::{self, Program},
+        task,
+    },
+    maps::{DECISIONS, KERNEL_KILLS},
+};
+
+/// Signal and mark are a few instructions apart, with preemption off. An older kill by the same thread is another matter.
+const MAX_DELAY_NS: u64 = 100_000_000;
+
+#[btf_tracepoint(function = "mark_victim")]
+pub(crate) fn mark_victim(ctx: BtfTracePointContext) -> i32 {
+    let marked: u64 = ctx.arg(0);
+    let (_, trigger_tid) = task::current_ids();
+    let Some(kill) = map::read(&KERNEL_KILLS, &trigger_tid) else { return 0 };
+    let (task, tid, ktime_ns) = (kill.task, kill.tid, kill.ktime_ns);
+    let same = if config!(mark_has_task) == 1 { task == marked } else { tid == u64::from(marked as u32) };
+    if !same || ring::now_ns().saturating_sub(ktime_ns) > MAX_DELAY_NS {
+        return 0;
+    }
+    let _ = KERNEL_KILLS.remove(trigger_tid);
+    report(&ctx, Address::new(task as *const u8), trigger_tid);
+    0
+}
+
+#[inline(always)]
+fn report(ctx: &BtfTracePointContext, victim: Address, trigger_tid: u32) {
+    let Some(mut mark) = ring::reserve::<Mark>(Program::MarkVictim, Kind::Mark) else { return };
+    task::describe(victim, &mut mark.victim);
+    task::describe(task::current(), &mut mark.trigger);
+    mark.memory = memory::describe(task::mm(victim));
+    mark.decision = match map::read(&DECISIONS, &trigger_tid) {
+        Some(decision) => *decision,
+        None => Decision {
+            known: 0,
+            constraint: 0,
+            cgroup: 0,
+            total_pages: 0,
+            order: 0,
+            _pad: 0,
+            ktime_ns: 0,
+        },
+    };
+    mark.level_count = match task::css_set(victim).and_then(cgroup::memory_state) {
+        Some(state) => cgroup::levels(state, &mut mark.levels),
+        None => 0,
+    };
+    mark._pad = 0;
+    let (victim, trigger) = (mark.victim.tgid, mark.trigger.tgid);
+    mark.submit();
+    debug!(ctx, "OOM kill of process {}, triggered by {}", victim, trigger);
+}

@@ -1,0 +1,113 @@
+//! `sched:sched_process_exit (task[, group_dead])`: runs as the dying thread, for every thread that ends. Reports a process that ended abnormally, as its
+//! last thread goes.
+
+use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
+use aya_log_ebpf::debug;
+use killwatch_ebpf::wire::{COMM_LEN, Exit, Kind, Sent, Task};
+
+use crate::{
+    kernel::{
+        config::config,
+        map,
+        read::{Address, Trusted},
+        ring::{self, Program},
+        task,
+    },
+    maps::{FATAL, ProcessKey, REPORTED, TERM},
+};
+
+/// `SIGNAL_GROUP_EXIT` (include/linux/sched/signal.h): `group_exit_code` is the process's status.
+const SIGNAL_GROUP_EXIT: u32 = 4;
+/// `BPF_NOEXIST`: the insertion fails if the key is there.
+const IF_NEW: u64 = 1;
+
+#[btf_tracepoint(function = "sched_process_exit")]
+pub(crate) fn sched_process_exit(ctx: BtfTracePointContext) -> i32 {
+    let task = Trusted::new(ctx.arg(0));
+    let signal = task.follow(config!(layout.task_signal));
+    // The common case, a thread or process that ends in peace, leaves here: four loads and no call.
+    let own_status: u32 = task.load(config!(layout.task_exit_code));
+    let group_status: u32 = signal.load(config!(layout.signal_group_exit_code));
+    let oom_mm: u64 = signal.load(config!(layout.signal_oom_mm));
+    if u64::from(own_status | group_status) | oom_mm == 0 {
+        return 0;
+    }
+    let last = if config!(exit_has_group_dead) == 1 {
+        ctx.arg::<u64>(1) as u8 != 0
+    } else {
+        signal.load::<u32>(config!(layout.signal_live)) == 0
+    };
+    if last {
+        report(&ctx, task.address(), signal.address(), group_status, oom_mm != 0);
+    }
+    0
+}
+
+#[inline(always)]
+fn report(ctx: &BtfTracePointContext, task: Address, signal: Address, group_status: u32, marked: bool) {
+    let leader = task::leader(task);
+    let status = if signal.get::<u32>(config!(layout.signal_flags)).unwrap_or(0) & SIGNAL_GROUP_EXIT != 0 {
+        group_status
+    } else {
+        leader.get(config!(layout.task_exit_code)).unwrap_or(0)
+    };
+    if !(is_abnormal(status) || marked) {
+        return;
+    }
+    let tgid = task::tgid(task);
+    let start_ns = task::start_ns(task);
+    if config!(exit_has_group_dead) != 1 && REPORTED.insert(ProcessKey { start_ns, tgid: u64::from(tgid) }, 1, IF_NEW).is_err() {
+        return;
+    }
+    let Some(mut exit) = ring::reserve::<Exit>(Program::ProcessExit, Kind::Exit) else { return };
+    task::describe(task, &mut exit.victim);
+    exit.parent_comm = task::parent(task).map_or([0; COMM_LEN], |parent| task::comm(task::leader(parent)));
+    exit.status = status;
+    exit.marked = u32::from(marked);
+    exit.ns_pid = task::ns_pid(task);
+    exit.oom_score_adj = signal.get::<i16>(config!(layout.signal_oom_score_adj)).map_or(i32::MIN, i32::from);
+    exit.maxrss = signal.get(config!(layout.signal_maxrss)).unwrap_or(-1);
+    // Written through the reference: a copy would not fit the stack.
+    take(&FATAL, tgid, start_ns, &mut exit.fatal);
+    take(&TERM, tgid, start_ns, &mut exit.term);
+    exit.submit();
+    debug!(ctx, "process {} ended with status {}", tgid, status);
+}
+
+/// Ended by a signal, or exited with 128+n.
+#[inline(always)]
+fn is_abnormal(status: u32) -> bool {
+    status & 0x7f != 0 || status >> 8 & 0xff > 128
+}
+
+/// Moves what `map` holds for this process to `to`; all zero if there is nothing.
+#[inline(always)]
+fn take(map: &aya_ebpf::maps::LruHashMap<u32, Sent>, tgid: u32, start_ns: u64, to: &mut Sent) {
+    match map::read(map, &tgid) {
+        Some(sent) if sent.target_start_ns == start_ns => {
+            *to = *sent;
+            let _ = map.remove(tgid);
+        }
+        _ => {
+            *to = Sent {
+                target_start_ns: 0,
+                ktime_ns: 0,
+                signal: 0,
+                code: 0,
+                group: 0,
+                delivered: 0,
+                sender: Task {
+                    tgid: 0,
+                    tid: 0,
+                    start_ns: 0,
+                    ppid: 0,
+                    uid: 0,
+                    parent_start_ns: 0,
+                    cgroup_v2: 0,
+                    cgroup_memory: 0,
+                    comm: [0; COMM_LEN],
+                },
+            };
+        }
+    }
+}
