@@ -99,8 +99,6 @@ layout! {
     required signal_oom_mm: "signal_struct.oom_mm";
     /// `oom_score_adj` of the process.
     optional signal_oom_score_adj: "signal_struct.oom_score_adj";
-    /// Peak resident set of the process in pages; inherited across exec, so an upper bound only.
-    optional signal_maxrss: "signal_struct.maxrss";
     /// Depth of the pid namespace.
     optional pid_level: "pid.level";
     /// Pid numbers, one `upid` per namespace level.

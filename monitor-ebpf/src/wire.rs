@@ -272,8 +272,6 @@ pub struct Exit {
     pub ns_pid: u32,
     /// `oom_score_adj`, -1000 to 1000; `i32::MIN` if not known.
     pub oom_score_adj: i32,
-    /// Highest resident pages, an upper bound (inherited across exec); -1 if not known.
-    pub maxrss: i64,
     /// The fatal signal: the first SIGKILL, else the last that had its default, fatal action.
     pub fatal: Sent,
     /// The last SIGTERM.

@@ -1,1 +1,414 @@
-//! Room: join.
+//! Joins what the kernel said about one process — its mark, its last words, its end — to one [`Ended`], exactly once.
+//!
+//! Pure: the only clock is the records' own time and the `now` that the caller passes. Records of one process may come in any
+//! order and more than once; the outcome is the same. Two delays are known and waited for, up to [`HOLD_NS`]: the end may overtake
+//! the mark (from 6.16 on, and with several threads), and ends leave in the order in which they came, so that a parent never
+//! goes before the child whose death it relays.
+
+use std::collections::{HashMap, VecDeque};
+
+use killwatch_ebpf::wire::{Exit, Level, Mark, Task};
+
+use crate::probe::words::Words;
+
+/// How long an end waits for its mark, ns. The mark follows the kill signal by microseconds.
+pub const HOLD_NS: u64 = 50_000_000;
+/// Processes of which something is known and the end is not. The oldest is forgotten first.
+const MAX_OPEN: usize = 4096;
+/// Ends that wait. With more, the first goes without its mark.
+const MAX_HELD: usize = 4096;
+/// Ends that are remembered so that a second report of one is dropped.
+const MAX_DONE: usize = 8192;
+/// Marks of one group kill follow each other at most this far apart, ns: between two of them the kernel may write a log line to a slow console.
+const GROUP_GAP_NS: u64 = 1_000_000_000;
+
+/// A process, for the time of one boot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ProcessId {
+    /// Process id.
+    pub tgid: u32,
+    /// Start, ns since boot: tells a reused pid from the old one.
+    pub start_ns: u64,
+}
+
+impl From<&Task> for ProcessId {
+    fn from(task: &Task) -> Self {
+        Self { tgid: task.tgid, start_ns: task.start_ns }
+    }
+}
+
+/// An OOM kill and the decision that it belongs to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OomKill {
+    /// What the kernel side saw.
+    pub mark: Box<Mark>,
+    /// Time of the decision's first mark, or of the decision itself where it was seen. Victims of one decision share it.
+    pub incident_ktime_ns: u64,
+    /// Whether the cgroup is killed as a whole.
+    pub group: bool,
+}
+
+/// A process that ended abnormally, with all that the kernel said about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ended {
+    /// Its end.
+    pub exit: Box<Exit>,
+    /// The OOM kill, if it was one.
+    pub oom: Option<OomKill>,
+    /// Its last words, if they could be read.
+    pub words: Option<Box<Words>>,
+}
+
+/// Counts of what was let go. Each is a gap that is reported.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Forgotten {
+    /// Processes whose mark or words were forgotten before their end came.
+    pub open: u64,
+    /// Ends that left without the mark that they waited for.
+    pub unmarked: u64,
+}
+
+/// The state between records.
+#[derive(Debug, Default)]
+pub struct Join {
+    open: HashMap<ProcessId, Open>,
+    /// In order of arrival. May name processes that are no longer open.
+    arrivals: VecDeque<ProcessId>,
+    held: VecDeque<Held>,
+    /// Ends that came, and whether they left again.
+    done: HashMap<ProcessId, Left>,
+    done_order: VecDeque<ProcessId>,
+    last_mark: Option<LastMark>,
+    forgotten: Forgotten,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Left {
+    No,
+    Yes,
+}
+
+#[derive(Debug, Default)]
+struct Open {
+    oom: Option<OomKill>,
+    words: Option<Box<Words>>,
+}
+
+#[derive(Debug)]
+struct Held {
+    exit: Box<Exit>,
+    since_ns: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct LastMark {
+    trigger: ProcessId,
+    trigger_tid: u32,
+    group: Option<u64>,
+    incident_ktime_ns: u64,
+    ktime_ns: u64,
+}
+
+impl Join {
+    /// The OOM killer killed a process.
+    pub fn mark(&mut self, mark: Box<Mark>) {
+        let id = ProcessId::from(&mark.victim);
+        if self.is_over(id) {
+            return;
+        }
+        let group = group_cgroup(&mark);
+        let incident_ktime_ns = self.incident(&mark, group);
+        let open = self.open(id);
+        if open.oom.is_none() {
+            open.oom = Some(OomKill { mark, incident_ktime_ns, group: group.is_some() });
+        }
+    }
+
+    /// A victim's last words.
+    pub fn words(&mut self, words: Box<Words>) {
+        let id = ProcessId::from(&words.victim);
+        if self.is_over(id) {
+            return;
+        }
+        let open = self.open(id);
+        if open.words.is_none() {
+            open.words = Some(words);
+        }
+    }
+
+    /// A process ended.
+    pub fn exit(&mut self, exit: Box<Exit>) {
+        let id = ProcessId::from(&exit.victim);
+        if self.done.contains_key(&id) {
+            return;
+        }
+        self.done.insert(id, Left::No);
+        self.done_order.push_back(id);
+        if self.done_order.len() > MAX_DONE
+            && let Some(oldest) = self.done_order.pop_front()
+        {
+            self.done.remove(&oldest);
+        }
+        let since_ns = exit.header.ktime_ns;
+        self.held.push_back(Held { exit, since_ns });
+    }
+
+    /// The next process whose story is complete, or which waited long enough. `now_ns`: ns since boot.
+    pub fn next(&mut self, now_ns: u64) -> Option<Ended> {
+        let first = self.held.front()?;
+        let id = ProcessId::from(&first.exit.victim);
+        let marked = self.open.get(&id).is_some_and(|open| open.oom.is_some());
+        if awaits_mark(&first.exit) && !marked {
+            let waited = now_ns.saturating_sub(first.since_ns);
+            if waited < HOLD_NS && self.held.len() <= MAX_HELD {
+                return None;
+            }
+            self.forgotten.unmarked += u64::from(first.exit.marked != 0);
+        }
+        let Held { exit, .. } = self.held.pop_front()?;
+        if let Some(left) = self.done.get_mut(&id) {
+            *left = Left::Yes;
+        }
+        let Open { oom, words } = self.open.remove(&id).unwrap_or_default();
+        Some(Ended { exit, oom, words })
+    }
+
+    /// Whether an end waits, so that [`Self::next`] must be called again soon.
+    #[must_use]
+    pub fn is_waiting(&self) -> bool {
+        !self.held.is_empty()
+    }
+
+    /// What was let go so far.
+    #[must_use]
+    pub const fn forgotten(&self) -> Forgotten {
+        self.forgotten
+    }
+
+    /// Whether the process was passed on: what comes now is a repetition, or came too late.
+    fn is_over(&self, id: ProcessId) -> bool {
+        self.done.get(&id) == Some(&Left::Yes)
+    }
+
+    fn open(&mut self, id: ProcessId) -> &mut Open {
+        if !self.open.contains_key(&id) {
+            while self.open.len() >= MAX_OPEN || self.arrivals.len() >= 2 * MAX_OPEN {
+                let Some(oldest) = self.arrivals.pop_front() else { break };
+                self.forgotten.open += u64::from(self.open.remove(&oldest).is_some());
+            }
+            self.arrivals.push_back(id);
+        }
+        self.open.entry(id).or_default()
+    }
+
+    /// The decision that a mark belongs to.
+    fn incident(&mut self, mark: &Mark, group: Option<u64>) -> u64 {
+        let ktime_ns = mark.header.ktime_ns;
+        let trigger = ProcessId::from(&mark.trigger);
+        let trigger_tid = mark.trigger.tid;
+        let incident_ktime_ns = match self.last_mark {
+            _ if mark.decision.known != 0 => mark.decision.ktime_ns,
+            // The kernel holds one lock from a decision to its last mark, so marks of two decisions never alternate.
+            Some(last)
+                if group.is_some()
+                    && last.group == group
+                    && last.trigger == trigger
+                    && last.trigger_tid == trigger_tid
+                    && ktime_ns.saturating_sub(last.ktime_ns) < GROUP_GAP_NS =>
+            {
+                last.incident_ktime_ns
+            }
+            _ => ktime_ns,
+        };
+        self.last_mark = Some(LastMark { trigger, trigger_tid, group, incident_ktime_ns, ktime_ns });
+        incident_ktime_ns
+    }
+}
+
+/// The topmost cgroup on the victim's path that is killed as a whole.
+fn group_cgroup(mark: &Mark) -> Option<u64> {
+    levels(mark).iter().rev().find(|level| level.oom_group != 0).map(|level| level.cgroup)
+}
+
+/// The levels in use.
+#[must_use]
+pub fn levels(mark: &Mark) -> &[Level] {
+    let count = (mark.level_count as usize).min(mark.levels.len());
+    &mark.levels[..count]
+}
+
+/// Whether the end looks like an OOM kill: the mark may be on its way.
+fn awaits_mark(exit: &Exit) -> bool {
+    const SIGKILL: u32 = 9;
+    const SI_KERNEL: i32 = 128;
+    let by_kernel = exit.fatal.signal == SIGKILL
+        && exit.fatal.code == SI_KERNEL
+        && exit.fatal.group != 0
+        && exit.fatal.sender.tgid != exit.victim.tgid;
+    exit.status & 0x7f == SIGKILL && (by_kernel || exit.marked != 0 && exit.fatal.signal == 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use killwatch_ebpf::wire::{LastWords, Memory};
+    use proptest::prelude::*;
+    use zerocopy::FromZeros as _;
+
+    use super::*;
+
+    fn task(tgid: u32) -> Task {
+        let mut task = Task::new_zeroed();
+        (task.tgid, task.start_ns) = (tgid, 1000 + u64::from(tgid));
+        task
+    }
+
+    fn mark(tgid: u32, ktime_ns: u64) -> Box<Mark> {
+        let mut mark = Mark::new_box_zeroed().unwrap();
+        mark.header.ktime_ns = ktime_ns;
+        mark.victim = task(tgid);
+        mark.trigger = task(1);
+        mark
+    }
+
+    fn words(tgid: u32) -> Box<Words> {
+        let empty = LastWords::new_zeroed();
+        Box::new(Words {
+            victim: task(tgid),
+            signal: 9,
+            threads: None,
+            memory: Memory { ..empty.memory },
+            cmdline: Vec::new(),
+            cmdline_truncated: false,
+            environ: std::collections::BTreeMap::default(),
+            environ_missing: None,
+        })
+    }
+
+    fn exit(tgid: u32, ktime_ns: u64) -> Box<Exit> {
+        let mut exit = Exit::new_box_zeroed().unwrap();
+        exit.header.ktime_ns = ktime_ns;
+        exit.victim = task(tgid);
+        exit.status = 9;
+        exit
+    }
+
+    /// An end by a SIGKILL from the kernel.
+    fn oom_exit(tgid: u32, ktime_ns: u64) -> Box<Exit> {
+        let mut exit = exit(tgid, ktime_ns);
+        (exit.fatal.signal, exit.fatal.code, exit.fatal.group) = (9, 128, 1);
+        exit.fatal.sender = task(1);
+        exit
+    }
+
+    #[test]
+    fn an_end_waits_for_its_mark_and_no_longer() {
+        let mut join = Join::default();
+        join.exit(oom_exit(7, 100));
+        assert_eq!(join.next(100), None);
+        assert!(join.is_waiting());
+        join.mark(mark(7, 99));
+        assert_eq!(join.next(100).unwrap().oom.unwrap().incident_ktime_ns, 99);
+
+        join.exit(oom_exit(8, 100));
+        assert_eq!(join.next(100 + HOLD_NS - 1), None);
+        assert_eq!(join.next(100 + HOLD_NS).unwrap().oom, None);
+    }
+
+    #[test]
+    fn a_parent_never_goes_before_its_child() {
+        let mut join = Join::default();
+        join.exit(oom_exit(7, 100));
+        join.exit(exit(6, 101));
+        assert_eq!(join.next(102), None);
+        join.mark(mark(7, 99));
+        assert_eq!(join.next(102).unwrap().exit.victim.tgid, 7);
+        assert_eq!(join.next(102).unwrap().exit.victim.tgid, 6);
+    }
+
+    #[test]
+    fn a_group_kill_is_one_incident_and_two_kills_are_two() {
+        let grouped = |tgid, ktime_ns, group| {
+            let mut mark = mark(tgid, ktime_ns);
+            mark.level_count = 2;
+            mark.levels[1].cgroup = 55;
+            mark.levels[1].oom_group = group;
+            mark
+        };
+        let mut join = Join::default();
+        for (tgid, ktime_ns) in [(7, 100), (8, 200)] {
+            join.mark(grouped(tgid, ktime_ns, 1));
+            join.exit(exit(tgid, 300));
+        }
+        for (tgid, ktime_ns) in [(9, 400), (10, 500)] {
+            join.mark(grouped(tgid, ktime_ns, 0));
+            join.exit(exit(tgid, 600));
+        }
+        let incidents: Vec<u64> =
+            std::iter::from_fn(|| join.next(1000)).map(|ended| ended.oom.unwrap().incident_ktime_ns).collect();
+        assert_eq!(incidents, [100, 100, 400, 500]);
+    }
+
+    #[test]
+    fn what_never_ends_is_bounded_and_counted() {
+        let mut join = Join::default();
+        for tgid in 0..u32::try_from(3 * MAX_OPEN).unwrap() {
+            join.words(words(tgid));
+        }
+        assert_eq!(join.open.len(), MAX_OPEN);
+        assert!(join.arrivals.len() <= 2 * MAX_OPEN);
+        assert_eq!(join.forgotten().open, 2 * MAX_OPEN as u64);
+    }
+
+    #[test]
+    fn a_reused_pid_is_another_process() {
+        let mut join = Join::default();
+        join.exit(exit(7, 100));
+        let mut second = exit(7, 200);
+        second.victim.start_ns += 50;
+        join.exit(second);
+        assert!(join.next(300).is_some());
+        assert!(join.next(300).is_some());
+    }
+
+    #[derive(Debug, Clone, Copy)]
+    enum Said {
+        Mark,
+        Words,
+        Exit,
+    }
+
+    proptest! {
+        /// Any order and repetition of what the kernel says about three processes gives each of them once, whole.
+        #[test]
+        fn order_and_repetition_do_not_matter(
+            order in Just(
+                (1_u32..4)
+                    .flat_map(|tgid| [Said::Mark, Said::Words, Said::Exit].map(|said| (tgid, said)))
+                    .collect::<Vec<_>>(),
+            )
+            .prop_shuffle(),
+            again in proptest::collection::vec(0_usize..9, 0..9),
+        ) {
+            let mut join = Join::default();
+            let repeated = again.iter().map(|place| order[*place]);
+            let said: Vec<_> = order.iter().copied().chain(repeated).collect();
+            for (tgid, said) in said {
+                match said {
+                    Said::Mark => join.mark(mark(tgid, 90)),
+                    Said::Words => join.words(words(tgid)),
+                    Said::Exit => join.exit(oom_exit(tgid, 100)),
+                }
+            }
+            let mut ended: Vec<_> = std::iter::from_fn(|| join.next(100)).collect();
+            ended.sort_by_key(|ended| ended.exit.victim.tgid);
+            prop_assert_eq!(ended.len(), 3);
+            for (ended, tgid) in ended.iter().zip(1..) {
+                prop_assert_eq!(&ended.exit, &oom_exit(tgid, 100));
+                prop_assert_eq!(&ended.oom.as_ref().unwrap().mark, &mark(tgid, 90));
+                prop_assert_eq!(ended.words.as_ref().unwrap(), &words(tgid));
+            }
+            prop_assert!(!join.is_waiting());
+            prop_assert!(join.open.is_empty());
+        }
+    }
+}

@@ -1,6 +1,6 @@
 //! Reading kernel memory.
 
-use aya_ebpf::helpers::bpf_probe_read_kernel;
+use aya_ebpf::{EbpfContext, helpers::bpf_probe_read_kernel};
 
 use super::config::present;
 
@@ -69,7 +69,18 @@ impl Trusted {
         Self(self.load::<*const u8>(offset))
     }
 
+    #[inline(always)]
+    pub(crate) fn is_null(self) -> bool {
+        self.0.is_null()
+    }
+
     pub(crate) const fn address(self) -> Address {
         Address(self.0)
     }
+}
+
+/// The first argument of a BTF tracepoint as a plain number, whatever the verifier knows of its type.
+#[inline(always)]
+pub(crate) fn first_argument(ctx: &impl EbpfContext) -> u64 {
+    Address::new(ctx.as_ptr().cast()).get(0).unwrap_or(0)
 }

@@ -12,7 +12,7 @@ use crate::{
         cgroup,
         config::config,
         map, memory,
-        read::Address,
+        read::{Address, first_argument},
         ring::{self, Program},
         task,
     },
@@ -24,7 +24,8 @@ const MAX_DELAY_NS: u64 = 100_000_000;
 
 #[btf_tracepoint(function = "mark_victim")]
 pub(crate) fn mark_victim(ctx: BtfTracePointContext) -> i32 {
-    let marked: u64 = ctx.arg(0);
+    // The task in newer kernels, its thread id in older ones.
+    let marked = first_argument(&ctx);
     let (_, trigger_tid) = task::current_ids();
     let Some(kill) = map::read(&KERNEL_KILLS, &trigger_tid) else { return 0 };
     let (task, tid, ktime_ns) = (kill.task, kill.tid, kill.ktime_ns);

@@ -28,8 +28,10 @@ pub(crate) fn sched_process_exit(ctx: BtfTracePointContext) -> i32 {
     // The common case, a thread or process that ends in peace, leaves here: four loads and no call.
     let own_status: u32 = task.load(config!(layout.task_exit_code));
     let group_status: u32 = signal.load(config!(layout.signal_group_exit_code));
-    let oom_mm: u64 = signal.load(config!(layout.signal_oom_mm));
-    if u64::from(own_status | group_status) | oom_mm == 0 {
+    let quiet = own_status | group_status == 0;
+    // In a second step, for the verifier lets nobody mix a pointer with numbers.
+    let marked = !signal.follow(config!(layout.signal_oom_mm)).is_null();
+    if quiet && !marked {
         return 0;
     }
     let last = if config!(exit_has_group_dead) == 1 {
@@ -38,7 +40,7 @@ pub(crate) fn sched_process_exit(ctx: BtfTracePointContext) -> i32 {
         signal.load::<u32>(config!(layout.signal_live)) == 0
     };
     if last {
-        report(&ctx, task.address(), signal.address(), group_status, oom_mm != 0);
+        report(&ctx, task.address(), signal.address(), group_status, marked);
     }
     0
 }
@@ -66,7 +68,6 @@ fn report(ctx: &BtfTracePointContext, task: Address, signal: Address, group_stat
     exit.marked = u32::from(marked);
     exit.ns_pid = task::ns_pid(task);
     exit.oom_score_adj = signal.get::<i16>(config!(layout.signal_oom_score_adj)).map_or(i32::MIN, i32::from);
-    exit.maxrss = signal.get(config!(layout.signal_maxrss)).unwrap_or(-1);
     // Written through the reference: a copy would not fit the stack.
     take(&FATAL, tgid, start_ns, &mut exit.fatal);
     take(&TERM, tgid, start_ns, &mut exit.term);

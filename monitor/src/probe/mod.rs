@@ -1,7 +1,55 @@
 //! From the kernel to user space: what to attach, loading it, reading the ring, decoding records.
 //! The only room that imports aya.
 
+use killwatch_ebpf::wire::{Exit, Mark};
 use serde::{Deserialize, Serialize};
+
+use crate::cgroup::CgroupId;
+
+pub mod btf;
+pub mod decode;
+pub mod layout;
+pub mod load;
+pub mod plan;
+pub mod reader;
+pub mod stats;
+pub mod words;
+
+/// What the rest of the house hears from the kernel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Record {
+    /// The OOM killer killed a process.
+    Mark(Box<Mark>),
+    /// A victim's last words.
+    Words(Box<words::Words>),
+    /// A process ended abnormally.
+    Exit(Box<Exit>),
+    /// A cgroup was made.
+    CgroupMade {
+        /// The cgroup.
+        id: CgroupId,
+        /// Path from the root of its hierarchy.
+        path: Box<[u8]>,
+        /// Whether the kernel had no room for all of it.
+        truncated: bool,
+    },
+    /// A cgroup has another path.
+    CgroupRenamed {
+        /// The cgroup.
+        id: CgroupId,
+        /// Path from the root of its hierarchy.
+        path: Box<[u8]>,
+        /// Whether the kernel had no room for all of it.
+        truncated: bool,
+    },
+    /// A cgroup was removed.
+    CgroupGone {
+        /// The cgroup.
+        id: CgroupId,
+        /// When, ns since boot.
+        ktime_ns: u64,
+    },
+}
 
 /// How one probe fared.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,0 +1,24 @@
+//! Embeds the kernel side's object, which `cargo xtask build` makes first.
+//!
+//! Without it the crate still compiles, so that editors and `cargo clippy --workspace` work on a fresh clone; such a daemon
+//! says at start that it has no kernel side.
+
+use std::{env, fs, path::PathBuf};
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let manifest = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?);
+    let object = match env::var_os("KILLWATCH_BPF_OBJECT") {
+        Some(path) => PathBuf::from(path),
+        None => manifest.join("../target/bpf/killwatch.bpf.o"),
+    };
+    println!("cargo::rerun-if-env-changed=KILLWATCH_BPF_OBJECT");
+    println!("cargo::rerun-if-changed={}", object.display());
+    let embedded = PathBuf::from(env::var("OUT_DIR")?).join("killwatch.bpf.o");
+    if object.exists() {
+        fs::copy(&object, &embedded)?;
+    } else {
+        println!("cargo::warning=no kernel side at {}: run `cargo xtask build`", object.display());
+        fs::write(&embedded, [])?;
+    }
+    Ok(())
+}

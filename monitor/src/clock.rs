@@ -1,0 +1,53 @@
+//! The only place that reads a clock.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use rustix::time::{ClockId, clock_gettime};
+
+/// Relates the kernel's time since boot to the wall clock.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Clock;
+
+impl Clock {
+    /// ns since boot, suspend included: the clock of the kernel side's records.
+    #[must_use]
+    pub fn boot_ns(self) -> u64 {
+        let now = clock_gettime(ClockId::Boottime);
+        let secs = u64::try_from(now.tv_sec).unwrap_or(0);
+        let nanos = u64::try_from(now.tv_nsec).unwrap_or(0);
+        secs.saturating_mul(1_000_000_000).saturating_add(nanos)
+    }
+
+    /// Wall clock now.
+    #[must_use]
+    pub fn now(self) -> Timestamp {
+        Timestamp::now()
+    }
+
+    /// Wall clock at `ktime_ns` since boot, as the wall clock stands now: a step of the wall clock moves it, drift does not add up.
+    #[must_use]
+    pub fn wall(self, ktime_ns: u64) -> Timestamp {
+        let (now, boot_ns) = (self.now(), self.boot_ns());
+        let past = |ns| now.checked_sub(Duration::from_nanos(ns));
+        let future = |ns| now.checked_add(Duration::from_nanos(ns));
+        match boot_ns.checked_sub(ktime_ns) {
+            Some(ago) => past(ago),
+            None => future(ktime_ns - boot_ns),
+        }
+        .unwrap_or(now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_present_is_now() {
+        let clock = Clock;
+        let apart = clock.wall(clock.boot_ns()).duration_since(clock.now());
+        assert!(apart.abs().as_millis() < 1000, "{apart:?}");
+        assert!(clock.wall(0) < clock.now());
+    }
+}

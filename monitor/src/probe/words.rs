@@ -1,0 +1,282 @@
+//! Puts a victim's last words together: the texts arrive in pieces, between the records of others.
+//!
+//! The environment is filtered here, piece by piece, as it comes from the ring. Nothing behind this file ever sees a variable that is not on the
+//! allowlist.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
+
+use killwatch_ebpf::wire::{
+    LARGE_CHUNK, LastWords, MAX_ARG_CHUNKS, MAX_ENV_CHUNKS, Memory, SMALL_CHUNK, Task, Text,
+};
+
+use super::{
+    Record,
+    decode::{ChunkRef, Raw},
+};
+use crate::{
+    attribute::environ::{Allowlist, Scanner},
+    text,
+};
+
+/// Victims whose texts are still arriving. The pieces of one follow each other closely: more than one per CPU is rare.
+const MAX_OPEN: usize = 64;
+
+/// What a victim left, read in its own context as the fatal signal arrived.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Words {
+    /// The thread that took the signal.
+    pub victim: Task,
+    /// The signal.
+    pub signal: u32,
+    /// Threads of the process.
+    pub threads: Option<u32>,
+    /// Its memory.
+    pub memory: Memory,
+    /// Command line; empty if it could not be read.
+    pub cmdline: Vec<String>,
+    /// Whether the command line goes on.
+    pub cmdline_truncated: bool,
+    /// The variables on the allowlist.
+    pub environ: BTreeMap<String, String>,
+    /// Why variables may be missing.
+    pub environ_missing: Option<&'static str>,
+}
+
+/// Victims whose texts are arriving.
+#[derive(Debug)]
+pub struct Assembler {
+    allowlist: Arc<Allowlist>,
+    open: VecDeque<Open>,
+}
+
+#[derive(Debug)]
+struct Open {
+    words: Box<LastWords>,
+    args: Vec<u8>,
+    environ: Scanner,
+    /// Bytes of the environment that came.
+    environ_len: u64,
+}
+
+impl Assembler {
+    /// Keeps the variables on `allowlist`.
+    #[must_use]
+    pub fn new(allowlist: Arc<Allowlist>) -> Self {
+        Self { allowlist, open: VecDeque::new() }
+    }
+
+    /// Takes one record and passes on what is whole: last words before the end of the same process.
+    pub fn push(&mut self, raw: Raw<'_>, mut pass: impl FnMut(Record)) {
+        match raw {
+            Raw::LastWords(words) => {
+                if self.open.len() >= MAX_OPEN
+                    && let Some(oldest) = self.open.pop_front()
+                {
+                    pass(oldest.close());
+                }
+                let open = Open {
+                    words,
+                    args: Vec::new(),
+                    environ: Scanner::new(Arc::clone(&self.allowlist)),
+                    environ_len: 0,
+                };
+                if open.last_piece().is_none() {
+                    pass(open.close());
+                } else {
+                    self.open.push_back(open);
+                }
+            }
+            Raw::Chunk(chunk) => {
+                let Some(place) = self.find(chunk.tgid, chunk.start_ns) else { return };
+                let Some(open) = self.open.get_mut(place) else { return };
+                open.take(&chunk);
+                if open.last_piece() == Some((chunk.text, chunk.offset)) {
+                    self.close(place, pass);
+                }
+            }
+            Raw::Exit(exit) => {
+                // A piece that did not fit on the ring never comes; the end closes what is open.
+                if let Some(place) = self.find(exit.victim.tgid, exit.victim.start_ns) {
+                    self.close(place, &mut pass);
+                }
+                pass(Record::Exit(exit));
+            }
+            Raw::Mark(mark) => pass(Record::Mark(mark)),
+            Raw::CgroupMade(made) => {
+                pass(Record::CgroupMade { id: made.id, path: made.path.into(), truncated: made.truncated });
+            }
+            Raw::CgroupRenamed(made) => {
+                pass(Record::CgroupRenamed { id: made.id, path: made.path.into(), truncated: made.truncated });
+            }
+            Raw::CgroupGone(id, ktime_ns) => pass(Record::CgroupGone { id, ktime_ns }),
+        }
+    }
+
+    fn find(&self, tgid: u32, start_ns: u64) -> Option<usize> {
+        self.open.iter().position(|open| {
+            open.words.victim.tgid == tgid && open.words.victim.start_ns == start_ns
+        })
+    }
+
+    fn close(&mut self, place: usize, mut pass: impl FnMut(Record)) {
+        if let Some(open) = self.open.remove(place) {
+            pass(open.close());
+        }
+    }
+}
+
+impl Open {
+    /// Bytes of the command line and of the environment that the kernel side sends.
+    fn expected(&self) -> (u64, u64) {
+        if self.words.texts_skipped != 0 {
+            return (0, 0);
+        }
+        let most = |len: u64, chunks: usize, size: usize| len.min((chunks * size) as u64);
+        (
+            most(self.words.args_len, MAX_ARG_CHUNKS, SMALL_CHUNK),
+            most(self.words.env_len, MAX_ENV_CHUNKS, LARGE_CHUNK),
+        )
+    }
+
+    /// The last piece that the kernel side sends; `None` if it sends none.
+    fn last_piece(&self) -> Option<(Text, u32)> {
+        let (args, env) = self.expected();
+        let start = |len: u64, size: usize| u32::try_from((len - 1) / size as u64 * size as u64).ok();
+        if env > 0 {
+            let size = if env <= SMALL_CHUNK as u64 { SMALL_CHUNK } else { LARGE_CHUNK };
+            Some((Text::Env, start(env, size)?))
+        } else if args > 0 {
+            Some((Text::Args, start(args, SMALL_CHUNK)?))
+        } else {
+            None
+        }
+    }
+
+    fn take(&mut self, chunk: &ChunkRef<'_>) {
+        match chunk.text {
+            // A hole in a command line ends it: what follows would read as if it were next.
+            Text::Args if chunk.offset as usize == self.args.len() => self.args.extend_from_slice(chunk.bytes),
+            Text::Args => {}
+            Text::Env => {
+                self.environ.feed(chunk.offset, chunk.bytes);
+                self.environ_len += chunk.bytes.len() as u64;
+            }
+        }
+    }
+
+    fn close(self) -> Record {
+        let (_, env) = self.expected();
+        let environ_missing = if self.words.texts_skipped != 0 {
+            Some("left out while the ring was filling up: deaths come before texts")
+        } else if self.environ_len < env {
+            Some("part of it was not in memory, or did not fit on the ring")
+        } else if self.words.env_len > env {
+            Some("only its first 32 KiB were read")
+        } else {
+            None
+        };
+        let cmdline_truncated = (self.args.len() as u64) < self.words.args_len;
+        let mut args = self.args.as_slice();
+        if !cmdline_truncated && args.last() == Some(&0) {
+            args = &args[..args.len() - 1];
+        }
+        let cmdline = if args.is_empty() {
+            Vec::new()
+        } else {
+            args.split(|byte| *byte == 0).map(text::from_bytes).collect()
+        };
+        Record::Words(Box::new(Words {
+            victim: self.words.victim,
+            signal: self.words.signal,
+            threads: (self.words.threads != 0).then_some(self.words.threads),
+            memory: self.words.memory,
+            cmdline,
+            cmdline_truncated,
+            environ: self.environ.finish(),
+            environ_missing,
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use killwatch_ebpf::wire::Exit;
+    use zerocopy::FromZeros as _;
+
+    use super::*;
+
+    fn words(tgid: u32, args: u64, env: u64) -> Raw<'static> {
+        let mut words = LastWords::new_box_zeroed().unwrap();
+        words.victim.tgid = tgid;
+        words.args_len = args;
+        words.env_len = env;
+        Raw::LastWords(words)
+    }
+
+    fn chunk(tgid: u32, text: Text, offset: u32, bytes: &[u8]) -> Raw<'_> {
+        Raw::Chunk(ChunkRef { tgid, start_ns: 0, text, offset, bytes })
+    }
+
+    fn exit(tgid: u32) -> Raw<'static> {
+        let mut exit = Exit::new_box_zeroed().unwrap();
+        exit.victim.tgid = tgid;
+        Raw::Exit(exit)
+    }
+
+    fn run(raws: Vec<Raw<'_>>) -> Vec<Record> {
+        let mut assembler = Assembler::new(Arc::new(Allowlist::default()));
+        let mut out = Vec::new();
+        for raw in raws {
+            assembler.push(raw, |record| out.push(record));
+        }
+        out
+    }
+
+    fn only_words(records: &[Record]) -> &Words {
+        let mut words = records.iter().filter_map(|record| match record {
+            Record::Words(words) => Some(words),
+            _ => None,
+        });
+        let first = words.next().expect("words");
+        assert!(words.next().is_none());
+        first
+    }
+
+    #[test]
+    fn texts_come_whole_and_filtered() {
+        let env = b"SECRET=x\0JOB_ID=4711\0";
+        let records = run(vec![
+            words(1, 6, env.len() as u64),
+            words(2, 0, 0),
+            chunk(1, Text::Args, 0, b"a\0b c\0"),
+            chunk(1, Text::Env, 0, env),
+            exit(1),
+        ]);
+        assert!(matches!(&records[0], Record::Words(words) if words.victim.tgid == 2));
+        let words = only_words(&records[1..]);
+        assert_eq!(words.cmdline, ["a", "b c"]);
+        assert!(!words.cmdline_truncated);
+        assert_eq!(words.environ, BTreeMap::from([("JOB_ID".to_owned(), "4711".to_owned())]));
+        assert_eq!(words.environ_missing, None);
+        assert!(!format!("{records:?}").contains("SECRET"));
+    }
+
+    #[test]
+    fn a_lost_piece_does_not_hold_the_death_back() {
+        let records = run(vec![words(1, 4, 5000), chunk(1, Text::Args, 0, b"a\0bc"), exit(1)]);
+        assert_eq!(records.len(), 2);
+        let words = only_words(&records);
+        assert_eq!(words.cmdline, ["a", "bc"]);
+        assert!(words.environ_missing.is_some());
+        assert!(matches!(records[1], Record::Exit(_)));
+    }
+
+    #[test]
+    fn is_bounded() {
+        let records = run((0..1000).map(|tgid| words(tgid, 1, 1)).collect());
+        assert_eq!(records.len(), 1000 - MAX_OPEN);
+    }
+}
