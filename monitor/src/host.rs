@@ -1,1 +1,121 @@
-//! Room: host.
+//! Facts about this host. No decisions: those are `doctor`'s and the plan's.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use caps::{CapSet, Capability};
+
+/// Where the facts are read.
+#[derive(Debug, Clone)]
+pub struct Roots {
+    /// The proc file system.
+    pub proc: PathBuf,
+    /// The sys file system.
+    pub sys: PathBuf,
+}
+
+impl Default for Roots {
+    fn default() -> Self {
+        Self { proc: "/proc".into(), sys: "/sys".into() }
+    }
+}
+
+/// What is so on this host. `None` is "could not be read".
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Facts {
+    /// Kernel release, such as `6.1.0-49-cloud-amd64`.
+    pub kernel: String,
+    /// Machine, such as `x86_64`.
+    pub machine: String,
+    /// The kernel's boot id.
+    pub boot_id: Option<String>,
+    /// Whether the kernel describes its types: the size of its BTF in bytes, or why not.
+    pub btf: Result<u64, String>,
+    /// Lockdown mode: `none`, `integrity`, `confidentiality`.
+    pub lockdown: Option<String>,
+    /// Capabilities in effect, of those that matter here.
+    pub capabilities: Vec<(Capability, bool)>,
+    /// Bytes of a page.
+    pub page_size: u64,
+}
+
+/// Capabilities that some part of killwatch may use.
+const CAPABILITIES: [Capability; 4] =
+    [Capability::CAP_BPF, Capability::CAP_PERFMON, Capability::CAP_SYS_ADMIN, Capability::CAP_SYS_RESOURCE];
+
+impl Facts {
+    /// Gathers them.
+    #[must_use]
+    pub fn gather(roots: &Roots) -> Self {
+        let uname = rustix::system::uname();
+        let effective = caps::read(None, CapSet::Effective).unwrap_or_default();
+        Self {
+            kernel: uname.release().to_string_lossy().into_owned(),
+            machine: uname.machine().to_string_lossy().into_owned(),
+            boot_id: read_line(&roots.proc.join("sys/kernel/random/boot_id")).ok(),
+            btf: fs::metadata(roots.sys.join("kernel/btf/vmlinux")).map(|file| file.len()).map_err(|e| e.to_string()),
+            lockdown: read_line(&roots.sys.join("kernel/security/lockdown"))
+                .ok()
+                .and_then(|modes| chosen(&modes).map(str::to_owned)),
+            capabilities: CAPABILITIES.map(|cap| (cap, effective.contains(&cap))).to_vec(),
+            page_size: rustix::param::page_size() as u64,
+        }
+    }
+
+    /// Whether a capability is in effect.
+    #[must_use]
+    pub fn has(&self, capability: Capability) -> bool {
+        self.capabilities.contains(&(capability, true))
+    }
+
+    /// Major and minor version of the kernel.
+    #[must_use]
+    pub fn version(&self) -> Option<(u32, u32)> {
+        let mut numbers = self.kernel.split(|c: char| !c.is_ascii_digit());
+        Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+    }
+}
+
+fn read_line(path: &Path) -> io::Result<String> {
+    fs::read_to_string(path).map(|text| text.lines().next().unwrap_or_default().trim().to_owned())
+}
+
+/// The mode in brackets of `[none] integrity confidentiality`.
+fn chosen(modes: &str) -> Option<&str> {
+    modes.split_once('[')?.1.split_once(']').map(|(mode, _)| mode)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_a_fake_host() {
+        let root = tempfile::tempdir().unwrap();
+        let write = |path: &str, text: &str| {
+            let path = root.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        write("proc/sys/kernel/random/boot_id", "abc-def\n");
+        write("sys/kernel/security/lockdown", "none [integrity] confidentiality\n");
+        let roots = Roots { proc: root.path().join("proc"), sys: root.path().join("sys") };
+        let facts = Facts::gather(&roots);
+        assert_eq!(facts.boot_id.as_deref(), Some("abc-def"));
+        assert_eq!(facts.lockdown.as_deref(), Some("integrity"));
+        assert!(facts.btf.is_err());
+    }
+
+    #[test]
+    fn versions() {
+        let mut facts = Facts::gather(&Roots::default());
+        for (release, expected) in
+            [("6.1.0-49-cloud-amd64", Some((6, 1))), ("5.10.234+", Some((5, 10))), ("next", None)]
+        {
+            release.clone_into(&mut facts.kernel);
+            assert_eq!(facts.version(), expected, "{release}");
+        }
+    }
+}
