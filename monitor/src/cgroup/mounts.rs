@@ -327,6 +327,13 @@ mod tests {
         assert_eq!(Mounts::detect(proc.path(), None).unwrap().memory.id, 4);
     }
 
+    #[test]
+    fn only_a_true_root_is_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(!v2(dir.path().to_str().unwrap()).is_whole().unwrap());
+        assert!(v2(dir.path().join("no").to_str().unwrap()).is_whole().is_err());
+    }
+
     proptest! {
         #[test]
         fn any_bytes_are_survived(mountinfo: Vec<u8>, cgroups: Option<String>) {
