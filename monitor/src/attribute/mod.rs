@@ -1,1 +1,103 @@
-//! Room: attribute.
+//! Names: which workload a cgroup path stands for, and which job a process worked on. No I/O.
+//!
+//! * [`path`] reads a cgroup path by the table in [`patterns`]; always there, and as trustworthy as whoever may make cgroups.
+//! * [`environ`] picks the allowed variables out of a victim's environment, and never keeps another.
+//! * [`jobs`] makes a job of both, and says where each part came from.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::death::{Job, Workload};
+
+pub mod environ;
+pub mod jobs;
+pub mod path;
+pub mod patterns;
+
+#[cfg(test)]
+mod environ_tests;
+
+/// What a user may set.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Names of further environment variables to keep of a victim, beside [`environ::DEFAULT_NAMES`].
+    pub environ: Vec<String>,
+}
+
+impl Config {
+    /// The names that may be kept.
+    ///
+    /// # Errors
+    /// If a name cannot be one, or there are too many.
+    pub fn allowlist(&self) -> Result<environ::Allowlist, environ::AllowlistError> {
+        environ::Allowlist::new(&self.environ)
+    }
+}
+
+/// The source that is named in `sources` for what a cgroup path says.
+pub const CGROUP_PATH: &str = "cgroup_path";
+
+/// The workload of a cgroup. A path that says nothing is still reported.
+#[must_use]
+pub fn workload(path: Option<&str>, cgroup_id: Option<u64>) -> Workload {
+    let identity = path.map(path::identify).unwrap_or_default();
+    let container_id = identity.container.as_ref().map(path::Container::id);
+    let runtime = identity.container.and_then(|container| container.runtime).map(str::to_owned);
+    let known = [
+        ("container_id", container_id.is_some()),
+        ("runtime", runtime.is_some()),
+        ("pod_uid", identity.pod_uid.is_some()),
+        ("qos", identity.qos.is_some()),
+        ("unit", identity.unit.is_some()),
+    ];
+    let sources = known.into_iter().filter(|(_, known)| *known);
+    Workload {
+        cgroup: path.map(str::to_owned),
+        cgroup_id,
+        container_id,
+        runtime,
+        pod_uid: identity.pod_uid,
+        qos: identity.qos,
+        unit: identity.unit,
+        sources: sources.map(|(key, _)| (key.to_owned(), CGROUP_PATH.to_owned())).collect(),
+    }
+}
+
+/// The job of a victim, from its cgroup's path and the allowed variables of its environment.
+#[must_use]
+pub fn job(path: Option<&str>, environ: &BTreeMap<String, String>) -> Option<Job> {
+    jobs::job(path.and_then(path::job), environ)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn says_where_each_name_came_from() {
+        let path = format!("/kubepods/burstable/pod11111111-2222-3333-4444-555555555555/{}", "a".repeat(64));
+        let workload = workload(Some(&path), Some(42));
+        assert_eq!(workload.container_id, Some("a".repeat(64)), "the path does not tell the runtime");
+        assert_eq!(workload.runtime, None);
+        let sources: Vec<_> = workload.sources.iter().map(|(key, source)| (key.as_str(), source.as_str())).collect();
+        assert_eq!(sources, [("container_id", CGROUP_PATH), ("pod_uid", CGROUP_PATH), ("qos", CGROUP_PATH)]);
+        assert_eq!((workload.cgroup, workload.cgroup_id), (Some(path), Some(42)));
+    }
+
+    #[test]
+    fn nothing_known_is_nothing_said() {
+        assert_eq!(workload(None, None), Workload::default());
+        let workload = workload(Some("/a/b"), None);
+        assert_eq!(workload, Workload { cgroup: Some("/a/b".to_owned()), ..Workload::default() });
+        assert_eq!(job(None, &BTreeMap::new()), None);
+    }
+
+    #[test]
+    fn the_section_takes_names_and_nothing_else() {
+        let config: Config = serde_json::from_str(r#"{"environ":["SNAPSHOT_ID"]}"#).unwrap();
+        assert!(config.allowlist().unwrap().contains(b"SNAPSHOT_ID"));
+        assert!(serde_json::from_str::<Config>(r#"{"enviro":[]}"#).is_err());
+    }
+}
