@@ -263,7 +263,7 @@ mod tests {
     }
 
     fn mark(tgid: u32, ktime_ns: u64) -> Box<Mark> {
-        let mut mark = Mark::new_box_zeroed().unwrap();
+        let mut mark = Box::new(Mark::new_zeroed());
         mark.header.ktime_ns = ktime_ns;
         mark.victim = task(tgid);
         mark.trigger = task(1);
@@ -285,7 +285,7 @@ mod tests {
     }
 
     fn exit(tgid: u32, ktime_ns: u64) -> Box<Exit> {
-        let mut exit = Exit::new_box_zeroed().unwrap();
+        let mut exit = Box::new(Exit::new_zeroed());
         exit.header.ktime_ns = ktime_ns;
         exit.victim = task(tgid);
         exit.status = 9;

@@ -1,75 +1,118 @@
-//! Drains the ring into the queue behind it, and does nothing else that could block: no network, no disk, no lock.
+//! Drains the ring into the queue behind it, on a thread of its own that does nothing else: no network, no disk, no lock.
+//!
+//! A thread and not a task, so that nothing that the rest of the house does can stand between the kernel and the queue, and so
+//! that the scheduler sees it as what it is: asleep nearly always, and urgent when not.
 
-use std::{os::fd::AsFd, sync::Arc};
+use std::{
+    io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    sync::Arc,
+    thread::{self, JoinHandle},
+};
 
 use aya::maps::{MapData, RingBuf};
-use tokio::io::unix::AsyncFd;
-use tokio_util::sync::CancellationToken;
+use aya_log::EbpfLogger;
+use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 
 use super::{Record, decode::decode, words::Assembler};
 use crate::{attribute::environ::Allowlist, queue};
 
-/// What the reader counts.
-pub trait Counts: Send + Sync {
+/// What the reader tells of itself.
+pub trait Observer: Send + Sync {
     /// A record could not be decoded. `why` is for the log.
     fn undecodable(&self, why: &dyn std::fmt::Display);
+    /// The ring cannot be waited for any more: deaths are no longer seen.
+    fn blind(&self, why: &dyn std::fmt::Display);
 }
 
-/// Records between two chances for others to run on this thread.
-const BATCH: usize = 256;
+/// What the kernel side writes to.
+pub struct Sources {
+    /// The ring of records.
+    pub ring: RingBuf<MapData>,
+    /// The kernel side's own log, if asked for.
+    pub log: Option<EbpfLogger<&'static dyn log::Log>>,
+}
 
-/// Reads until `stop` is cancelled, then once more what is there.
+/// The running thread. Dropping it lets the thread run on; call [`Self::stop`].
+#[derive(Debug)]
+pub struct Reader {
+    thread: JoinHandle<()>,
+    wake: Arc<OwnedFd>,
+}
+
+/// Starts the thread.
 ///
 /// # Errors
-/// If the ring cannot be polled.
-pub async fn run(
-    ring: RingBuf<MapData>,
-    allowlist: Arc<Allowlist>,
+/// If the kernel gives no thread or no event descriptor.
+pub fn spawn(
+    sources: Sources,
+    allowlist: Allowlist,
     records: queue::Sender<Record>,
-    counts: Arc<dyn Counts>,
-    stop: CancellationToken,
-) -> std::io::Result<()> {
-    let mut assembler = Assembler::new(allowlist);
-    let mut ring = AsyncFd::new(Ring(ring))?;
-    loop {
-        tokio::select! {
-            biased;
-            () = stop.cancelled() => break,
-            ready = ring.readable_mut() => {
-                let mut ready = ready?;
-                while drain(ready.get_inner_mut(), &mut assembler, &records, &*counts) {
-                    tokio::task::yield_now().await;
-                }
-                ready.clear_ready();
+    observer: Arc<dyn Observer>,
+) -> io::Result<Reader> {
+    let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
+    let stopped = Arc::clone(&wake);
+    let thread = thread::Builder::new().name("killwatch-ring".to_owned()).spawn(move || {
+        let mut drain = Drain { sources, assembler: Assembler::new(allowlist), records, observer };
+        if let Err(error) = drain.run(stopped.as_fd()) {
+            drain.observer.blind(&error);
+        }
+    })?;
+    Ok(Reader { thread, wake })
+}
+
+impl Reader {
+    /// Makes the thread read what is there once more and end, and waits for that: a few ms at most, for it never blocks elsewhere.
+    pub fn stop(self) {
+        // A counter that cannot take one more has woken the thread already.
+        let _ = rustix::io::write(&self.wake, &1_u64.to_ne_bytes());
+        // A panic of the thread was reported as it happened.
+        let _ = self.thread.join();
+    }
+}
+
+struct Drain {
+    sources: Sources,
+    assembler: Assembler,
+    records: queue::Sender<Record>,
+    observer: Arc<dyn Observer>,
+}
+
+impl Drain {
+    fn run(&mut self, stop: BorrowedFd<'_>) -> io::Result<()> {
+        loop {
+            let stopping = self.wait(stop)?;
+            self.read();
+            if stopping {
+                return Ok(());
             }
         }
     }
-    while drain(ring.get_mut(), &mut assembler, &records, &*counts) {}
-    Ok(())
-}
 
-/// Reads at most one batch and says whether there may be more.
-fn drain(
-    ring: &mut Ring,
-    assembler: &mut Assembler,
-    records: &queue::Sender<Record>,
-    counts: &dyn Counts,
-) -> bool {
-    for _ in 0..BATCH {
-        let Some(item) = ring.0.next() else { return false };
-        match decode(&item) {
-            Ok(raw) => assembler.push(raw, |record| records.offer(record)),
-            Err(error) => counts.undecodable(&error),
+    /// Sleeps until there is something to read, and says whether it is time to stop.
+    fn wait(&self, stop: BorrowedFd<'_>) -> io::Result<bool> {
+        let mut fds = vec![PollFd::from_borrowed_fd(stop, PollFlags::IN), PollFd::new(&self.sources.ring, PollFlags::IN)];
+        if let Some(log) = &self.sources.log {
+            fds.push(PollFd::new(log, PollFlags::IN));
+        }
+        loop {
+            match poll(&mut fds, None) {
+                Ok(_) => return Ok(fds.first().is_some_and(|stop| !stop.revents().is_empty())),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
         }
     }
-    true
-}
 
-/// The ring as something to poll.
-struct Ring(RingBuf<MapData>);
-
-impl std::os::fd::AsRawFd for Ring {
-    fn as_raw_fd(&self) -> std::os::fd::RawFd {
-        std::os::fd::AsRawFd::as_raw_fd(&self.0.as_fd())
+    fn read(&mut self) {
+        while let Some(item) = self.sources.ring.next() {
+            match decode(&item) {
+                Ok(raw) => self.assembler.push(raw, |record| self.records.offer(record)),
+                Err(error) => self.observer.undecodable(&error),
+            }
+        }
+        if let Some(log) = &mut self.sources.log {
+            log.flush();
+        }
     }
 }

@@ -3,10 +3,7 @@
 //! The environment is filtered here, piece by piece, as it comes from the ring. Nothing behind this file ever sees a variable that is not on the
 //! allowlist.
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    sync::Arc,
-};
+use std::collections::{BTreeMap, VecDeque};
 
 use killwatch_ebpf::wire::{
     LARGE_CHUNK, LastWords, MAX_ARG_CHUNKS, MAX_ENV_CHUNKS, Memory, SMALL_CHUNK, Task, Text,
@@ -48,7 +45,7 @@ pub struct Words {
 /// Victims whose texts are arriving.
 #[derive(Debug)]
 pub struct Assembler {
-    allowlist: Arc<Allowlist>,
+    allowlist: Allowlist,
     open: VecDeque<Open>,
 }
 
@@ -57,14 +54,12 @@ struct Open {
     words: Box<LastWords>,
     args: Vec<u8>,
     environ: Scanner,
-    /// Bytes of the environment that came.
-    environ_len: u64,
 }
 
 impl Assembler {
     /// Keeps the variables on `allowlist`.
     #[must_use]
-    pub fn new(allowlist: Arc<Allowlist>) -> Self {
+    pub fn new(allowlist: Allowlist) -> Self {
         Self { allowlist, open: VecDeque::new() }
     }
 
@@ -80,8 +75,7 @@ impl Assembler {
                 let open = Open {
                     words,
                     args: Vec::new(),
-                    environ: Scanner::new(Arc::clone(&self.allowlist)),
-                    environ_len: 0,
+                    environ: Scanner::new(&self.allowlist),
                 };
                 if open.last_piece().is_none() {
                     pass(open.close());
@@ -160,18 +154,16 @@ impl Open {
             // A hole in a command line ends it: what follows would read as if it were next.
             Text::Args if chunk.offset as usize == self.args.len() => self.args.extend_from_slice(chunk.bytes),
             Text::Args => {}
-            Text::Env => {
-                self.environ.feed(chunk.offset, chunk.bytes);
-                self.environ_len += chunk.bytes.len() as u64;
-            }
+            Text::Env => self.environ.feed(chunk.offset, chunk.bytes),
         }
     }
 
     fn close(self) -> Record {
         let (_, env) = self.expected();
+        let environ = self.environ.finish(env);
         let environ_missing = if self.words.texts_skipped != 0 {
             Some("left out while the ring was filling up: deaths come before texts")
-        } else if self.environ_len < env {
+        } else if !environ.complete {
             Some("part of it was not in memory, or did not fit on the ring")
         } else if self.words.env_len > env {
             Some("only its first 32 KiB were read")
@@ -195,7 +187,7 @@ impl Open {
             memory: self.words.memory,
             cmdline,
             cmdline_truncated,
-            environ: self.environ.finish(),
+            environ: environ.variables,
             environ_missing,
         }))
     }
@@ -209,7 +201,7 @@ mod tests {
     use super::*;
 
     fn words(tgid: u32, args: u64, env: u64) -> Raw<'static> {
-        let mut words = LastWords::new_box_zeroed().unwrap();
+        let mut words = Box::new(LastWords::new_zeroed());
         words.victim.tgid = tgid;
         words.args_len = args;
         words.env_len = env;
@@ -221,13 +213,13 @@ mod tests {
     }
 
     fn exit(tgid: u32) -> Raw<'static> {
-        let mut exit = Exit::new_box_zeroed().unwrap();
+        let mut exit = Box::new(Exit::new_zeroed());
         exit.victim.tgid = tgid;
         Raw::Exit(exit)
     }
 
     fn run(raws: Vec<Raw<'_>>) -> Vec<Record> {
-        let mut assembler = Assembler::new(Arc::new(Allowlist::default()));
+        let mut assembler = Assembler::new(Allowlist::new(&[]).unwrap());
         let mut out = Vec::new();
         for raw in raws {
             assembler.push(raw, |record| out.push(record));
