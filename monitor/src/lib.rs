@@ -23,6 +23,8 @@ pub mod cgroup;
 pub mod cli;
 pub mod config;
 pub mod death;
+#[cfg(test)]
+mod golden;
 pub mod host;
 pub mod join;
 pub mod ledger;
