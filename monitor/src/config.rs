@@ -1,1 +1,256 @@
-//! Room: config.
+//! What a user may set: a YAML file, the environment over it, flags over both.
+//!
+//! Every value has a type of its own that cannot hold what is not allowed ([`values`]), so a [`Config`] that exists is
+//! valid. Each room owns its section; the sections of rooms without settings of their own kind are here.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+pub mod file;
+pub mod flags;
+pub mod values;
+
+pub use file::ConfigError;
+pub use flags::Flags;
+pub use values::{AbsolutePath, Count, Period, Refused, RingBytes};
+
+use crate::api::WebConfig;
+use crate::ledger::LedgerConfig;
+use crate::metrics::MetricsConfig;
+use crate::notify::LogSink;
+use crate::ops::LogConfig;
+
+/// Everything that a user may set.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// HTTP.
+    pub web: WebConfig,
+    /// The daemon's own log.
+    pub log: LogConfig,
+    /// Where each death is written as a line of JSON.
+    pub log_sink: LogSink,
+    /// The deaths that are kept.
+    pub ledger: LedgerConfig,
+    /// The metrics.
+    pub metrics: MetricsConfig,
+    /// The way from the kernel.
+    pub probe: ProbeConfig,
+    /// The queue behind the reader of the ring.
+    pub queue: QueueConfig,
+    /// The index of cgroups.
+    pub cgroup: CgroupConfig,
+    /// What is kept of a victim's environment.
+    pub environ: EnvironConfig,
+    /// The end of the daemon.
+    pub shutdown: ShutdownConfig,
+    /// Name of this node in every record.
+    pub node: NodeName,
+}
+
+impl Config {
+    /// Reads the file that the flags name, if any, and puts the flags over it.
+    ///
+    /// # Errors
+    /// If the file cannot be read, or holds a key or a value that is not allowed.
+    pub fn load(flags: &Flags) -> Result<Self, ConfigError> {
+        let mut config = match &flags.config_file {
+            Some(path) => file::read(path)?,
+            None => Self::default(),
+        };
+        flags.apply(&mut config);
+        config.check().map_err(ConfigError::Combination)?;
+        Ok(config)
+    }
+
+    /// What the types of the values cannot tell: the length of lists.
+    fn check(&self) -> Result<(), String> {
+        bounded("web.listen_address", &self.web.listen_address, 1, WebConfig::MAX_ADDRESSES)?;
+        bounded("environ.allow", &self.environ.allow, 0, EnvironConfig::MAX_ALLOW)
+    }
+}
+
+/// The way from the kernel.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ProbeConfig {
+    /// Bytes of the ring that the programs write to: a power of two.
+    pub ring_bytes: RingBytes,
+    /// What the programs themselves log, through the daemon's log.
+    pub log_level: KernelLogLevel,
+}
+
+/// Levels of the kernel side's own diagnostics. `Off` costs nothing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum KernelLogLevel {
+    /// None.
+    #[default]
+    Off,
+    /// Errors.
+    Error,
+    /// And warnings.
+    Warn,
+    /// And what an operator may want to know.
+    Info,
+    /// And what a developer wants to know.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+/// The queue between the reader of the ring and the rest.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct QueueConfig {
+    /// Records that it holds. What does not fit is dropped and counted.
+    pub records: Count<64, 8_192, 1_000_000>,
+}
+
+/// The index of cgroups.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CgroupConfig {
+    /// Where the hierarchies are mounted.
+    pub root: CgroupRoot,
+    /// Cgroups that the index holds, those that were removed a moment ago included.
+    pub max: Count<1_024, 65_536, 4_194_304>,
+}
+
+/// Where the cgroup hierarchies are mounted; `/sys/fs/cgroup` unless set.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct CgroupRoot(pub AbsolutePath);
+
+impl Default for CgroupRoot {
+    fn default() -> Self {
+        Self(AbsolutePath::of_known("/sys/fs/cgroup"))
+    }
+}
+
+/// What is kept of a victim's environment: the built-in list of job variables and the user's own names.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EnvironConfig {
+    /// Further names. At most [`EnvironConfig::MAX_ALLOW`].
+    pub allow: Vec<VariableName>,
+    /// Whether the names of [`EnvironConfig::BUILT_IN`] are read.
+    pub built_in: bool,
+}
+
+impl Default for EnvironConfig {
+    fn default() -> Self {
+        Self { allow: Vec::new(), built_in: true }
+    }
+}
+
+impl EnvironConfig {
+    /// More names of the user's own are refused: each is looked for in each victim.
+    pub const MAX_ALLOW: usize = 256;
+
+    /// Variables by which schedulers tell a job, and `NODE_OPTIONS`, which holds a heap limit.
+    pub const BUILT_IN: &'static [&'static str] = &[
+        "JOB_ID", "JOB_NAME", "RUN_ID", "TASK_ID", "WORKFLOW_ID", "ATTEMPT",
+        "SLURM_JOB_ID", "SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID", "SLURM_STEP_ID", "SLURM_PROCID",
+        "SLURM_JOB_NAME", "SLURM_JOB_USER", "SLURM_JOB_ACCOUNT", "SLURM_JOB_PARTITION",
+        "PBS_JOBID", "LSB_JOBID",
+        "NOMAD_ALLOC_ID", "NOMAD_JOB_ID", "NOMAD_JOB_NAME", "NOMAD_GROUP_NAME", "NOMAD_TASK_NAME", "NOMAD_NAMESPACE",
+        "AWS_BATCH_JOB_ID", "AWS_BATCH_JOB_ATTEMPT", "AWS_BATCH_JQ_NAME", "AWS_BATCH_JOB_ARRAY_INDEX",
+        "BUILDKITE_JOB_ID", "CI_JOB_ID", "GITHUB_RUN_ID", "GITHUB_JOB",
+        "AIRFLOW_CTX_DAG_ID", "AIRFLOW_CTX_TASK_ID", "AIRFLOW_CTX_DAG_RUN_ID", "AIRFLOW_CTX_TRY_NUMBER",
+        "NODE_OPTIONS",
+    ];
+
+    /// The names that are read.
+    #[must_use]
+    pub fn names(&self) -> BTreeSet<String> {
+        let built_in = Self::BUILT_IN.iter().filter(|_| self.built_in).copied();
+        let own = self.allow.iter().map(|name| name.0.as_str());
+        built_in.chain(own).map(str::to_owned).collect()
+    }
+}
+
+/// Name of an environment variable.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String")]
+pub struct VariableName(String);
+
+impl FromStr for VariableName {
+    type Err = Refused;
+
+    fn from_str(text: &str) -> Result<Self, Refused> {
+        let plain = text.bytes().all(|b| b == b'_' || b.is_ascii_alphanumeric());
+        if plain && text.len() <= 128 && text.starts_with(|c: char| !c.is_ascii_digit()) {
+            return Ok(Self(text.to_owned()));
+        }
+        Err(Refused::new("must be the whole name of one variable: letters, digits and `_`, at most 128, no pattern"))
+    }
+}
+
+/// The end of the daemon.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ShutdownConfig {
+    /// How long what is on its way may take to arrive, from SIGTERM on.
+    pub deadline: Period<100, 5_000, 300_000>,
+}
+
+/// Name of this node. By default what `uname -n` prints.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String")]
+pub struct NodeName(String);
+
+impl NodeName {
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Default for NodeName {
+    fn default() -> Self {
+        Self(crate::text::from_bytes(rustix::system::uname().nodename().to_bytes()))
+    }
+}
+
+impl FromStr for NodeName {
+    type Err = Refused;
+
+    fn from_str(text: &str) -> Result<Self, Refused> {
+        if (1..=253).contains(&text.len()) && !text.chars().any(|c| c.is_control() || c.is_whitespace()) {
+            return Ok(Self(text.to_owned()));
+        }
+        Err(Refused::new("must be 1 to 253 bytes without blanks or control characters"))
+    }
+}
+
+impl fmt::Display for NodeName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl CgroupConfig {
+    /// Where the hierarchies are mounted.
+    #[must_use]
+    pub fn root(&self) -> PathBuf {
+        self.root.0.to_path_buf()
+    }
+}
+
+fn bounded<T>(key: &str, list: &[T], min: usize, max: usize) -> Result<(), String> {
+    if (min..=max).contains(&list.len()) {
+        return Ok(());
+    }
+    Err(format!("{key}: a list of {} is not allowed: must have {min} to {max} items", list.len()))
+}
+
+values::through_from_str!(VariableName, NodeName);
+
+#[cfg(test)]
+mod tests;

@@ -391,3 +391,8 @@ pub struct Missing {
     /// Why.
     pub why: String,
 }
+
+#[cfg(test)]
+pub(crate) mod sample;
+#[cfg(test)]
+mod tests;

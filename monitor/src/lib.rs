@@ -24,6 +24,8 @@ pub mod clock;
 pub mod cli;
 pub mod config;
 pub mod death;
+#[cfg(test)]
+mod golden;
 pub mod host;
 pub mod join;
 pub mod ledger;

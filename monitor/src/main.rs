@@ -1,2 +1,8 @@
 //! Arguments, configuration, app, exit code.
-fn main() {}
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    killwatch::cli::main(std::env::args_os())
+}

@@ -1,1 +1,171 @@
-//! Room: ops.
+//! What goes wrong in the daemon itself: the log line and the counter, in one place.
+//!
+//! ERROR: a death was lost, or an operator must act. WARN: something was lost or late that may be made up for.
+//! A line that repeats is logged the 1st, 2nd, 4th, 8th … time, so that a storm of errors is no storm of lines; the
+//! counters tell every one.
+
+use std::fmt::Display;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde::{Deserialize, Serialize};
+
+use crate::metrics::Metrics;
+use crate::probe::{ProbeReport, ProbeState};
+
+/// The daemon's own log.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LogConfig {
+    /// What to log.
+    pub level: LogLevel,
+    /// Its form.
+    pub format: LogFormat,
+}
+
+/// Log levels.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum LogLevel {
+    /// A death was lost, or an operator must act.
+    Error,
+    /// And what was made up for.
+    Warn,
+    /// And what an operator may want to know.
+    #[default]
+    Info,
+    /// And what a developer wants to know.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+/// Forms of the log.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// For machines: one object a line.
+    Json,
+}
+
+/// The bounded queues of the daemon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Queue {
+    /// Between the reader of the ring and the rest.
+    Records,
+}
+
+impl Queue {
+    /// Every queue, for metrics.
+    pub const ALL: &'static [Self] = &[Self::Records];
+
+    /// Its name in labels and log lines.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Records => "records",
+        }
+    }
+}
+
+/// Tells of what went wrong.
+#[derive(Debug)]
+pub struct Ops {
+    metrics: Arc<Metrics>,
+    decode_errors: AtomicU64,
+    drops: AtomicU64,
+}
+
+impl Ops {
+    /// Counts in `metrics`.
+    #[must_use]
+    pub fn new(metrics: Arc<Metrics>) -> Self {
+        Self { metrics, decode_errors: AtomicU64::new(0), drops: AtomicU64::new(0) }
+    }
+
+    /// How the probes fared.
+    pub fn probes(&self, reports: &[ProbeReport]) {
+        self.metrics.set_probes(reports);
+        for report in reports {
+            let why = report.why.as_deref().unwrap_or("");
+            let (probe, hook) = (&report.name, &report.hook);
+            match (report.state, report.required) {
+                (ProbeState::Attached, _) => tracing::info!(probe, hook, "probe attached"),
+                (state, true) => tracing::error!(probe, hook, ?state, why, "a required probe is not attached"),
+                (state, false) => {
+                    tracing::warn!(probe, hook, ?state, why, lost = report.purpose, "an optional probe is not attached");
+                }
+            }
+        }
+    }
+
+    /// A record from the kernel could not be read.
+    pub fn decode_error(&self, why: &dyn Display) {
+        self.metrics.decode_errors.inc();
+        if let Some(times) = worth_a_line(&self.decode_errors, 1) {
+            tracing::error!(%why, times, "a record from the kernel could not be read");
+        }
+    }
+
+    /// A queue was full.
+    pub fn queue_dropped(&self, queue: Queue, records: u64) {
+        self.metrics.queue_dropped(queue).inc_by(records);
+        if let Some(times) = worth_a_line(&self.drops, records) {
+            tracing::error!(queue = queue.as_str(), times, "records were dropped: the queue is full");
+        }
+    }
+
+    /// A death could not be recorded.
+    pub fn not_recorded(&self, why: &dyn Display) {
+        self.metrics.not_recorded.inc();
+        tracing::error!(%why, "a death was not recorded");
+    }
+
+    /// A sink delivered.
+    pub fn sink_written(&self, sink: &'static str, deaths: u64) {
+        self.metrics.sink(sink).written.inc_by(deaths);
+    }
+
+    /// A sink's attempt failed; it will try again. `first`: the error differs from that of the attempt before.
+    pub fn sink_failed(&self, sink: &'static str, why: &dyn Display, first: bool) {
+        self.metrics.sink(sink).failed.inc();
+        if first {
+            tracing::warn!(sink, %why, "deaths cannot be delivered, trying on");
+        }
+    }
+
+    /// A sink works again.
+    pub fn sink_recovered(&self, sink: &'static str) {
+        tracing::info!(sink, "deaths are delivered again");
+    }
+
+    /// A sink will not be told of these deaths any more.
+    pub fn sink_skipped(&self, sink: &'static str, deaths: u64) {
+        self.metrics.sink(sink).skipped.inc_by(deaths);
+        tracing::error!(sink, deaths, "deaths were lost to this sink");
+    }
+}
+
+/// The count after adding `more`, if it has just reached or passed a power of two.
+fn worth_a_line(count: &AtomicU64, more: u64) -> Option<u64> {
+    let before = count.fetch_add(more, Ordering::Relaxed);
+    let after = before.saturating_add(more);
+    (before.checked_ilog2() != after.checked_ilog2()).then_some(after)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_storm_is_a_few_lines() {
+        let count = AtomicU64::new(0);
+        let lines: Vec<_> = (0..1000).filter_map(|_| worth_a_line(&count, 1)).collect();
+        assert_eq!(lines, [1, 2, 4, 8, 16, 32, 64, 128, 256, 512]);
+        assert_eq!(worth_a_line(&count, 5000), Some(6000));
+        assert_eq!(worth_a_line(&count, 0), None);
+    }
+}

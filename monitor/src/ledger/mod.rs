@@ -1,1 +1,172 @@
-//! Room: ledger.
+//! The deaths that are kept, in order, for the API and for each sink's cursor.
+//!
+//! * A death has a sequence number, from 1 on without gaps. Whoever reads keeps a cursor: the last number it has dealt with.
+//! * The JSON form is made once, here; API and sinks send the same bytes.
+//! * Both the number of deaths and the bytes of their JSON are bounded. The oldest goes first, and is counted. A reader that
+//!   was overtaken is told how many it missed.
+//! * Deaths are in memory only: a restart begins with an empty ledger.
+//!
+//! The lock is a plain mutex, held for moves of memory only and never across an await.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use crate::config::Count;
+use crate::config::values::Size;
+use crate::death::Death;
+
+mod filter;
+#[cfg(test)]
+mod tests;
+
+pub use filter::Filter;
+
+/// How much is kept.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LedgerConfig {
+    /// Deaths.
+    pub max_deaths: Count<1, 10_000, 1_000_000>,
+    /// Bytes of their JSON. The ledger's memory is about three times that, since each death is held as a value too.
+    pub max_bytes: Size<{ 1 << 20 }, { 64 << 20 }, { 16 << 30 }>,
+}
+
+/// A death in the ledger.
+#[derive(Debug)]
+pub struct Entry {
+    /// Place in the order of arrival, from 1 on without gaps.
+    pub seq: u64,
+    /// The death.
+    pub death: Arc<Death>,
+    /// Its JSON, one line without the newline.
+    pub json: Bytes,
+}
+
+/// What a reader has not seen yet.
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// Deaths, oldest first, without gaps between them.
+    pub entries: Vec<Arc<Entry>>,
+    /// Deaths between the reader's cursor and the first of `entries` that are gone.
+    pub skipped: u64,
+}
+
+/// A death that could not be recorded.
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    /// It has no JSON form.
+    #[error("the death cannot be written as JSON: {0}")]
+    Encode(#[from] serde_json::Error),
+}
+
+/// The deaths that are kept.
+#[derive(Debug)]
+pub struct Ledger {
+    config: LedgerConfig,
+    ring: Mutex<Ring>,
+    last: watch::Sender<u64>,
+}
+
+#[derive(Debug, Default)]
+struct Ring {
+    entries: VecDeque<Arc<Entry>>,
+    bytes: u64,
+    last: u64,
+    evicted: u64,
+}
+
+impl Ring {
+    fn first(&self) -> u64 {
+        self.entries.front().map_or(self.last + 1, |entry| entry.seq)
+    }
+
+    fn evict_oldest(&mut self) {
+        if let Some(entry) = self.entries.pop_front() {
+            self.bytes -= entry.json.len() as u64;
+            self.evicted += 1;
+        }
+    }
+}
+
+impl Ledger {
+    /// An empty ledger.
+    #[must_use]
+    pub fn new(config: LedgerConfig) -> Self {
+        Self { config, ring: Mutex::default(), last: watch::Sender::new(0) }
+    }
+
+    /// Records a death; the oldest give way to it. A record that is larger than `max_bytes` alone is kept until the next comes.
+    ///
+    /// # Errors
+    /// If it could not be recorded. Then no sink will be told of it.
+    pub fn append(&self, death: Death) -> Result<Arc<Entry>, LedgerError> {
+        let json = Bytes::from(serde_json::to_vec(&death)?);
+        let mut ring = self.ring();
+        let size = json.len() as u64;
+        while ring.entries.len() >= self.config.max_deaths.get()
+            || (ring.bytes + size > self.config.max_bytes.get() && !ring.entries.is_empty())
+        {
+            ring.evict_oldest();
+        }
+        ring.last += 1;
+        ring.bytes += size;
+        let entry = Arc::new(Entry { seq: ring.last, death: Arc::new(death), json });
+        ring.entries.push_back(Arc::clone(&entry));
+        // Under the lock, so that the number only ever rises.
+        self.last.send_replace(entry.seq);
+        drop(ring);
+        Ok(entry)
+    }
+
+    /// At most `max` deaths after the cursor `seq`, oldest first. A new reader's cursor is 0.
+    #[must_use]
+    pub fn read_after(&self, seq: u64, max: usize) -> Batch {
+        let ring = self.ring();
+        let first = ring.first();
+        let from = seq.saturating_add(1).max(first);
+        let index = usize::try_from(from - first).unwrap_or(usize::MAX);
+        let entries: Vec<_> = ring.entries.iter().skip(index).take(max).cloned().collect();
+        Batch { entries, skipped: from - seq.saturating_add(1) }
+    }
+
+    /// At most `limit` deaths that `filter` lets through, newest first.
+    #[must_use]
+    pub fn newest(&self, filter: &Filter, limit: usize) -> Vec<Arc<Entry>> {
+        // The values are looked at outside the lock: a search never makes an append wait for more than the copy of the pointers.
+        let entries: Vec<_> = self.ring().entries.iter().cloned().collect();
+        entries.into_iter().rev().filter(|entry| filter.matches(&entry.death)).take(limit).collect()
+    }
+
+    /// The number of the newest death, and a wait for it to rise.
+    #[must_use]
+    pub fn changed(&self) -> watch::Receiver<u64> {
+        self.last.subscribe()
+    }
+
+    /// Deaths that are kept.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.ring().entries.len()
+    }
+
+    /// Whether none is kept.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Deaths that gave way to newer ones.
+    #[must_use]
+    pub fn evicted(&self) -> u64 {
+        self.ring().evicted
+    }
+
+    /// A panic elsewhere leaves no half-made state here: nothing between lock and unlock can panic.
+    fn ring(&self) -> MutexGuard<'_, Ring> {
+        self.ring.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

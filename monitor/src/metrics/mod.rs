@@ -1,1 +1,234 @@
-//! Room: metrics.
+//! The registry; every metric name once. docs/metrics.md describes them for users.
+//!
+//! Label sets are closed or bounded: those of containers by `metrics.max_series` ([`containers`]), all others by
+//! the program. No method holds a lock across a call into another room.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::Registry;
+use serde::{Deserialize, Serialize};
+
+use crate::config::{Count, Period};
+use crate::death::{Cause, Death, Workload};
+use crate::ops::Queue;
+use crate::probe::{ProbeReport, ProbeState};
+
+mod containers;
+mod labels;
+#[cfg(test)]
+mod tests;
+
+use containers::Containers;
+use labels::{CauseLabel, ProbeLabel, ProgramLabel, QueueLabel, SinkLabel};
+
+/// Content type of what [`Metrics::encode`] writes.
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// How many series, and for how long.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MetricsConfig {
+    /// Containers that have series of their own. What does not fit is counted in the series `container_id="overflow"`.
+    pub max_series: Count<1, 10_000, 1_000_000>,
+    /// How long the series of a container outlive it.
+    pub keep_gone: Period<1_000, 86_400_000, 2_592_000_000>,
+}
+
+/// Numbers that the status page repeats.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Counters {
+    /// Deaths, whatever the cause.
+    pub deaths: u64,
+    /// Records from the kernel that could not be read.
+    pub decode_errors: u64,
+    /// Records that the kernel side could not put on the ring.
+    pub kernel_records_lost: u64,
+    /// Records that did not fit into a queue.
+    pub queue_dropped: u64,
+    /// Deaths that could not be recorded.
+    pub not_recorded: u64,
+}
+
+/// Counters of one sink.
+#[derive(Debug, Clone)]
+pub(crate) struct SinkCounters {
+    pub(crate) written: Counter,
+    pub(crate) failed: Counter,
+    pub(crate) skipped: Counter,
+}
+
+/// Everything that `/metrics` shows.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    containers: Arc<Containers>,
+    deaths: Family<CauseLabel, Counter>,
+    kernel_lost: Family<ProgramLabel, Counter>,
+    queues: Family<QueueLabel, Counter>,
+    written: Family<SinkLabel, Counter>,
+    failed: Family<SinkLabel, Counter>,
+    skipped: Family<SinkLabel, Counter>,
+    attached: Family<ProbeLabel, Gauge>,
+    ready: Gauge,
+    cgroups: Gauge,
+    ledger_evicted: Counter,
+    pub(crate) decode_errors: Counter,
+    pub(crate) not_recorded: Counter,
+}
+
+impl Metrics {
+    /// A registry with all that is known beforehand at 0.
+    #[must_use]
+    pub fn new(config: MetricsConfig) -> Self {
+        let containers = Arc::new(Containers::new(config));
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(Arc::clone(&containers)));
+        registry.register(
+            "killwatch_series_overflow",
+            "Deaths by the OOM killer that found no room for a series of their container",
+            containers.overflowed(),
+        );
+        let build = vec![("version", env!("CARGO_PKG_VERSION")), ("arch", std::env::consts::ARCH)];
+        registry.register("killwatch_build", "The running program", Info::new(build));
+        let r = &mut registry;
+        let metrics = Self {
+            containers,
+            deaths: add(r, "killwatch_deaths", "Processes that ended abnormally, by what ended them"),
+            kernel_lost: add(r, "killwatch_kernel_records_lost", "Records that did not fit on the ring, by the program that wrote them"),
+            queues: add(r, "killwatch_queue_dropped", "Records that did not fit into a queue of the daemon"),
+            written: add(r, "killwatch_sink_written", "Deaths that a sink has delivered"),
+            failed: add(r, "killwatch_sink_failed", "Attempts of a sink to deliver that failed"),
+            skipped: add(r, "killwatch_sink_skipped", "Deaths that a sink was too slow for, or that a shutdown cut off"),
+            attached: add(r, "killwatch_probe_attached", "Whether a probe is attached"),
+            ready: add(r, "killwatch_ready", "Whether all required probes are attached"),
+            cgroups: add(r, "killwatch_cgroups", "Cgroups whose path is known"),
+            ledger_evicted: add(r, "killwatch_ledger_evicted", "Deaths that gave way to newer ones in the ledger"),
+            decode_errors: add(r, "killwatch_decode_errors", "Records from the kernel that could not be read"),
+            not_recorded: add(r, "killwatch_deaths_not_recorded", "Deaths that could not be written to the ledger"),
+            registry,
+        };
+        metrics.at_zero();
+        metrics
+    }
+
+    /// Makes every member of the closed sets visible before its first event.
+    fn at_zero(&self) {
+        for cause in Cause::ALL {
+            drop(self.deaths.get_or_create(&CauseLabel::from(*cause)));
+        }
+        for program in killwatch_ebpf::wire::PROGRAMS {
+            drop(self.kernel_lost.get_or_create(&ProgramLabel { program }));
+        }
+        for queue in Queue::ALL {
+            drop(self.queues.get_or_create(&QueueLabel::from(*queue)));
+        }
+    }
+
+    /// Counts a death. `now` is when, for the age of its container's series.
+    pub fn observe(&self, death: &Death, now: Instant) {
+        self.deaths.get_or_create_owned(&CauseLabel::from(death.cause)).inc();
+        if death.cause.is_kernel_oom() {
+            self.containers.killed(death, now);
+        }
+    }
+
+    /// A container lives: its series exist from now on, so that the first kill is an increase.
+    pub fn container_seen(&self, workload: &Workload, now: Instant) {
+        self.containers.seen(workload, now);
+    }
+
+    /// A container is gone. Its series stay for `metrics.keep_gone`.
+    pub fn container_gone(&self, workload: &Workload, now: Instant) {
+        self.containers.gone(workload, now);
+    }
+
+    /// Drops the series of containers that went longer than `metrics.keep_gone` ago. To be called every now and then.
+    pub fn expire(&self, now: Instant) {
+        self.containers.expire(now);
+    }
+
+    /// Records that a kernel program has lost since it was loaded: the sum over all CPUs.
+    pub fn set_kernel_lost(&self, program: &'static str, total: u64) {
+        self.kernel_lost.get_or_create_owned(&ProgramLabel { program }).inner().fetch_max(total, Ordering::Relaxed);
+    }
+
+    /// Deaths that the ledger has evicted since the start.
+    pub fn set_ledger_evicted(&self, total: u64) {
+        self.ledger_evicted.inner().fetch_max(total, Ordering::Relaxed);
+    }
+
+    /// Cgroups that the index holds.
+    pub fn set_cgroups(&self, count: usize) {
+        self.cgroups.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// How the probes fared.
+    pub fn set_probes(&self, reports: &[ProbeReport]) {
+        for report in reports {
+            let attached = i64::from(report.state == ProbeState::Attached);
+            self.attached.get_or_create_owned(&ProbeLabel { probe: report.name.clone() }).set(attached);
+        }
+    }
+
+    /// Whether all required probes are attached.
+    pub fn set_ready(&self, ready: bool) {
+        self.ready.set(i64::from(ready));
+    }
+
+    pub(crate) fn queue_dropped(&self, queue: Queue) -> Counter {
+        self.queues.get_or_create_owned(&QueueLabel::from(queue))
+    }
+
+    /// The counters of a sink, at 0 from the first call on.
+    pub(crate) fn sink(&self, sink: &'static str) -> SinkCounters {
+        let label = SinkLabel { sink };
+        SinkCounters {
+            written: self.written.get_or_create_owned(&label),
+            failed: self.failed.get_or_create_owned(&label),
+            skipped: self.skipped.get_or_create_owned(&label),
+        }
+    }
+
+    /// Numbers that the status page repeats.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        let deaths = Cause::ALL.iter().map(|c| self.deaths.get_or_create_owned(&CauseLabel::from(*c)).get());
+        let lost = killwatch_ebpf::wire::PROGRAMS
+            .iter()
+            .map(|program| self.kernel_lost.get_or_create_owned(&ProgramLabel { program }).get());
+        Counters {
+            deaths: deaths.sum(),
+            decode_errors: self.decode_errors.get(),
+            kernel_records_lost: lost.sum(),
+            queue_dropped: Queue::ALL.iter().map(|queue| self.queue_dropped(*queue).get()).sum(),
+            not_recorded: self.not_recorded.get(),
+        }
+    }
+
+    /// Everything as OpenMetrics 1.0 text ([`CONTENT_TYPE`]).
+    ///
+    /// # Errors
+    /// If a metric cannot be written, which is a defect.
+    pub fn encode(&self) -> Result<String, fmt::Error> {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+}
+
+/// Makes a metric and registers it. The registry ends each help text with a full stop and each counter with `_total`.
+fn add<M>(registry: &mut Registry, name: &str, help: &str) -> M
+where
+    M: Clone + Default + prometheus_client::registry::Metric,
+{
+    let metric = M::default();
+    registry.register(name, help, metric.clone());
+    metric
+}

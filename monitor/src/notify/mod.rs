@@ -1,1 +1,58 @@
-//! Room: notify.
+//! Who is told of a death, one sink per file. A sink reads the ledger behind a cursor of its own: however slow it is, it holds
+//! up nobody, and what the ledger had to drop in the meantime it counts.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize, Serializer};
+
+use crate::config::{AbsolutePath, Refused, values};
+
+pub mod log;
+mod lines;
+
+/// Where each death is written as one line of JSON.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub enum LogSink {
+    /// Nowhere.
+    #[default]
+    None,
+    /// Standard output.
+    Stdout,
+    /// The end of a file.
+    File(AbsolutePath),
+}
+
+impl FromStr for LogSink {
+    type Err = Refused;
+
+    fn from_str(text: &str) -> Result<Self, Refused> {
+        match text {
+            "none" => Ok(Self::None),
+            "stdout" => Ok(Self::Stdout),
+            path => match path.parse() {
+                Ok(path) => Ok(Self::File(path)),
+                Err(_) => Err(Refused::new("must be `none`, `stdout`, or the path of a file that begins with `/`")),
+            },
+        }
+    }
+}
+
+impl fmt::Display for LogSink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::None => f.write_str("none"),
+            Self::Stdout => f.write_str("stdout"),
+            Self::File(path) => path.fmt(f),
+        }
+    }
+}
+
+impl Serialize for LogSink {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+values::through_from_str!(LogSink);

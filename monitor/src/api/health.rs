@@ -1,0 +1,52 @@
+//! The daemon itself: metrics, health, readiness and status.
+
+use std::sync::Arc;
+
+use axum::extract::State as Shared;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
+use serde::Serialize;
+
+use super::{State, Status, answer};
+use crate::metrics::{CONTENT_TYPE, Counters};
+
+/// Whether the process answers at all.
+pub(super) async fn healthy() -> &'static str {
+    "killwatch is healthy.\n"
+}
+
+/// Whether deaths are seen: 200, or 503 with a reason a line.
+pub(super) async fn ready(Shared(state): Shared<Arc<State>>) -> Response {
+    match state.status.ready() {
+        Ok(()) => (StatusCode::OK, "killwatch is ready.\n".to_owned()).into_response(),
+        Err(not) => (StatusCode::SERVICE_UNAVAILABLE, format!("killwatch is not ready:\n{not}")).into_response(),
+    }
+}
+
+/// OpenMetrics text.
+pub(super) async fn metrics(Shared(state): Shared<Arc<State>>) -> Response {
+    state.metrics.set_ready(state.status.ready().is_ok());
+    state.metrics.set_ledger_evicted(state.ledger.evicted());
+    match state.metrics.encode() {
+        Ok(text) => ([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response(),
+        Err(_) => answer::error(StatusCode::INTERNAL_SERVER_ERROR, "the metrics cannot be written"),
+    }
+}
+
+/// Everything that the daemon knows of itself.
+pub(super) async fn status(Shared(state): Shared<Arc<State>>) -> Response {
+    #[derive(Serialize)]
+    struct Page<'a> {
+        #[serde(flatten)]
+        status: &'a Status,
+        ledger: Kept,
+        counters: Counters,
+    }
+    #[derive(Serialize)]
+    struct Kept {
+        deaths: usize,
+        evicted: u64,
+    }
+    let ledger = Kept { deaths: state.ledger.len(), evicted: state.ledger.evicted() };
+    answer::json(StatusCode::OK, &Page { status: &state.status, ledger, counters: state.metrics.counters() })
+}

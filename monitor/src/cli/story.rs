@@ -1,0 +1,196 @@
+//! A death as one page for a person: who, what, why, what to do. Pure; everything that comes from a stranger is made
+//! safe for a terminal by [`one_line`].
+
+use std::fmt::Write as _;
+
+use crate::death::{Cause, Death, KillerKind};
+use crate::text::one_line;
+
+mod words;
+#[cfg(test)]
+mod tests;
+
+use words::{bytes, command, signal, span};
+
+/// Characters of a command line that are shown.
+const COMMAND: usize = 300;
+/// Width of the names before the values.
+const NAME: usize = 12;
+
+/// The page, its last line ended by a newline.
+#[must_use]
+pub fn story(death: &Death) -> String {
+    let mut page = Page(headline(death) + "\n");
+    who(death, &mut page);
+    what(death, &mut page);
+    why(death, &mut page);
+    memory(death, &mut page);
+    job(death, &mut page);
+    page.section("What to do");
+    page.line(&death.advice);
+    if !death.missing.is_empty() {
+        page.section("Not known");
+        for missing in &death.missing {
+            page.line(&format!("- {}: {}", missing.field, missing.why));
+        }
+    }
+    page.0
+}
+
+/// The whole story in a sentence.
+fn headline(death: &Death) -> String {
+    let victim = format!("{} (pid {})", death.victim.comm, death.victim.pid);
+    let sentence = match death.cause {
+        Cause::OomMemcg => format!("{victim} was killed by the kernel's OOM killer: {}", limit_hit(death)),
+        Cause::OomGlobal if death.oom.as_ref().is_some_and(|oom| oom.sysrq) => {
+            format!("{victim} was killed by the kernel's OOM killer: somebody asked for it with sysrq-f.")
+        }
+        Cause::OomGlobal => format!("{victim} was killed by the kernel's OOM killer: the host was out of memory."),
+        Cause::OomCpuset => {
+            format!("{victim} was killed by the kernel's OOM killer: the memory nodes of its cpuset were full.")
+        }
+        Cause::OomMempolicy => {
+            format!("{victim} was killed by the kernel's OOM killer: the memory nodes that a policy allows were full.")
+        }
+        Cause::Killed => format!("{victim} was killed by {} with {}.", sender(death), signal(&death.victim)),
+        Cause::Abort => format!("{victim} aborted itself ({}).", signal(&death.victim)),
+        Cause::Crash => format!("{victim} crashed with {}.", signal(&death.victim)),
+        Cause::Relayed => match &death.child {
+            Some(child) => format!(
+                "{victim} exited with {} because its child {} (pid {}) {}.",
+                death.victim.status,
+                child.comm,
+                child.pid,
+                words::had_happened(child.cause)
+            ),
+            None => format!("{victim} exited with {} because a child died of a signal.", death.victim.status),
+        },
+        Cause::Unknown => format!("{victim} {}; what made it is not proven.", words::ended(&death.victim)),
+    };
+    one_line(&sentence)
+}
+
+fn limit_hit(death: &Death) -> String {
+    let cgroup = death.memory.limit_cgroup.as_ref().map_or_else(|| "a memory cgroup".to_owned(), |c| format!("cgroup {c}"));
+    let limit = death.memory.limit_bytes.map_or_else(String::new, |limit| format!(" of {}", bytes(limit)));
+    let usage = death.memory.usage_bytes.map_or_else(String::new, |usage| format!(" (usage {})", bytes(usage)));
+    format!("{cgroup} hit its limit{limit}{usage}.")
+}
+
+fn sender(death: &Death) -> String {
+    let killer = &death.killer;
+    match (&killer.comm, killer.pid) {
+        (Some(comm), Some(pid)) => match killer.uid {
+            Some(uid) => format!("{comm} (pid {pid}, uid {uid})"),
+            None => format!("{comm} (pid {pid})"),
+        },
+        (None, Some(pid)) => format!("the process {pid}"),
+        (Some(comm), None) => comm.clone(),
+        (None, None) => "another process".to_owned(),
+    }
+}
+
+fn who(death: &Death, page: &mut Page) {
+    let (victim, workload) = (&death.victim, &death.workload);
+    page.section("Who");
+    let inside = victim.ns_pid.filter(|pid| *pid != victim.pid);
+    let inside = inside.map_or_else(String::new, |pid| format!(", pid {pid} in its container"));
+    let threads = victim.threads.map_or_else(String::new, |n| format!(", {n} thread{}", if n == 1 { "" } else { "s" }));
+    page.value("process", &format!("{}, pid {}{inside}, uid {}{threads}", victim.comm, victim.pid, victim.uid));
+    let cut = if victim.cmdline_truncated { " …" } else { "" };
+    page.maybe("command", victim.cmdline.as_ref().map(|args| command(args, COMMAND) + cut).as_ref());
+    let parent = victim.parent_comm.as_ref().map_or_else(|| format!("pid {}", victim.ppid), |c| format!("{c}, pid {}", victim.ppid));
+    page.value("parent", &parent);
+    page.value("died", &format!("{}, after {}", death.time, span(victim.lifetime_seconds)));
+    page.value("node", &death.node);
+    let runtime = workload.runtime.as_ref().map_or_else(String::new, |runtime| format!(" ({runtime})"));
+    page.maybe("container", workload.container_id.as_ref().map(|id| format!("{id}{runtime}")).as_ref());
+    let qos = workload.qos.map_or_else(String::new, |qos| format!(" ({qos:?})"));
+    page.maybe("pod uid", workload.pod_uid.as_ref().map(|uid| format!("{uid}{qos}")).as_ref());
+    page.maybe("unit", workload.unit.as_ref());
+    page.maybe("cgroup", workload.cgroup.as_ref());
+}
+
+fn what(death: &Death, page: &mut Page) {
+    page.section("What");
+    page.value("cause", death.cause.as_str());
+    page.value("end", &format!("{}, status {}", words::ended(&death.victim), death.victim.status));
+    let killer = match death.killer.kind {
+        KillerKind::Kernel => "the kernel".to_owned(),
+        KillerKind::Itself => "itself".to_owned(),
+        KillerKind::Process => sender(death),
+        KillerKind::Unknown => "not known".to_owned(),
+    };
+    page.value("killer", &killer);
+    page.maybe("its cgroup", death.killer.cgroup.as_ref());
+    let trigger = death.killer.trigger.as_ref();
+    page.maybe("trigger", trigger.map(|t| format!("{} (pid {}) asked for the memory", t.comm, t.pid)).as_ref());
+    if death.oom.as_ref().is_some_and(|oom| oom.group) {
+        page.value("group", "its whole cgroup was killed (memory.oom.group)");
+    }
+}
+
+fn why(death: &Death, page: &mut Page) {
+    page.section("Why");
+    for fact in &death.evidence {
+        page.line(&format!("- {fact}"));
+    }
+}
+
+fn memory(death: &Death, page: &mut Page) {
+    let memory = &death.memory;
+    let own = [
+        ("anonymous", memory.anon_bytes),
+        ("file", memory.file_bytes),
+        ("shared", memory.shmem_bytes),
+        ("swap", memory.swap_bytes),
+        ("page tables", memory.page_tables_bytes),
+        ("peak", memory.peak_rss_bytes),
+    ];
+    if own.iter().all(|(_, amount)| amount.is_none()) && memory.levels.is_empty() {
+        return;
+    }
+    page.section("Memory");
+    for (name, amount) in own {
+        page.maybe(name, amount.map(bytes).as_ref());
+    }
+    for level in &memory.levels {
+        let limit = level.limit_bytes.map_or_else(|| "no limit".to_owned(), |limit| format!("limit {}", bytes(limit)));
+        let cgroup = level.cgroup.as_deref().unwrap_or("a cgroup whose path is not known");
+        page.line(&format!("{} used, {limit}: {cgroup}", bytes(level.usage_bytes)));
+    }
+}
+
+fn job(death: &Death, page: &mut Page) {
+    let Some(job) = &death.job else { return };
+    page.section("Job");
+    let parts = [("id", &job.id), ("name", &job.name), ("scheduler", &job.scheduler), ("attempt", &job.attempt)];
+    for (name, value) in parts {
+        let source = job.sources.get(name).map_or_else(String::new, |source| format!("  (from {source})"));
+        page.maybe(name, value.as_ref().map(|value| format!("{value}{source}")).as_ref());
+    }
+}
+
+/// The text so far.
+struct Page(String);
+
+impl Page {
+    fn section(&mut self, title: &str) {
+        // Writing to a String cannot fail.
+        let _ = writeln!(self.0, "\n{title}");
+    }
+
+    fn line(&mut self, text: &str) {
+        let _ = writeln!(self.0, "  {}", one_line(text));
+    }
+
+    fn value(&mut self, name: &str, value: &str) {
+        let _ = writeln!(self.0, "  {name:NAME$}{}", one_line(value));
+    }
+
+    fn maybe(&mut self, name: &str, value: Option<&String>) {
+        if let Some(value) = value {
+            self.value(name, value);
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! Numbers and states in words.
+
+use crate::death::{Cause, Victim};
+
+/// Bytes in IEC units, one decimal.
+pub(super) fn bytes(n: u64) -> String {
+    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    if n < 1024 {
+        return format!("{n} B");
+    }
+    // Tenths by whole numbers, rounded down: 32 MiB less a page must not read as the full limit.
+    let power = (n.ilog2() / 10).clamp(1, 6);
+    let tenths = (u128::from(n) * 10) >> (10 * power);
+    let unit = UNITS.get(power as usize - 1).copied().unwrap_or("EiB");
+    format!("{}.{} {unit}", tenths / 10, tenths % 10)
+}
+
+/// Seconds as a person says them.
+pub(super) fn span(seconds: f64) -> String {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a float cast saturates; a sign is cut off first")]
+    let whole = seconds.max(0.0) as u64;
+    match whole {
+        0..60 => format!("{:.3} s", seconds.max(0.0)),
+        60..3_600 => format!("{} min {} s", whole / 60, whole % 60),
+        3_600..86_400 => format!("{} h {} min", whole / 3_600, whole % 3_600 / 60),
+        _ => format!("{} d {} h", whole / 86_400, whole % 86_400 / 3_600),
+    }
+}
+
+/// A command line, arguments that need it quoted, at most `max` characters.
+pub(super) fn command(args: &[String], max: usize) -> String {
+    let plain = |arg: &str| !arg.is_empty() && !arg.contains(|c: char| c.is_whitespace() || "'\"\\".contains(c));
+    let quoted: Vec<_> = args.iter().map(|arg| if plain(arg) { arg.clone() } else { format!("{arg:?}") }).collect();
+    let line = quoted.join(" ");
+    match line.char_indices().nth(max) {
+        Some((end, _)) => format!("{}…", line.get(..end).unwrap_or_default()),
+        None => line,
+    }
+}
+
+/// The signal that ended it.
+pub(super) fn signal(victim: &Victim) -> String {
+    match (&victim.signal_name, victim.signal) {
+        (Some(name), _) => name.clone(),
+        (None, Some(number)) => format!("signal {number}"),
+        (None, None) => "a signal".to_owned(),
+    }
+}
+
+/// How it ended, as a wait status tells it.
+pub(super) fn ended(victim: &Victim) -> String {
+    let core = if victim.core_dumped { ", core dumped" } else { "" };
+    match (victim.exit_code, victim.signal) {
+        (Some(code), _) => format!("exited with {code}"),
+        (None, Some(_)) => format!("died of {}{core}", signal(victim)),
+        (None, None) => "ended".to_owned(),
+    }
+}
+
+/// What happened to a child, after its name.
+pub(super) fn had_happened(cause: Cause) -> &'static str {
+    match cause {
+        Cause::OomMemcg => "was killed by the kernel's OOM killer under a memory cgroup's limit",
+        Cause::OomGlobal | Cause::OomCpuset | Cause::OomMempolicy => "was killed by the kernel's OOM killer",
+        Cause::Killed => "was killed by another process",
+        Cause::Abort => "aborted itself",
+        Cause::Crash => "crashed",
+        Cause::Relayed | Cause::Unknown => "died",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes() {
+        let said = [0, 1023, 1024, 1536, (32 << 20) - 4096, 32 << 20, u64::MAX].map(bytes);
+        assert_eq!(said, ["0 B", "1023 B", "1.0 KiB", "1.5 KiB", "31.9 MiB", "32.0 MiB", "15.9 EiB"]);
+    }
+
+    #[test]
+    fn spans() {
+        let said = [-1.0, 0.0421, 61.0, 7_260.0, 90_000.0, f64::NAN, f64::INFINITY].map(span);
+        assert_eq!(said[..5], ["0.000 s", "0.042 s", "1 min 1 s", "2 h 1 min", "1 d 1 h"]);
+    }
+
+    #[test]
+    fn commands() {
+        let args = ["sh", "-c", "a 'b'", ""].map(str::to_owned);
+        assert_eq!(command(&args, 100), r#"sh -c "a 'b'" """#);
+        assert_eq!(command(&args, 4), "sh -…");
+        assert_eq!(command(&["ééé".to_owned()], 2), "éé…");
+    }
+}
