@@ -1,10 +1,206 @@
-//! Room: app.
+//! Builds every stage and every channel, runs until told to stop, drains. The only room that knows them all.
+//!
+//! Order of the start: addresses and sinks are taken (a bad one ends the start), the kernel side is loaded, its reader runs, then the
+//! probes attach, and once the cgroups that were there before are known the daemon is ready. Order of the end: the probes
+//! detach, the reader reads what is left, the pipeline empties, the sinks deliver, all within one deadline.
+//!
+//! Two daemons at once are sound: each has programs, ring and maps of its own. Only an address that both want ends the second.
 
-/// Builds it all, runs until told to stop, drains.
+use std::{num::NonZeroUsize, path::Path, sync::Arc};
+
+use anyhow::Context as _;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    api,
+    attribute::environ::Allowlist,
+    cgroup::{
+        index::{Index, Limits},
+        mounts::Mounts,
+    },
+    clock::Clock,
+    config::{Config, KernelLogLevel, VariableName},
+    host::{Facts, Roots},
+    ledger::Ledger,
+    metrics::Metrics,
+    notify,
+    ops::Ops,
+    pipeline::Pipeline,
+    probe::{
+        load::{self, Options},
+        reader,
+    },
+    queue::{self, OnFull},
+    record::Recorder,
+};
+
+/// Part of the shutdown's deadline that is for the sinks; the rest is for what comes before and after them.
+const SINKS_SHARE: f64 = 0.8;
+
+/// Runs the daemon until SIGTERM or SIGINT.
 ///
 /// # Errors
-/// If the daemon cannot start.
-#[expect(clippy::unused_async, reason = "stands in for the pipeline")]
-pub async fn run(_config: crate::config::Config) -> anyhow::Result<()> {
-    anyhow::bail!("not built yet")
+/// If it cannot start: an address is taken, a file cannot be opened, the kernel refuses the kernel side.
+pub async fn run(config: Config) -> anyhow::Result<()> {
+    let mut stop_signals = StopSignals::new()?;
+    let facts = Facts::gather(&Roots::default());
+    let mounts = Mounts::detect(Path::new("/proc"), Some(&config.cgroup.root()))
+        .context("the cgroups of this host cannot be used; see --cgroup.root")?;
+    let metrics = Arc::new(Metrics::new(config.metrics));
+    let ops = Arc::new(Ops::new(Arc::clone(&metrics)));
+    let ledger = Arc::new(Ledger::new(config.ledger));
+    let status = Arc::new(api::Status::new(config.node.as_str().to_owned(), facts.boot_id.clone()));
+    status.set_cgroup_mode(format!("{:?}", mounts.mode).to_lowercase());
+    let server = api::bind(&config.web.listen_address).await?;
+    let sink = notify::log::Worker::open(&config.log_sink, Arc::clone(&ledger), Arc::clone(&ops))
+        .with_context(|| format!("log_sink: cannot open {}", config.log_sink))?;
+
+    let options = options(&config, mounts.memory.id);
+    let (mut kernel, sources, lost) = tokio::task::block_in_place(|| load::load(&options))
+        .context("the kernel side cannot be loaded; `killwatch doctor` says what this host lacks")?;
+    let names: Vec<String> = config.environ.allow.iter().map(VariableName::as_str).map(str::to_owned).collect();
+    let allowlist = Allowlist::new(&names).context("environ.allow")?;
+    let (sender, records) = queue::bounded(config.queue.records.get(), OnFull::DropNewest);
+    let dropped = sender.dropped();
+    let observer = Arc::new(Observer { ops: Arc::clone(&ops), status: Arc::clone(&status) });
+    let reader = reader::spawn(sources, allowlist, sender, observer).context("the reader cannot start")?;
+
+    // Only now, so that nothing is put on a ring that nobody reads.
+    let reports = tokio::task::block_in_place(|| kernel.attach());
+    ops.probes(&reports);
+    let max_cgroups = NonZeroUsize::new(config.cgroup.max.get()).unwrap_or(NonZeroUsize::MIN);
+    let clock = Clock;
+    let pipeline = Pipeline {
+        records,
+        dropped,
+        lost,
+        recorder: Recorder {
+            node: config.node.as_str().to_owned(),
+            boot_id: facts.boot_id,
+            page_size: facts.page_size,
+            memory_hierarchy: mounts.memory.id,
+            clock,
+        },
+        index: Index::new(Limits { live: max_cgroups, ..Limits::default() }),
+        hierarchy: mounts.memory,
+        max_cgroups,
+        ledger: Arc::clone(&ledger),
+        metrics: Arc::clone(&metrics),
+        ops: Arc::clone(&ops),
+        clock,
+    };
+    let addresses: Vec<String> = server.addresses().iter().map(ToString::to_string).collect();
+    let state = Arc::new(api::State { ledger, metrics: Arc::clone(&metrics), status: Arc::clone(&status) });
+    let (stop_serving, stop_sinks) = (CancellationToken::new(), CancellationToken::new());
+    let deadline = config.shutdown.deadline.get();
+    let tracker = TaskTracker::new();
+    let serving =
+        tracker.spawn(server.run(api::router(state, &config.web.telemetry_path), stop_serving.clone()));
+    let sinks = TaskTracker::new();
+    if let Some(sink) = sink {
+        sinks.spawn(sink.run(stop_sinks.clone(), deadline.mul_f64(SINKS_SHARE)));
+    }
+    let announce = {
+        let (status, metrics) = (Arc::clone(&status), Arc::clone(&metrics));
+        move || {
+            status.set_probes(reports);
+            let ready = status.ready();
+            metrics.set_ready(ready.is_ok());
+            match ready {
+                Ok(()) => tracing::info!(?addresses, "ready: watching for deaths"),
+                Err(reasons) => tracing::error!(?addresses, %reasons, "running, but not ready"),
+            }
+            // Without systemd there is nobody to tell.
+            let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Ready]);
+        }
+    };
+    let mut pipeline = tokio::spawn(pipeline.run(announce));
+
+    let failure = tokio::select! {
+        signal = stop_signals.any() => {
+            tracing::info!(signal, ?deadline, "stopping");
+            None
+        }
+        ended = &mut pipeline => Some(ended),
+    };
+    status.set_stopping();
+    metrics.set_ready(false);
+    let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Stopping]);
+    let drain = async {
+        // Detaching waits for programs that run; then no record can come after the reader's last look.
+        tokio::task::block_in_place(move || {
+            drop(kernel);
+            reader.stop();
+        });
+        if failure.is_none() {
+            let _ = (&mut pipeline).await;
+        }
+        stop_sinks.cancel();
+        sinks.close();
+        sinks.wait().await;
+        stop_serving.cancel();
+        let _ = serving.await;
+    };
+    if tokio::time::timeout(deadline, drain).await.is_err() {
+        tracing::error!(?deadline, "the shutdown took too long; what was on its way is lost");
+    }
+    match failure {
+        None => Ok(()),
+        Some(Ok(())) => anyhow::bail!("the reader of the ring ended: deaths are no longer seen"),
+        Some(Err(error)) => Err(error).context("the pipeline ended"),
+    }
+}
+
+fn options(config: &Config, memory_hierarchy: u32) -> Options {
+    Options {
+        ring_bytes: config.probe.ring_bytes.get(),
+        memory_hierarchy,
+        log: match config.probe.log_level {
+            KernelLogLevel::Off => None,
+            KernelLogLevel::Error => Some(aya_log::Level::Error),
+            KernelLogLevel::Warn => Some(aya_log::Level::Warn),
+            KernelLogLevel::Info => Some(aya_log::Level::Info),
+            KernelLogLevel::Debug => Some(aya_log::Level::Debug),
+            KernelLogLevel::Trace => Some(aya_log::Level::Trace),
+        },
+        empty_programs: config.probe.empty_programs,
+    }
+}
+
+/// Tells the rest of the house what the reader sees.
+struct Observer {
+    ops: Arc<Ops>,
+    status: Arc<api::Status>,
+}
+
+impl reader::Observer for Observer {
+    fn undecodable(&self, why: &dyn std::fmt::Display) {
+        self.ops.decode_error(why);
+    }
+
+    fn blind(&self, why: &dyn std::fmt::Display) {
+        self.status.set_stopping();
+        tracing::error!(%why, "the ring cannot be read any more: deaths are no longer seen");
+    }
+}
+
+/// The signals that end the daemon.
+struct StopSignals {
+    term: Signal,
+    int: Signal,
+}
+
+impl StopSignals {
+    fn new() -> anyhow::Result<Self> {
+        let of = |kind| signal(kind).context("signals cannot be waited for");
+        Ok(Self { term: of(SignalKind::terminate())?, int: of(SignalKind::interrupt())? })
+    }
+
+    async fn any(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.term.recv() => "SIGTERM",
+            _ = self.int.recv() => "SIGINT",
+        }
+    }
 }

@@ -3,7 +3,6 @@
 //! Every value has a type of its own that cannot hold what is not allowed ([`values`]), so a [`Config`] that exists is
 //! valid. Each room owns its section; the sections of rooms without settings of their own kind are here.
 
-use std::collections::BTreeSet;
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -82,6 +81,9 @@ pub struct ProbeConfig {
     pub ring_bytes: RingBytes,
     /// What the programs themselves log, through the daemon's log.
     pub log_level: KernelLogLevel,
+    /// Whether programs that do nothing are attached too, for `cargo xtask bench`.
+    #[serde(skip)]
+    pub empty_programs: bool,
 }
 
 /// Levels of the kernel side's own diagnostics. `Off` costs nothing.
@@ -132,46 +134,17 @@ impl Default for CgroupRoot {
     }
 }
 
-/// What is kept of a victim's environment: the built-in list of job variables and the user's own names.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// What is kept of a victim's environment, beyond [`crate::attribute::environ::DEFAULT_NAMES`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct EnvironConfig {
     /// Further names. At most [`EnvironConfig::MAX_ALLOW`].
     pub allow: Vec<VariableName>,
-    /// Whether the names of [`EnvironConfig::BUILT_IN`] are read.
-    pub built_in: bool,
-}
-
-impl Default for EnvironConfig {
-    fn default() -> Self {
-        Self { allow: Vec::new(), built_in: true }
-    }
 }
 
 impl EnvironConfig {
     /// More names of the user's own are refused: each is looked for in each victim.
-    pub const MAX_ALLOW: usize = 256;
-
-    /// Variables by which schedulers tell a job, and `NODE_OPTIONS`, which holds a heap limit.
-    pub const BUILT_IN: &'static [&'static str] = &[
-        "JOB_ID", "JOB_NAME", "RUN_ID", "TASK_ID", "WORKFLOW_ID", "ATTEMPT",
-        "SLURM_JOB_ID", "SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID", "SLURM_STEP_ID", "SLURM_PROCID",
-        "SLURM_JOB_NAME", "SLURM_JOB_USER", "SLURM_JOB_ACCOUNT", "SLURM_JOB_PARTITION",
-        "PBS_JOBID", "LSB_JOBID",
-        "NOMAD_ALLOC_ID", "NOMAD_JOB_ID", "NOMAD_JOB_NAME", "NOMAD_GROUP_NAME", "NOMAD_TASK_NAME", "NOMAD_NAMESPACE",
-        "AWS_BATCH_JOB_ID", "AWS_BATCH_JOB_ATTEMPT", "AWS_BATCH_JQ_NAME", "AWS_BATCH_JOB_ARRAY_INDEX",
-        "BUILDKITE_JOB_ID", "CI_JOB_ID", "GITHUB_RUN_ID", "GITHUB_JOB",
-        "AIRFLOW_CTX_DAG_ID", "AIRFLOW_CTX_TASK_ID", "AIRFLOW_CTX_DAG_RUN_ID", "AIRFLOW_CTX_TRY_NUMBER",
-        "NODE_OPTIONS",
-    ];
-
-    /// The names that are read.
-    #[must_use]
-    pub fn names(&self) -> BTreeSet<String> {
-        let built_in = Self::BUILT_IN.iter().filter(|_| self.built_in).copied();
-        let own = self.allow.iter().map(|name| name.0.as_str());
-        built_in.chain(own).map(str::to_owned).collect()
-    }
+    pub const MAX_ALLOW: usize = 200;
 }
 
 /// Name of an environment variable.
@@ -179,15 +152,23 @@ impl EnvironConfig {
 #[serde(try_from = "String")]
 pub struct VariableName(String);
 
+impl VariableName {
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
 impl FromStr for VariableName {
     type Err = Refused;
 
     fn from_str(text: &str) -> Result<Self, Refused> {
         let plain = text.bytes().all(|b| b == b'_' || b.is_ascii_alphanumeric());
-        if plain && text.len() <= 128 && text.starts_with(|c: char| !c.is_ascii_digit()) {
+        if plain && text.len() <= 64 && text.starts_with(|c: char| !c.is_ascii_digit()) {
             return Ok(Self(text.to_owned()));
         }
-        Err(Refused::new("must be the whole name of one variable: letters, digits and `_`, at most 128, no pattern"))
+        Err(Refused::new("must be the whole name of one variable: letters, digits and `_`, at most 64, no pattern"))
     }
 }
 

@@ -32,6 +32,7 @@ pub mod ledger;
 pub mod metrics;
 pub mod notify;
 pub mod ops;
+pub mod pipeline;
 pub mod probe;
 pub mod queue;
 pub mod record;

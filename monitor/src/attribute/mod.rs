@@ -6,8 +6,6 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
-
 use crate::death::{Job, Workload};
 
 pub mod environ;
@@ -17,24 +15,6 @@ pub mod patterns;
 
 #[cfg(test)]
 mod environ_tests;
-
-/// What a user may set.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Config {
-    /// Names of further environment variables to keep of a victim, beside [`environ::DEFAULT_NAMES`].
-    pub environ: Vec<String>,
-}
-
-impl Config {
-    /// The names that may be kept.
-    ///
-    /// # Errors
-    /// If a name cannot be one, or there are too many.
-    pub fn allowlist(&self) -> Result<environ::Allowlist, environ::AllowlistError> {
-        environ::Allowlist::new(&self.environ)
-    }
-}
 
 /// The source that is named in `sources` for what a cgroup path says.
 pub const CGROUP_PATH: &str = "cgroup_path";

@@ -69,6 +69,10 @@ pub struct Flags {
     /// Name of this node in every record [default: the host's name]
     #[arg(long = "node", value_name = "NAME", env = "KILLWATCH_NODE")]
     node: Option<NodeName>,
+
+    /// Attach programs that do nothing too, for `cargo xtask bench`
+    #[arg(long = "bench.empty-programs", hide = true)]
+    bench_empty_programs: bool,
 }
 
 impl Flags {
@@ -87,6 +91,7 @@ impl Flags {
         over(&mut config.environ.allow, &self.environ_allow);
         over(&mut config.shutdown.deadline, &self.shutdown_deadline);
         over(&mut config.node, &self.node);
+        config.probe.empty_programs |= self.bench_empty_programs;
     }
 }
 

@@ -37,7 +37,7 @@ metrics: {max_series: 5, keep_gone: 1h}
 probe: {ring_bytes: 64KiB, log_level: trace}
 queue: {records: 64}
 cgroup: {root: /tmp/cgroup, max: 1024}
-environ: {allow: [MY_JOB], built_in: false}
+environ: {allow: [MY_JOB]}
 shutdown: {deadline: 1500ms}
 node: worker-7
 ";
@@ -50,7 +50,7 @@ node: worker-7
     assert_eq!(config.probe.ring_bytes.get(), 65536);
     assert_eq!((config.queue.records.get(), config.cgroup.max.get()), (64, 1024));
     assert_eq!(config.cgroup.root().to_str(), Some("/tmp/cgroup"));
-    assert_eq!(config.environ.names().into_iter().collect::<Vec<_>>(), ["MY_JOB"]);
+    assert_eq!(config.environ.allow.iter().map(VariableName::as_str).collect::<Vec<_>>(), ["MY_JOB"]);
     assert_eq!(config.shutdown.deadline.get().as_millis(), 1500);
     assert_eq!(config.node.as_str(), "worker-7");
     // What is shown is what can be read again.
@@ -130,12 +130,6 @@ fn a_file_that_is_no_configuration() {
     assert_eq!(file::read(&path).unwrap(), Config::default());
 }
 
-#[test]
-fn the_built_in_variables_are_valid_names() {
-    let names = EnvironConfig::default().names();
-    assert_eq!(names.len(), EnvironConfig::BUILT_IN.len(), "none twice");
-    assert!(names.iter().all(|name| name.parse::<super::VariableName>().is_ok()));
-}
 
 /// Scalars of every kind, at keys that exist.
 fn yaml() -> impl Strategy<Value = String> {

@@ -32,7 +32,7 @@ pub struct LedgerConfig {
     /// Deaths.
     pub max_deaths: Count<1, 10_000, 1_000_000>,
     /// Bytes of their JSON. The ledger's memory is about three times that, since each death is held as a value too.
-    pub max_bytes: Size<{ 1 << 20 }, { 64 << 20 }, { 16 << 30 }>,
+    pub max_bytes: Size<{ 1 << 20 }, { 4 << 20 }, { 16 << 30 }>,
 }
 
 /// A death in the ledger.

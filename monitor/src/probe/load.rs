@@ -17,6 +17,8 @@ use super::{
     btf::{Btf, BtfError},
     layout::{self, Choices, LayoutError},
     plan::{EMPTY, Hook, PROBES, Probe},
+    reader::Sources,
+    stats::Lost,
 };
 
 /// The kernel side, as `cargo xtask build` made it; empty if it was not built.
@@ -59,19 +61,14 @@ pub struct Options {
     pub empty_programs: bool,
 }
 
-/// The kernel side at work. Dropping it detaches everything.
-pub struct Loaded {
-    /// Keeps programs and links alive.
-    pub ebpf: Ebpf,
-    /// The ring of records.
-    pub ring: RingBuf<MapData>,
-    /// Records that did not fit, per program and CPU.
-    pub lost: Option<PerCpuArray<MapData, u64>>,
-    /// The kernel side's own log, if asked for.
-    pub logger: Option<EbpfLogger<&'static dyn log::Log>>,
-    /// How each probe fared.
-    pub reports: Vec<ProbeReport>,
-    /// What the programs were told.
+/// The kernel side, loaded. Dropping it detaches everything.
+pub struct Kernel {
+    ebpf: Ebpf,
+    btf: AyaBtf,
+    /// Why this kernel cannot have a program.
+    unsupported: BTreeMap<&'static str, String>,
+    empty_programs: bool,
+    /// What the programs are told.
     pub config: Config,
 }
 
@@ -93,11 +90,11 @@ pub fn configure(options: &Options) -> Result<(Config, BTreeMap<&'static str, St
     Ok((config, unsupported))
 }
 
-/// Loads everything and attaches what this kernel can have.
+/// Loads the kernel side. Nothing is attached yet, so that whoever reads can be there first.
 ///
 /// # Errors
-/// If nothing can be loaded. A probe that cannot be attached is no error; its report says why.
-pub fn load(options: &Options) -> Result<Loaded, LoadError> {
+/// If it cannot be loaded at all.
+pub fn load(options: &Options) -> Result<(Kernel, Sources, Option<Lost>), LoadError> {
     if OBJECT.is_empty() {
         return Err(LoadError::NoObject);
     }
@@ -114,25 +111,30 @@ pub fn load(options: &Options) -> Result<Loaded, LoadError> {
         .load(OBJECT)
         .map_err(|error| LoadError::Refused(chain(&error)))?;
     let ring = take_ring(&mut ebpf)?;
-    let lost = ebpf.take_map("LOST").and_then(|map| PerCpuArray::try_from(map).ok());
-    let logger = options.log.and_then(|_| EbpfLogger::init(&mut ebpf).ok());
-    let empty = if options.empty_programs { EMPTY } else { &[] };
-    let reports = PROBES
-        .iter()
-        .chain(empty)
-        .map(|probe| {
-            let mut report = probe.pending();
-            (report.state, report.why) = match unsupported.get(probe.program) {
-                Some(why) => (ProbeState::Unsupported, Some(why.clone())),
-                None => match attach(&mut ebpf, probe, &btf) {
-                    Ok(()) => (ProbeState::Attached, None),
-                    Err(why) => (ProbeState::Failed, Some(why)),
-                },
-            };
-            report
-        })
-        .collect();
-    Ok(Loaded { ebpf, ring, lost, logger, reports, config })
+    let lost = ebpf.take_map("LOST").and_then(|map| PerCpuArray::try_from(map).ok()).map(Lost::new);
+    let log = options.log.and_then(|_| EbpfLogger::init(&mut ebpf).ok());
+    let kernel = Kernel { ebpf, btf, unsupported, empty_programs: options.empty_programs, config };
+    Ok((kernel, Sources { ring, log }, lost))
+}
+
+impl Kernel {
+    /// Attaches what this kernel can have. A probe that cannot be attached is no error; its report says why.
+    pub fn attach(&mut self) -> Vec<ProbeReport> {
+        let empty = if self.empty_programs { EMPTY } else { &[] };
+        PROBES.iter().chain(empty).map(|probe| self.attach_one(probe)).collect()
+    }
+
+    fn attach_one(&mut self, probe: &Probe) -> ProbeReport {
+        let mut report = probe.pending();
+        (report.state, report.why) = match self.unsupported.get(probe.program) {
+            Some(why) => (ProbeState::Unsupported, Some(why.clone())),
+            None => match attach(&mut self.ebpf, probe, &self.btf) {
+                Ok(()) => (ProbeState::Attached, None),
+                Err(why) => (ProbeState::Failed, Some(why)),
+            },
+        };
+        report
+    }
 }
 
 fn take_ring(ebpf: &mut Ebpf) -> Result<RingBuf<MapData>, LoadError> {

@@ -17,6 +17,9 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use super::{Record, decode::decode, words::Assembler};
 use crate::{attribute::environ::Allowlist, queue};
 
+/// Records that are read before the reader looks whether it is to stop.
+const BATCH: usize = 4096;
+
 /// What the reader tells of itself.
 pub trait Observer: Send + Sync {
     /// A record could not be decoded. `why` is for the log.
@@ -105,7 +108,8 @@ impl Drain {
     }
 
     fn read(&mut self) {
-        while let Some(item) = self.sources.ring.next() {
+        for _ in 0..BATCH {
+            let Some(item) = self.sources.ring.next() else { break };
             match decode(&item) {
                 Ok(raw) => self.assembler.push(raw, |record| self.records.offer(record)),
                 Err(error) => self.observer.undecodable(&error),

@@ -1,0 +1,237 @@
+//! The one task through which each record passes: join, attribute, verdict, ledger, in this order and without I/O but the ledger's.
+//!
+//! It owns the index of cgroups, so that a death and the making of its cgroup are seen in the order in which the kernel told of them.
+
+use std::{
+    num::NonZeroUsize,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use tokio::{sync::mpsc, task::JoinHandle, time::MissedTickBehavior};
+
+use crate::{
+    attribute,
+    cgroup::{
+        CgroupId,
+        index::{Full, Index},
+        mounts::Hierarchy,
+        scan::{Found, Outcome, Walk},
+    },
+    clock::Clock,
+    join::{Forgotten, Join},
+    ledger::Ledger,
+    metrics::Metrics,
+    ops::{Ops, Queue},
+    probe::{Record, stats::Lost},
+    record::Recorder,
+    verdict::kin::Kin,
+};
+
+/// How often ends that wait for their mark are looked at. Their wait ends with the mark, nearly always at once.
+const HELD_TICK: Duration = Duration::from_millis(5);
+/// How often counters are taken over and old things let go.
+const UPKEEP: Duration = Duration::from_secs(1);
+/// At least this long between two walks over the cgroups.
+const RESCAN: Duration = Duration::from_secs(10);
+
+/// What the pipeline is made of.
+pub struct Pipeline {
+    /// Records from the reader.
+    pub records: mpsc::Receiver<Record>,
+    /// What the queue before it dropped.
+    pub dropped: Arc<AtomicU64>,
+    /// What the kernel side could not put on the ring.
+    pub lost: Option<Lost>,
+    /// Makes records.
+    pub recorder: Recorder,
+    /// Which path an id stands for.
+    pub index: Index,
+    /// The hierarchy that deaths are named by.
+    pub hierarchy: Hierarchy,
+    /// Cgroups that a walk may find.
+    pub max_cgroups: NonZeroUsize,
+    /// Where deaths go.
+    pub ledger: Arc<Ledger>,
+    /// Counts.
+    pub metrics: Arc<Metrics>,
+    /// Tells what goes wrong.
+    pub ops: Arc<Ops>,
+    /// The clock.
+    pub clock: Clock,
+}
+
+/// The state of a running pipeline.
+struct Running {
+    parts: Pipeline,
+    join: Join,
+    kin: Kin,
+    /// Losses that were told already.
+    told: Told,
+    walk: Option<JoinHandle<std::io::Result<(Vec<Found>, Outcome)>>>,
+    last_walk: Instant,
+}
+
+#[derive(Debug, Default, Clone, Copy)]
+struct Told {
+    dropped: u64,
+    lost: u64,
+    forgotten: Forgotten,
+    refused: u64,
+}
+
+impl Pipeline {
+    /// Runs until the reader is gone and all that it sent has passed. `ready` is called once the cgroups that were there before are known.
+    pub async fn run(self, ready: impl FnOnce()) {
+        let mut running = Running {
+            parts: self,
+            join: Join::default(),
+            kin: Kin::default(),
+            told: Told::default(),
+            walk: None,
+            last_walk: Instant::now(),
+        };
+        running.start_walk();
+        running.finish_walk().await;
+        ready();
+        running.work().await;
+    }
+}
+
+impl Running {
+    async fn work(&mut self) {
+        let mut upkeep = tokio::time::interval(UPKEEP);
+        upkeep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let waiting = self.join.is_waiting();
+            let walking = self.walk.is_some();
+            tokio::select! {
+                biased;
+                record = self.parts.records.recv() => match record {
+                    Some(record) => self.take(record),
+                    None => break,
+                },
+                () = tokio::time::sleep(HELD_TICK), if waiting => {}
+                () = async { finished(self.walk.as_mut()).await }, if walking => self.finish_walk().await,
+                _ = upkeep.tick() => self.upkeep(),
+            }
+            self.pass_on(self.parts.clock.boot_ns());
+        }
+        // Nothing comes any more, so nothing is worth waiting for.
+        self.pass_on(u64::MAX);
+        self.upkeep();
+    }
+
+    fn take(&mut self, record: Record) {
+        match record {
+            Record::Mark(mark) => self.join.mark(mark),
+            Record::Words(words) => self.join.words(words),
+            Record::Exit(exit) => self.join.exit(exit),
+            Record::CgroupMade { id, path, truncated } => {
+                self.parts.index.made(id, &path, truncated);
+                self.see(id);
+            }
+            Record::CgroupRenamed { id, path, truncated } => {
+                self.parts.index.renamed(id, &path, truncated);
+                self.see(id);
+            }
+            Record::CgroupGone { id, ktime_ns } => {
+                if let Some(workload) = self.workload(id) {
+                    self.parts.metrics.container_gone(&workload, Instant::now());
+                }
+                self.parts.index.gone(id, ktime_ns);
+            }
+        }
+    }
+
+    /// Makes the series of a container as it appears.
+    fn see(&self, id: CgroupId) {
+        if let Some(workload) = self.workload(id) {
+            self.parts.metrics.container_seen(&workload, Instant::now());
+        }
+    }
+
+    /// The workload of a cgroup that names a container, in the hierarchy that deaths are named by.
+    fn workload(&self, id: CgroupId) -> Option<crate::death::Workload> {
+        let path = self.parts.index.path(id).filter(|_| id.hierarchy == self.parts.hierarchy.id)?;
+        let workload = attribute::workload(Some(&path), Some(id.id));
+        workload.container_id.is_some().then_some(workload)
+    }
+
+    fn pass_on(&mut self, now_ns: u64) {
+        while let Some(ended) = self.join.next(now_ns) {
+            let death = self.parts.recorder.record(&ended, &self.parts.index, &mut self.kin);
+            match self.parts.ledger.append(death) {
+                Ok(entry) => self.parts.metrics.observe(&entry.death, Instant::now()),
+                Err(error) => self.parts.ops.not_recorded(&error),
+            }
+        }
+    }
+
+    fn upkeep(&mut self) {
+        let dropped = self.parts.dropped.load(Ordering::Relaxed);
+        let new = dropped - self.told.dropped;
+        if new > 0 {
+            self.parts.ops.queue_dropped(Queue::Records, new);
+        }
+        let mut lost = 0;
+        for (program, count) in self.parts.lost.as_ref().map(Lost::read).unwrap_or_default() {
+            self.parts.metrics.set_kernel_lost(program, count);
+            lost += count;
+        }
+        let refused = self.parts.index.dropped(Full::RefuseNew);
+        // What was lost may have been the making of a cgroup.
+        let must_walk = new > 0 || lost > self.told.lost;
+        let forgotten = self.join.forgotten();
+        self.told = Told { dropped, lost, forgotten, refused };
+        self.parts.index.forget_gone(self.parts.clock.boot_ns());
+        self.parts.metrics.set_cgroups(self.parts.index.len());
+        self.parts.metrics.set_ledger_evicted(self.parts.ledger.evicted());
+        self.parts.metrics.expire(Instant::now());
+        if must_walk && self.walk.is_none() && self.last_walk.elapsed() > RESCAN {
+            self.start_walk();
+        }
+    }
+
+    fn start_walk(&mut self) {
+        let (root, max) = (self.parts.hierarchy.root.clone(), self.parts.max_cgroups);
+        self.parts.index.begin_scan();
+        self.last_walk = Instant::now();
+        self.walk = Some(tokio::task::spawn_blocking(move || {
+            let mut walk = Walk::new(&root, max)?;
+            let found = walk.by_ref().collect();
+            Ok((found, walk.outcome()))
+        }));
+    }
+
+    async fn finish_walk(&mut self) {
+        let Some(walk) = self.walk.take() else { return };
+        let hierarchy = self.parts.hierarchy.id;
+        match walk.await {
+            Ok(Ok((found, outcome))) => {
+                for Found { id, path } in found {
+                    let id = CgroupId { hierarchy, id };
+                    self.parts.index.scanned(id, &path);
+                    self.see(id);
+                }
+                if outcome.complete() {
+                    self.parts.index.sweep(hierarchy, self.parts.clock.boot_ns());
+                }
+                tracing::debug!(?outcome, "walked over the cgroups");
+            }
+            Ok(Err(error)) => tracing::error!(%error, "the cgroups cannot be read: paths will be missing"),
+            Err(error) => tracing::error!(%error, "the walk over the cgroups ended early: paths will be missing"),
+        }
+    }
+}
+
+/// Waits for a walk to end, without taking its result.
+async fn finished<T>(walk: Option<&mut JoinHandle<T>>) {
+    let Some(walk) = walk else { return };
+    while !walk.is_finished() {
+        tokio::time::sleep(HELD_TICK).await;
+    }
+}
