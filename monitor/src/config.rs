@@ -69,8 +69,18 @@ impl Config {
 
     /// What the types of the values cannot tell: the length of lists.
     fn check(&self) -> Result<(), String> {
-        bounded("web.listen_address", &self.web.listen_address, 1, WebConfig::MAX_ADDRESSES)?;
-        bounded("environ.allow", &self.environ.allow, 0, EnvironConfig::MAX_ALLOW)
+        bounded(
+            "web.listen_address",
+            &self.web.listen_address,
+            1,
+            WebConfig::MAX_ADDRESSES,
+        )?;
+        bounded(
+            "environ.allow",
+            &self.environ.allow,
+            0,
+            EnvironConfig::MAX_ALLOW,
+        )
     }
 }
 
@@ -144,7 +154,10 @@ pub struct EnvironConfig {
 
 impl Default for EnvironConfig {
     fn default() -> Self {
-        Self { allow: Vec::new(), built_in: true }
+        Self {
+            allow: Vec::new(),
+            built_in: true,
+        }
     }
 }
 
@@ -153,6 +166,7 @@ impl EnvironConfig {
     pub const MAX_ALLOW: usize = 256;
 
     /// Variables by which schedulers tell a job, and `NODE_OPTIONS`, which holds a heap limit.
+    #[rustfmt::skip]
     pub const BUILT_IN: &'static [&'static str] = &[
         "JOB_ID", "JOB_NAME", "RUN_ID", "TASK_ID", "WORKFLOW_ID", "ATTEMPT",
         "SLURM_JOB_ID", "SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID", "SLURM_STEP_ID", "SLURM_PROCID",
@@ -187,7 +201,9 @@ impl FromStr for VariableName {
         if plain && text.len() <= 128 && text.starts_with(|c: char| !c.is_ascii_digit()) {
             return Ok(Self(text.to_owned()));
         }
-        Err(Refused::new("must be the whole name of one variable: letters, digits and `_`, at most 128, no pattern"))
+        Err(Refused::new(
+            "must be the whole name of one variable: letters, digits and `_`, at most 128, no pattern",
+        ))
     }
 }
 
@@ -214,7 +230,9 @@ impl NodeName {
 
 impl Default for NodeName {
     fn default() -> Self {
-        Self(crate::text::from_bytes(rustix::system::uname().nodename().to_bytes()))
+        Self(crate::text::from_bytes(
+            rustix::system::uname().nodename().to_bytes(),
+        ))
     }
 }
 
@@ -222,10 +240,14 @@ impl FromStr for NodeName {
     type Err = Refused;
 
     fn from_str(text: &str) -> Result<Self, Refused> {
-        if (1..=253).contains(&text.len()) && !text.chars().any(|c| c.is_control() || c.is_whitespace()) {
+        if (1..=253).contains(&text.len())
+            && !text.chars().any(|c| c.is_control() || c.is_whitespace())
+        {
             return Ok(Self(text.to_owned()));
         }
-        Err(Refused::new("must be 1 to 253 bytes without blanks or control characters"))
+        Err(Refused::new(
+            "must be 1 to 253 bytes without blanks or control characters",
+        ))
     }
 }
 
@@ -247,7 +269,10 @@ fn bounded<T>(key: &str, list: &[T], min: usize, max: usize) -> Result<(), Strin
     if (min..=max).contains(&list.len()) {
         return Ok(());
     }
-    Err(format!("{key}: a list of {} is not allowed: must have {min} to {max} items", list.len()))
+    Err(format!(
+        "{key}: a list of {} is not allowed: must have {min} to {max} items",
+        list.len()
+    ))
 }
 
 values::through_from_str!(VariableName, NodeName);

@@ -83,7 +83,11 @@ impl Ops {
     /// Counts in `metrics`.
     #[must_use]
     pub fn new(metrics: Arc<Metrics>) -> Self {
-        Self { metrics, decode_errors: AtomicU64::new(0), drops: AtomicU64::new(0) }
+        Self {
+            metrics,
+            decode_errors: AtomicU64::new(0),
+            drops: AtomicU64::new(0),
+        }
     }
 
     /// How the probes fared.
@@ -94,9 +98,18 @@ impl Ops {
             let (probe, hook) = (&report.name, &report.hook);
             match (report.state, report.required) {
                 (ProbeState::Attached, _) => tracing::info!(probe, hook, "probe attached"),
-                (state, true) => tracing::error!(probe, hook, ?state, why, "a required probe is not attached"),
+                (state, true) => {
+                    tracing::error!(probe, hook, ?state, why, "a required probe is not attached")
+                }
                 (state, false) => {
-                    tracing::warn!(probe, hook, ?state, why, lost = report.purpose, "an optional probe is not attached");
+                    tracing::warn!(
+                        probe,
+                        hook,
+                        ?state,
+                        why,
+                        lost = report.purpose,
+                        "an optional probe is not attached"
+                    );
                 }
             }
         }
@@ -114,7 +127,11 @@ impl Ops {
     pub fn queue_dropped(&self, queue: Queue, records: u64) {
         self.metrics.queue_dropped(queue).inc_by(records);
         if let Some(times) = worth_a_line(&self.drops, records) {
-            tracing::error!(queue = queue.as_str(), times, "records were dropped: the queue is full");
+            tracing::error!(
+                queue = queue.as_str(),
+                times,
+                "records were dropped: the queue is full"
+            );
         }
     }
 

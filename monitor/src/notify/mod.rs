@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use crate::config::{AbsolutePath, Refused, values};
 
-pub mod log;
 mod lines;
+pub mod log;
 
 /// Where each death is written as one line of JSON.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -33,7 +33,9 @@ impl FromStr for LogSink {
             "stdout" => Ok(Self::Stdout),
             path => match path.parse() {
                 Ok(path) => Ok(Self::File(path)),
-                Err(_) => Err(Refused::new("must be `none`, `stdout`, or the path of a file that begins with `/`")),
+                Err(_) => Err(Refused::new(
+                    "must be `none`, `stdout`, or the path of a file that begins with `/`",
+                )),
             },
         }
     }
