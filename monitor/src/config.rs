@@ -68,8 +68,18 @@ impl Config {
 
     /// What the types of the values cannot tell: the length of lists.
     fn check(&self) -> Result<(), String> {
-        bounded("web.listen_address", &self.web.listen_address, 1, WebConfig::MAX_ADDRESSES)?;
-        bounded("environ.allow", &self.environ.allow, 0, EnvironConfig::MAX_ALLOW)
+        bounded(
+            "web.listen_address",
+            &self.web.listen_address,
+            1,
+            WebConfig::MAX_ADDRESSES,
+        )?;
+        bounded(
+            "environ.allow",
+            &self.environ.allow,
+            0,
+            EnvironConfig::MAX_ALLOW,
+        )
     }
 }
 
@@ -195,7 +205,9 @@ impl NodeName {
 
 impl Default for NodeName {
     fn default() -> Self {
-        Self(crate::text::from_bytes(rustix::system::uname().nodename().to_bytes()))
+        Self(crate::text::from_bytes(
+            rustix::system::uname().nodename().to_bytes(),
+        ))
     }
 }
 
@@ -203,10 +215,14 @@ impl FromStr for NodeName {
     type Err = Refused;
 
     fn from_str(text: &str) -> Result<Self, Refused> {
-        if (1..=253).contains(&text.len()) && !text.chars().any(|c| c.is_control() || c.is_whitespace()) {
+        if (1..=253).contains(&text.len())
+            && !text.chars().any(|c| c.is_control() || c.is_whitespace())
+        {
             return Ok(Self(text.to_owned()));
         }
-        Err(Refused::new("must be 1 to 253 bytes without blanks or control characters"))
+        Err(Refused::new(
+            "must be 1 to 253 bytes without blanks or control characters",
+        ))
     }
 }
 
@@ -228,7 +244,10 @@ fn bounded<T>(key: &str, list: &[T], min: usize, max: usize) -> Result<(), Strin
     if (min..=max).contains(&list.len()) {
         return Ok(());
     }
-    Err(format!("{key}: a list of {} is not allowed: must have {min} to {max} items", list.len()))
+    Err(format!(
+        "{key}: a list of {} is not allowed: must have {min} to {max} items",
+        list.len()
+    ))
 }
 
 values::through_from_str!(VariableName, NodeName);

@@ -10,11 +10,20 @@ pub(crate) fn check(path: &Path, text: &str) {
         std::fs::write(path, text).unwrap();
     }
     let expected = std::fs::read_to_string(path).unwrap_or_default();
-    assert!(expected == text, "{} differs; UPDATE_GOLDEN=1 rewrites it. Now:\n{text}", path.display());
+    assert!(
+        expected == text,
+        "{} differs; UPDATE_GOLDEN=1 rewrites it. Now:\n{text}",
+        path.display()
+    );
 }
 
 /// The file `name` in the folder of golden texts.
 #[track_caller]
 pub(crate) fn check_named(name: &str, text: &str) {
-    check(&Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata").join(name), text);
+    check(
+        &Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("testdata")
+            .join(name),
+        text,
+    );
 }

@@ -71,6 +71,32 @@ impl Queue {
     }
 }
 
+/// What the daemon had to let go, bounded as it is. Each is a gap in what it tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Gap {
+    /// A process of which something was heard, and whose end did not come before it was forgotten.
+    UnfinishedDeath,
+    /// A process that the OOM killer marked, and whose mark did not arrive: its cause may be wrong.
+    MissingMark,
+    /// A cgroup that found no room in the index: its path will be missing.
+    UnnamedCgroup,
+}
+
+impl Gap {
+    /// Every gap, for metrics.
+    pub const ALL: &'static [Self] = &[Self::UnfinishedDeath, Self::MissingMark, Self::UnnamedCgroup];
+
+    /// Its name in labels and log lines.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::UnfinishedDeath => "unfinished_death",
+            Self::MissingMark => "missing_mark",
+            Self::UnnamedCgroup => "unnamed_cgroup",
+        }
+    }
+}
+
 /// Tells of what went wrong.
 #[derive(Debug)]
 pub struct Ops {
@@ -83,7 +109,11 @@ impl Ops {
     /// Counts in `metrics`.
     #[must_use]
     pub fn new(metrics: Arc<Metrics>) -> Self {
-        Self { metrics, decode_errors: AtomicU64::new(0), drops: AtomicU64::new(0) }
+        Self {
+            metrics,
+            decode_errors: AtomicU64::new(0),
+            drops: AtomicU64::new(0),
+        }
     }
 
     /// How the probes fared.
@@ -94,9 +124,18 @@ impl Ops {
             let (probe, hook) = (&report.name, &report.hook);
             match (report.state, report.required) {
                 (ProbeState::Attached, _) => tracing::info!(probe, hook, "probe attached"),
-                (state, true) => tracing::error!(probe, hook, ?state, why, "a required probe is not attached"),
+                (state, true) => {
+                    tracing::error!(probe, hook, ?state, why, "a required probe is not attached")
+                }
                 (state, false) => {
-                    tracing::warn!(probe, hook, ?state, why, lost = report.purpose, "an optional probe is not attached");
+                    tracing::warn!(
+                        probe,
+                        hook,
+                        ?state,
+                        why,
+                        lost = report.purpose,
+                        "an optional probe is not attached"
+                    );
                 }
             }
         }
@@ -114,7 +153,19 @@ impl Ops {
     pub fn queue_dropped(&self, queue: Queue, records: u64) {
         self.metrics.queue_dropped(queue).inc_by(records);
         if let Some(times) = worth_a_line(&self.drops, records) {
-            tracing::error!(queue = queue.as_str(), times, "records were dropped: the queue is full");
+            tracing::error!(
+                queue = queue.as_str(),
+                times,
+                "records were dropped: the queue is full"
+            );
+        }
+    }
+
+    /// Something was let go. `times`: more often than when this was last called.
+    pub fn gap(&self, gap: Gap, times: u64) {
+        if times > 0 {
+            self.metrics.gap(gap).inc_by(times);
+            tracing::warn!(gap = gap.as_str(), times, "something had to be let go");
         }
     }
 

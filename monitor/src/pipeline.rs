@@ -25,7 +25,7 @@ use crate::{
     join::{Forgotten, Join},
     ledger::Ledger,
     metrics::Metrics,
-    ops::{Ops, Queue},
+    ops::{Gap, Ops, Queue},
     probe::{Record, stats::Lost},
     record::Recorder,
     verdict::kin::Kin,
@@ -186,6 +186,9 @@ impl Running {
         // What was lost may have been the making of a cgroup.
         let must_walk = new > 0 || lost > self.told.lost;
         let forgotten = self.join.forgotten();
+        self.parts.ops.gap(Gap::UnfinishedDeath, forgotten.open - self.told.forgotten.open);
+        self.parts.ops.gap(Gap::MissingMark, forgotten.unmarked - self.told.forgotten.unmarked);
+        self.parts.ops.gap(Gap::UnnamedCgroup, refused - self.told.refused);
         self.told = Told { dropped, lost, forgotten, refused };
         self.parts.index.forget_gone(self.parts.clock.boot_ns());
         self.parts.metrics.set_cgroups(self.parts.index.len());

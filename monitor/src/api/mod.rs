@@ -57,7 +57,10 @@ impl WebConfig {
 impl Default for WebConfig {
     fn default() -> Self {
         let local = SocketAddr::from((Ipv4Addr::LOCALHOST, 9435));
-        Self { listen_address: vec![ListenAddress(local)], telemetry_path: TelemetryPath::default() }
+        Self {
+            listen_address: vec![ListenAddress(local)],
+            telemetry_path: TelemetryPath::default(),
+        }
     }
 }
 
@@ -126,7 +129,12 @@ impl FromStr for TelemetryPath {
     fn from_str(text: &str) -> Result<Self, Refused> {
         let plain = |b: u8| b.is_ascii_alphanumeric() || b"/-_.".contains(&b);
         let taken = text.starts_with("/-/") || text.starts_with("/api/");
-        if text.len() > 1 && text.len() <= 200 && text.starts_with('/') && text.bytes().all(plain) && !taken {
+        if text.len() > 1
+            && text.len() <= 200
+            && text.starts_with('/')
+            && text.bytes().all(plain)
+            && !taken
+        {
             return Ok(Self(text.to_owned()));
         }
         Err(Refused::new(
@@ -164,5 +172,8 @@ pub fn router(state: Arc<State>, telemetry_path: &TelemetryPath) -> Router {
         .with_state(state)
         .layer(CompressionLayer::new())
         .layer(RequestBodyLimitLayer::new(BODY))
-        .layer(TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, ANSWER))
+        .layer(TimeoutLayer::with_status_code(
+            StatusCode::SERVICE_UNAVAILABLE,
+            ANSWER,
+        ))
 }

@@ -73,11 +73,4 @@ mod tests {
         assert_eq!(workload, Workload { cgroup: Some("/a/b".to_owned()), ..Workload::default() });
         assert_eq!(job(None, &BTreeMap::new()), None);
     }
-
-    #[test]
-    fn the_section_takes_names_and_nothing_else() {
-        let config: Config = serde_json::from_str(r#"{"environ":["SNAPSHOT_ID"]}"#).unwrap();
-        assert!(config.allowlist().unwrap().contains(b"SNAPSHOT_ID"));
-        assert!(serde_json::from_str::<Config>(r#"{"enviro":[]}"#).is_err());
-    }
 }

@@ -60,12 +60,22 @@ enum Command {
 #[must_use]
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let args: Vec<_> = args.into_iter().collect();
-    let cli = Cli::command().try_get_matches_from(&args).and_then(|matches| Cli::from_arg_matches(&matches));
+    let cli = Cli::command()
+        .try_get_matches_from(&args)
+        .and_then(|matches| Cli::from_arg_matches(&matches));
     let result = match cli {
-        Ok(Cli { command: Command::Run(args) }) => run::main(&args),
-        Ok(Cli { command: Command::Doctor(args) }) => doctor::main(&args),
-        Ok(Cli { command: Command::CheckConfig(args) }) => check_config::main(&args),
-        Ok(Cli { command: Command::Why(args) }) => why::main(&args),
+        Ok(Cli {
+            command: Command::Run(args),
+        }) => run::main(&args),
+        Ok(Cli {
+            command: Command::Doctor(args),
+        }) => doctor::main(&args),
+        Ok(Cli {
+            command: Command::CheckConfig(args),
+        }) => check_config::main(&args),
+        Ok(Cli {
+            command: Command::Why(args),
+        }) => why::main(&args),
         Err(error) => return usage::explain(&error, &args),
     };
     result.unwrap_or_else(|error| {

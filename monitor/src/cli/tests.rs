@@ -7,7 +7,10 @@ use crate::config::Config;
 
 fn help_of(subcommand: &str) -> String {
     let mut cli = Cli::command();
-    cli.find_subcommand_mut(subcommand).unwrap().render_long_help().to_string()
+    cli.find_subcommand_mut(subcommand)
+        .unwrap()
+        .render_long_help()
+        .to_string()
 }
 
 #[test]
@@ -24,7 +27,16 @@ fn help_tells_the_defaults_that_are_in_force() {
     assert_eq!(config.probe.ring_bytes.get(), 4 << 20);
     assert_eq!(config.shutdown.deadline.get().as_secs(), 5);
     let sink = config.log_sink.to_string();
-    for default in [&address, &deaths, &records, &sink, "4MiB", "5s", config.web.telemetry_path.as_str(), "/sys/fs/cgroup"] {
+    for default in [
+        &address,
+        &deaths,
+        &records,
+        &sink,
+        "4MiB",
+        "5s",
+        config.web.telemetry_path.as_str(),
+        "/sys/fs/cgroup",
+    ] {
         assert!(help.contains(&format!("[default: {default}]")), "{default}");
     }
 }
@@ -36,13 +48,18 @@ fn every_flag_of_the_daemon_is_a_variable_of_the_same_name() {
     for flag in run.get_arguments().filter(|flag| flag.get_id() != "help") {
         let long = flag.get_long().unwrap();
         let variable = format!("KILLWATCH_{}", long.to_uppercase().replace(['.', '-'], "_"));
-        assert_eq!(flag.get_env().and_then(|env| env.to_str()), Some(variable.as_str()));
+        assert_eq!(
+            flag.get_env().and_then(|env| env.to_str()),
+            Some(variable.as_str())
+        );
     }
 }
 
 #[test]
 fn the_summary_lists_every_key() {
-    let mut config = Config::default();
-    config.node = "node-1".parse().unwrap();
-    crate::golden::check_named("check_config.txt", &super::check_config::summary(&config).unwrap());
+    let config = Config { node: "node-1".parse().unwrap(), ..Config::default() };
+    crate::golden::check_named(
+        "check_config.txt",
+        &super::check_config::summary(&config).unwrap(),
+    );
 }

@@ -24,7 +24,12 @@ pub(super) struct Args {
     what: What,
 
     /// Where the daemon answers
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9435", env = "KILLWATCH_API")]
+    #[arg(
+        long,
+        value_name = "URL",
+        default_value = "http://127.0.0.1:9435",
+        env = "KILLWATCH_API"
+    )]
     api: Api,
 
     /// Form of the answer
@@ -52,10 +57,17 @@ impl std::str::FromStr for What {
     type Err = crate::config::Refused;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let pid = text.parse().ok().filter(|pid| *pid > 0 && !text.starts_with('+')).map(Self::Pid);
-        pid.or_else(|| text.parse().ok().map(Self::Id)).ok_or_else(|| {
-            crate::config::Refused::new("must be a process id such as 4242, or the `id` of a record, a UUID")
-        })
+        let pid = text
+            .parse()
+            .ok()
+            .filter(|pid| *pid > 0 && !text.starts_with('+'))
+            .map(Self::Pid);
+        pid.or_else(|| text.parse().ok().map(Self::Id))
+            .ok_or_else(|| {
+                crate::config::Refused::new(
+                    "must be a process id such as 4242, or the `id` of a record, a UUID",
+                )
+            })
     }
 }
 
@@ -70,18 +82,27 @@ pub(super) fn main(args: &Args) -> anyhow::Result<ExitCode> {
         What::Pid(pid) => format!("/api/v1/deaths?pid={pid}&limit={SAME_PID}"),
         What::Id(id) => format!("/api/v1/deaths/{id}"),
     };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     let body = match runtime.block_on(args.api.get(&path)) {
         Ok(body) => body,
         Err(error) => {
-            complain(&format!("{} does not answer: {error}; is `killwatch run` at work there? See --api", args.api));
+            complain(&format!(
+                "{} does not answer: {error}; is `killwatch run` at work there? See --api",
+                args.api
+            ));
             return Ok(ExitCode::from(EX_UNAVAILABLE));
         }
     };
     let deaths = match (body, args.what) {
         (None, _) => Vec::new(),
         (Some(body), What::Id(_)) => vec![serde_json::from_slice(&body).context(FOREIGN)?],
-        (Some(body), What::Pid(_)) => serde_json::from_slice::<Page>(&body).context(FOREIGN)?.deaths,
+        (Some(body), What::Pid(_)) => {
+            serde_json::from_slice::<Page>(&body)
+                .context(FOREIGN)?
+                .deaths
+        }
     };
     tell(&deaths, args)
 }
@@ -91,7 +112,9 @@ const FOREIGN: &str = "the answer is not one that this killwatch knows";
 
 fn tell(deaths: &[Death], args: &Args) -> anyhow::Result<ExitCode> {
     let Some((newest, older)) = deaths.split_first() else {
-        complain("nothing is known of that; it ended normally, before the daemon was started, or too long ago");
+        complain(
+            "nothing is known of that; it ended normally, before the daemon was started, or too long ago",
+        );
         return Ok(ExitCode::FAILURE);
     };
     match args.output {
@@ -100,7 +123,9 @@ fn tell(deaths: &[Death], args: &Args) -> anyhow::Result<ExitCode> {
             let mut text = super::story::story(newest);
             if !older.is_empty() {
                 text.push_str("\nEarlier deaths with this pid:\n");
-                older.iter().for_each(|death| text.push_str(&format!("  {}  {}\n", death.id, death.time)));
+                older
+                    .iter()
+                    .for_each(|death| text.push_str(&format!("  {}  {}\n", death.id, death.time)));
             }
             print(&text)?;
         }

@@ -44,13 +44,25 @@ pub enum ConfigError {
 /// # Errors
 /// If it cannot be read, is too long, or holds a key or a value that is not allowed.
 pub fn read(path: &Path) -> Result<Config, ConfigError> {
-    let unreadable = |cause| ConfigError::Unreadable { path: path.to_owned(), cause };
+    let unreadable = |cause| ConfigError::Unreadable {
+        path: path.to_owned(),
+        cause,
+    };
     let mut bytes = Vec::new();
-    File::open(path).map_err(unreadable)?.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    File::open(path)
+        .map_err(unreadable)?
+        .take(MAX_BYTES + 1)
+        .read_to_end(&mut bytes)
+        .map_err(unreadable)?;
     if bytes.len() as u64 > MAX_BYTES {
-        return Err(ConfigError::TooLong { path: path.to_owned() });
+        return Err(ConfigError::TooLong {
+            path: path.to_owned(),
+        });
     }
-    parse(&bytes).map_err(|problem| ConfigError::Invalid { path: path.to_owned(), problem })
+    parse(&bytes).map_err(|problem| ConfigError::Invalid {
+        path: path.to_owned(),
+        problem,
+    })
 }
 
 /// Reads YAML. A file that is empty or holds comments only is the default configuration.
@@ -58,7 +70,8 @@ pub fn read(path: &Path) -> Result<Config, ConfigError> {
 /// # Errors
 /// A line that names the key, the value, what is allowed, and where it stands.
 pub fn parse(yaml: &[u8]) -> Result<Config, String> {
-    let text = std::str::from_utf8(yaml).map_err(|e| format!("not UTF-8 from byte {} on", e.valid_up_to()))?;
+    let text = std::str::from_utf8(yaml)
+        .map_err(|e| format!("not UTF-8 from byte {} on", e.valid_up_to()))?;
     let mut key = String::new();
     let parsed = serde_saphyr::with_deserializer_from_str(text, |deserializer| {
         serde_path_to_error::deserialize(deserializer).map_err(|e| {
@@ -66,13 +79,27 @@ pub fn parse(yaml: &[u8]) -> Result<Config, String> {
             e.into_inner()
         })
     });
-    let config: Config = parsed.map_err(|e| {
-        let problem = crate::text::one_line(&e.without_snippet().to_string());
-        match key.as_str() {
-            "" | "." | "?" => problem,
-            key => format!("{}: {problem}", crate::text::one_line(key)),
-        }
-    })?;
+    let config: Config = parsed.map_err(|e| explain(&key, &e))?;
     config.check()?;
     Ok(config)
+}
+
+/// One line from the reader's error: the key, what is wrong, and where.
+fn explain(key: &str, error: &serde_saphyr::Error) -> String {
+    let text = error.without_snippet().to_string();
+    // A hint for programmers.
+    let text = text.replace(", set DuplicateKeyPolicy in Options if acceptable", "");
+    let key = match key {
+        "" | "." | "?" => String::new(),
+        key => format!("{key}: "),
+    };
+    let problem = match error.location() {
+        Some(at) => {
+            let place = format!("line {}, column {}", at.line(), at.column());
+            let what = text.strip_suffix(&format!(" at {place}")).unwrap_or(&text);
+            format!("{key}{what} ({place})")
+        }
+        None => format!("{key}{text}"),
+    };
+    crate::text::one_line(&problem)
 }

@@ -3,7 +3,7 @@
 use clap::Parser;
 use proptest::prelude::*;
 
-use super::{Config, ConfigError, EnvironConfig, Flags, file};
+use super::{Config, ConfigError, EnvironConfig, Flags, VariableName, file};
 
 fn refused(yaml: &str) -> String {
     file::parse(yaml.as_bytes()).expect_err(yaml)
@@ -16,13 +16,19 @@ struct Line {
 }
 
 fn flags(args: &[&str]) -> Flags {
-    Line::try_parse_from([&["killwatch"], args].concat()).unwrap().flags
+    Line::try_parse_from([&["killwatch"], args].concat())
+        .unwrap()
+        .flags
 }
 
 #[test]
 fn nothing_is_the_default() {
     for yaml in ["", "# a comment\n", "{}", "ledger: {}\n"] {
-        assert_eq!(file::parse(yaml.as_bytes()), Ok(Config::default()), "{yaml:?}");
+        assert_eq!(
+            file::parse(yaml.as_bytes()),
+            Ok(Config::default()),
+            "{yaml:?}"
+        );
     }
 }
 
@@ -42,13 +48,36 @@ shutdown: {deadline: 1500ms}
 node: worker-7
 ";
     let config = file::parse(yaml.as_bytes()).unwrap();
-    assert_eq!(config.web.listen_address.iter().map(ToString::to_string).collect::<Vec<_>>(), ["127.0.0.1:1", "[::]:9435", "[::1]:9435"]);
+    assert_eq!(
+        config
+            .web
+            .listen_address
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>(),
+        ["127.0.0.1:1", "[::]:9435", "[::1]:9435"]
+    );
     assert_eq!(config.web.telemetry_path.as_str(), "/m");
     assert_eq!(config.log_sink.to_string(), "/var/log/killwatch.jsonl");
-    assert_eq!((config.ledger.max_deaths.get(), config.ledger.max_bytes.get()), (7, 2 << 20));
-    assert_eq!((config.metrics.max_series.get(), config.metrics.keep_gone.get().as_secs()), (5, 3600));
+    assert_eq!(
+        (
+            config.ledger.max_deaths.get(),
+            config.ledger.max_bytes.get()
+        ),
+        (7, 2 << 20)
+    );
+    assert_eq!(
+        (
+            config.metrics.max_series.get(),
+            config.metrics.keep_gone.get().as_secs()
+        ),
+        (5, 3600)
+    );
     assert_eq!(config.probe.ring_bytes.get(), 65536);
-    assert_eq!((config.queue.records.get(), config.cgroup.max.get()), (64, 1024));
+    assert_eq!(
+        (config.queue.records.get(), config.cgroup.max.get()),
+        (64, 1024)
+    );
     assert_eq!(config.cgroup.root().to_str(), Some("/tmp/cgroup"));
     assert_eq!(config.environ.allow.iter().map(VariableName::as_str).collect::<Vec<_>>(), ["MY_JOB"]);
     assert_eq!(config.shutdown.deadline.get().as_millis(), 1500);
@@ -92,7 +121,10 @@ fn how_a_refusal_reads() {
         "ledger:",
         "- 1",
     ];
-    let text: String = bad.iter().map(|yaml| format!("{}\n    {}\n", yaml.escape_debug(), refused(yaml))).collect();
+    let text: String = bad
+        .iter()
+        .map(|yaml| format!("{}\n    {}\n", yaml.escape_debug(), refused(yaml)))
+        .collect();
     crate::golden::check_named("config_refusals.txt", &text);
 }
 
@@ -100,10 +132,24 @@ fn how_a_refusal_reads() {
 fn flags_go_over_the_file() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("k.yaml");
-    std::fs::write(&path, "ledger: {max_deaths: 7}\nqueue: {records: 100}\nnode: of-the-file\n").unwrap();
+    std::fs::write(
+        &path,
+        "ledger: {max_deaths: 7}\nqueue: {records: 100}\nnode: of-the-file\n",
+    )
+    .unwrap();
     let path = path.to_str().unwrap();
-    let config = Config::load(&flags(&["--config.file", path, "--ledger.max-deaths", "8", "--node=of-the-flag"])).unwrap();
-    assert_eq!((config.ledger.max_deaths.get(), config.queue.records.get()), (8, 100));
+    let config = Config::load(&flags(&[
+        "--config.file",
+        path,
+        "--ledger.max-deaths",
+        "8",
+        "--node=of-the-flag",
+    ]))
+    .unwrap();
+    assert_eq!(
+        (config.ledger.max_deaths.get(), config.queue.records.get()),
+        (8, 100)
+    );
     assert_eq!(config.node.as_str(), "of-the-flag");
 }
 
@@ -112,8 +158,15 @@ fn lists_are_bounded_whatever_their_source() {
     let many = vec!["--environ.allow=A"; EnvironConfig::MAX_ALLOW + 1];
     let error = Config::load(&flags(&many)).unwrap_err();
     assert!(matches!(error, ConfigError::Combination(_)));
-    assert_eq!(error.to_string(), "environ.allow: a list of 257 is not allowed: must have 0 to 256 items");
-    let two = flags(&["--web.listen-address", "127.0.0.1:1", "--web.listen-address=127.0.0.1:2"]);
+    assert_eq!(
+        error.to_string(),
+        "environ.allow: a list of 257 is not allowed: must have 0 to 256 items"
+    );
+    let two = flags(&[
+        "--web.listen-address",
+        "127.0.0.1:1",
+        "--web.listen-address=127.0.0.1:2",
+    ]);
     assert_eq!(Config::load(&two).unwrap().web.listen_address.len(), 2);
 }
 
@@ -121,11 +174,26 @@ fn lists_are_bounded_whatever_their_source() {
 fn a_file_that_is_no_configuration() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("k.yaml");
-    assert!(matches!(file::read(&path), Err(ConfigError::Unreadable { .. })));
+    assert!(matches!(
+        file::read(&path),
+        Err(ConfigError::Unreadable { .. })
+    ));
     std::fs::write(&path, b"node: \xff").unwrap();
-    assert!(file::read(&path).unwrap_err().to_string().ends_with("k.yaml: not UTF-8 from byte 6 on"));
-    std::fs::write(&path, "#".repeat(usize::try_from(file::MAX_BYTES).unwrap() + 1)).unwrap();
-    assert!(matches!(file::read(&path), Err(ConfigError::TooLong { .. })));
+    assert!(
+        file::read(&path)
+            .unwrap_err()
+            .to_string()
+            .ends_with("k.yaml: not UTF-8 from byte 6 on")
+    );
+    std::fs::write(
+        &path,
+        "#".repeat(usize::try_from(file::MAX_BYTES).unwrap() + 1),
+    )
+    .unwrap();
+    assert!(matches!(
+        file::read(&path),
+        Err(ConfigError::TooLong { .. })
+    ));
     std::fs::write(&path, "#".repeat(usize::try_from(file::MAX_BYTES).unwrap())).unwrap();
     assert_eq!(file::read(&path).unwrap(), Config::default());
 }
@@ -134,8 +202,14 @@ fn a_file_that_is_no_configuration() {
 /// Scalars of every kind, at keys that exist.
 fn yaml() -> impl Strategy<Value = String> {
     let key = prop::sample::select(vec![
-        "ledger: {max_deaths: ", "ledger: {max_bytes: ", "queue: {records: ", "probe: {ring_bytes: ", "metrics: {max_series: ",
-        "metrics: {keep_gone: ", "cgroup: {max: ", "shutdown: {deadline: ",
+        "ledger: {max_deaths: ",
+        "ledger: {max_bytes: ",
+        "queue: {records: ",
+        "probe: {ring_bytes: ",
+        "metrics: {max_series: ",
+        "metrics: {keep_gone: ",
+        "cgroup: {max: ",
+        "shutdown: {deadline: ",
     ]);
     let unit = prop::sample::select(vec!["", "KiB", "MiB", "s", "ms", "h", "MB", " "]);
     (key, any::<i64>(), unit).prop_map(|(key, n, unit)| format!("{key}{n}{unit}}}"))

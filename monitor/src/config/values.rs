@@ -60,14 +60,23 @@ impl<const MIN: usize, const DEFAULT: usize, const MAX: usize> Count<MIN, DEFAUL
     }
 }
 
-impl<const MIN: usize, const DEFAULT: usize, const MAX: usize> Default for Count<MIN, DEFAULT, MAX> {
+impl<const MIN: usize, const DEFAULT: usize, const MAX: usize> Default
+    for Count<MIN, DEFAULT, MAX>
+{
     fn default() -> Self {
-        const { assert!(MIN <= DEFAULT && DEFAULT <= MAX, "the default must be allowed") };
+        const {
+            assert!(
+                MIN <= DEFAULT && DEFAULT <= MAX,
+                "the default must be allowed"
+            )
+        };
         Self(DEFAULT)
     }
 }
 
-impl<const MIN: usize, const DEFAULT: usize, const MAX: usize> FromStr for Count<MIN, DEFAULT, MAX> {
+impl<const MIN: usize, const DEFAULT: usize, const MAX: usize> FromStr
+    for Count<MIN, DEFAULT, MAX>
+{
     type Err = Refused;
 
     fn from_str(text: &str) -> Result<Self, Refused> {
@@ -75,15 +84,20 @@ impl<const MIN: usize, const DEFAULT: usize, const MAX: usize> FromStr for Count
     }
 }
 
-impl<const MIN: usize, const DEFAULT: usize, const MAX: usize> TryFrom<String> for Count<MIN, DEFAULT, MAX> {
+impl<const MIN: usize, const DEFAULT: usize, const MAX: usize> TryFrom<String>
+    for Count<MIN, DEFAULT, MAX>
+{
     type Error = Refused;
 
     fn try_from(text: String) -> Result<Self, Refused> {
-        text.parse().map_err(|refused: Refused| refused.with_value(&text))
+        text.parse()
+            .map_err(|refused: Refused| refused.with_value(&text))
     }
 }
 
-impl<const MIN: usize, const DEFAULT: usize, const MAX: usize> TryFrom<usize> for Count<MIN, DEFAULT, MAX> {
+impl<const MIN: usize, const DEFAULT: usize, const MAX: usize> TryFrom<usize>
+    for Count<MIN, DEFAULT, MAX>
+{
     type Error = Refused;
 
     fn try_from(number: usize) -> Result<Self, Refused> {
@@ -91,7 +105,9 @@ impl<const MIN: usize, const DEFAULT: usize, const MAX: usize> TryFrom<usize> fo
     }
 }
 
-impl<const MIN: usize, const DEFAULT: usize, const MAX: usize> Serialize for Count<MIN, DEFAULT, MAX> {
+impl<const MIN: usize, const DEFAULT: usize, const MAX: usize> Serialize
+    for Count<MIN, DEFAULT, MAX>
+{
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_u64(self.0 as u64)
     }
@@ -112,7 +128,12 @@ impl<const MIN: u64, const DEFAULT: u64, const MAX: u64> Size<MIN, DEFAULT, MAX>
 
 impl<const MIN: u64, const DEFAULT: u64, const MAX: u64> Default for Size<MIN, DEFAULT, MAX> {
     fn default() -> Self {
-        const { assert!(MIN <= DEFAULT && DEFAULT <= MAX, "the default must be allowed") };
+        const {
+            assert!(
+                MIN <= DEFAULT && DEFAULT <= MAX,
+                "the default must be allowed"
+            )
+        };
         Self(DEFAULT)
     }
 }
@@ -129,11 +150,14 @@ impl<const MIN: u64, const DEFAULT: u64, const MAX: u64> FromStr for Size<MIN, D
     }
 }
 
-impl<const MIN: u64, const DEFAULT: u64, const MAX: u64> TryFrom<String> for Size<MIN, DEFAULT, MAX> {
+impl<const MIN: u64, const DEFAULT: u64, const MAX: u64> TryFrom<String>
+    for Size<MIN, DEFAULT, MAX>
+{
     type Error = Refused;
 
     fn try_from(text: String) -> Result<Self, Refused> {
-        text.parse().map_err(|refused: Refused| refused.with_value(&text))
+        text.parse()
+            .map_err(|refused: Refused| refused.with_value(&text))
     }
 }
 
@@ -195,7 +219,12 @@ impl<const MIN: u64, const DEFAULT: u64, const MAX: u64> Period<MIN, DEFAULT, MA
 
 impl<const MIN: u64, const DEFAULT: u64, const MAX: u64> Default for Period<MIN, DEFAULT, MAX> {
     fn default() -> Self {
-        const { assert!(MIN <= DEFAULT && DEFAULT <= MAX, "the default must be allowed") };
+        const {
+            assert!(
+                MIN <= DEFAULT && DEFAULT <= MAX,
+                "the default must be allowed"
+            )
+        };
         Self(Duration::from_millis(DEFAULT))
     }
 }
@@ -205,18 +234,31 @@ impl<const MIN: u64, const DEFAULT: u64, const MAX: u64> FromStr for Period<MIN,
 
     fn from_str(text: &str) -> Result<Self, Refused> {
         let range = Duration::from_millis(MIN)..=Duration::from_millis(MAX);
-        let period = text.parse::<SignedDuration>().ok().and_then(|span| Duration::try_from(span).ok());
-        period.filter(|p| range.contains(p)).map(Self).ok_or_else(|| {
-            Refused::new(format!("must be a time span with its unit from {} to {}, such as 5s or 500ms", span(MIN), span(MAX)))
-        })
+        let period = text
+            .parse::<SignedDuration>()
+            .ok()
+            .and_then(|span| Duration::try_from(span).ok());
+        period
+            .filter(|p| range.contains(p))
+            .map(Self)
+            .ok_or_else(|| {
+                Refused::new(format!(
+                    "must be a time span with its unit from {} to {}, such as 5s or 500ms",
+                    span(MIN),
+                    span(MAX)
+                ))
+            })
     }
 }
 
-impl<const MIN: u64, const DEFAULT: u64, const MAX: u64> TryFrom<String> for Period<MIN, DEFAULT, MAX> {
+impl<const MIN: u64, const DEFAULT: u64, const MAX: u64> TryFrom<String>
+    for Period<MIN, DEFAULT, MAX>
+{
     type Error = Refused;
 
     fn try_from(text: String) -> Result<Self, Refused> {
-        text.parse().map_err(|refused: Refused| refused.with_value(&text))
+        text.parse()
+            .map_err(|refused: Refused| refused.with_value(&text))
     }
 }
 
@@ -276,8 +318,10 @@ fn digits(text: &str) -> Option<u64> {
 /// Bytes from `4096`, `64KiB`, `4MiB` or `1GiB`. `KB` and `K` are refused: people mean 1000 and 1024 by them.
 fn size(text: &str) -> Option<u64> {
     let units = [("KiB", 1u64 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)];
-    let (number, unit) =
-        units.iter().find_map(|(name, unit)| Some((text.strip_suffix(name)?, *unit))).unwrap_or((text, 1));
+    let (number, unit) = units
+        .iter()
+        .find_map(|(name, unit)| Some((text.strip_suffix(name)?, *unit)))
+        .unwrap_or((text, 1));
     digits(number.trim_end_matches(' '))?.checked_mul(unit)
 }
 

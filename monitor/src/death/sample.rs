@@ -103,9 +103,18 @@ pub(crate) fn oom_memcg() -> Death {
 pub(crate) fn oom_global() -> Death {
     let mut death = host_process(Cause::OomGlobal, Some(9));
     death.killer.kind = KillerKind::Kernel;
-    death.killer.trigger =
-        Some(Trigger { pid: 900, tid: 900, comm: "backup".into(), cgroup: Some("/system.slice/backup.service".into()) });
-    death.oom = Some(Oom { incident_ktime_ns: 7, group: true, constraint: Some(Constraint::None), sysrq: false });
+    death.killer.trigger = Some(Trigger {
+        pid: 900,
+        tid: 900,
+        comm: "backup".into(),
+        cgroup: Some("/system.slice/backup.service".into()),
+    });
+    death.oom = Some(Oom {
+        incident_ktime_ns: 7,
+        group: true,
+        constraint: Some(Constraint::None),
+        sysrq: false,
+    });
     death.evidence = vec!["the kernel found no memory in the whole host".into()];
     death.advice = "The host is too small for what runs on it.".into();
     death
@@ -143,7 +152,12 @@ pub(crate) fn relayed() -> Death {
     let mut death = host_process(Cause::Relayed, None);
     death.victim.exit_code = Some(137);
     death.victim.status = 137;
-    death.child = Some(Child { id: id(1), pid: 4242, comm: "worker".into(), cause: Cause::OomMemcg });
+    death.child = Some(Child {
+        id: id(1),
+        pid: 4242,
+        comm: "worker".into(),
+        cause: Cause::OomMemcg,
+    });
     death.evidence = vec!["its child worker (pid 4242) died of signal 9 just before".into()];
     death.advice = "See the record of the child.".into();
     death
@@ -155,8 +169,12 @@ pub(crate) fn unknown() -> Death {
     death.victim.exit_code = Some(143);
     death.victim.status = 143;
     death.killer.kind = KillerKind::Unknown;
-    death.evidence = vec!["exit code 143 may stand for signal 15, but no such signal was seen".into()];
-    death.missing = vec![Missing { field: "killer".into(), why: "no signal was seen".into() }];
+    death.evidence =
+        vec!["exit code 143 may stand for signal 15, but no such signal was seen".into()];
+    death.missing = vec![Missing {
+        field: "killer".into(),
+        why: "no signal was seen".into(),
+    }];
     death
 }
 
@@ -169,7 +187,10 @@ pub(crate) fn hostile() -> Death {
     death.killer.comm = Some(nasty.clone());
     death.workload.cgroup = Some(format!("/{nasty}"));
     death.workload.container_id = Some(nasty.clone());
-    death.job = Some(Job { id: Some(nasty.clone()), ..Job::default() });
+    death.job = Some(Job {
+        id: Some(nasty.clone()),
+        ..Job::default()
+    });
     death.evidence = vec![nasty.clone()];
     death.advice = nasty;
     death
@@ -182,20 +203,29 @@ fn host_process(cause: Cause, signal: Option<u8>) -> Death {
     death.victim.comm = "indexer".into();
     death.victim.cmdline = Some(vec!["indexer".into()]);
     death.victim.signal = signal;
-    death.victim.signal_name = signal.and_then(|s| {
-        Some(match s {
-            6 => "SIGABRT",
-            9 => "SIGKILL",
-            11 => "SIGSEGV",
-            _ => return None,
-        })
-        .map(str::to_owned)
-    });
+    let name = match signal {
+        Some(6) => Some("SIGABRT"),
+        Some(9) => Some("SIGKILL"),
+        Some(11) => Some("SIGSEGV"),
+        _ => None,
+    };
+    death.victim.signal_name = name.map(str::to_owned);
     death.victim.status = signal.map_or(0, |s| 128 + s);
     death.victim.environ.clear();
-    death.killer = Killer { kind: KillerKind::Unknown, pid: None, comm: None, uid: None, ppid: None, cgroup: None, trigger: None };
+    death.killer = Killer {
+        kind: KillerKind::Unknown,
+        pid: None,
+        comm: None,
+        uid: None,
+        ppid: None,
+        cgroup: None,
+        trigger: None,
+    };
     death.oom = None;
-    death.memory = MemoryStory { anon_bytes: Some(512 * MIB), ..MemoryStory::default() };
+    death.memory = MemoryStory {
+        anon_bytes: Some(512 * MIB),
+        ..MemoryStory::default()
+    };
     death.workload = Workload {
         cgroup: Some("/system.slice/indexer.service".into()),
         cgroup_id: Some(99),

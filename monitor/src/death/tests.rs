@@ -14,11 +14,24 @@ fn the_schema_file_is_the_type() {
 #[test]
 fn the_example_of_the_documentation_is_a_record() {
     let docs = include_str!("../../../docs/events.md");
-    let example = docs.split("```json\n").nth(1).unwrap().split("```").next().unwrap();
+    let example = docs
+        .split("```json\n")
+        .nth(1)
+        .unwrap()
+        .split("```")
+        .next()
+        .unwrap();
     let death: Death = serde_json::from_str(example).unwrap();
-    assert_eq!(serde_json::to_value(&death).unwrap(), serde_json::from_str::<serde_json::Value>(example).unwrap());
+    assert_eq!(
+        serde_json::to_value(&death).unwrap(),
+        serde_json::from_str::<serde_json::Value>(example).unwrap()
+    );
     for cause in Cause::ALL {
-        assert!(docs.contains(&format!("| `{}` |", cause.as_str())), "{} is not described", cause.as_str());
+        assert!(
+            docs.contains(&format!("| `{}` |", cause.as_str())),
+            "{} is not described",
+            cause.as_str()
+        );
     }
 }
 
@@ -26,11 +39,21 @@ fn the_example_of_the_documentation_is_a_record() {
 fn every_key_is_described() {
     let schema = serde_json::to_value(schemars::schema_for!(Death)).unwrap();
     let docs = include_str!("../../../docs/events.md");
-    let parts = schema["$defs"].as_object().unwrap().values().chain([&schema]);
-    let keys: Vec<_> = parts.filter_map(|part| part["properties"].as_object()).flat_map(|p| p.keys()).collect();
+    let parts = schema["$defs"]
+        .as_object()
+        .unwrap()
+        .values()
+        .chain([&schema]);
+    let keys: Vec<_> = parts
+        .filter_map(|part| part["properties"].as_object())
+        .flat_map(|p| p.keys())
+        .collect();
     assert!(keys.len() > 60);
     for key in keys {
-        assert!(docs.contains(&format!("`{key}`")) || docs.contains(&format!(".{key}`")), "{key} is not described");
+        assert!(
+            docs.contains(&format!("`{key}`")) || docs.contains(&format!(".{key}`")),
+            "{key} is not described"
+        );
     }
 }
 

@@ -25,6 +25,9 @@ impl Filter {
         self.id.is_none_or(|id| death.id == id)
             && self.since.is_none_or(|since| death.time >= since)
             && self.pid.is_none_or(|pid| death.victim.pid == pid)
-            && self.job.as_ref().is_none_or(|job| death.job.as_ref().and_then(|j| j.id.as_ref()) == Some(job))
+            && self
+                .job
+                .as_ref()
+                .is_none_or(|job| death.job.as_ref().and_then(|j| j.id.as_ref()) == Some(job))
     }
 }

@@ -3,7 +3,7 @@
 use prometheus_client::encoding::EncodeLabelSet;
 
 use crate::death::{Cause, Workload};
-use crate::ops::Queue;
+use crate::ops::{Gap, Queue};
 
 /// What was killed. No job: a series must exist at 0 before any job is known. `namespace`, `pod` and `container` need a container
 /// runtime or an API server to tell them and are empty without.
@@ -20,7 +20,10 @@ pub(super) struct ContainerLabels {
 impl ContainerLabels {
     /// The label set of everything that found no room.
     pub(super) fn overflow() -> Self {
-        Self { container_id: "overflow".to_owned(), ..Self::default() }
+        Self {
+            container_id: "overflow".to_owned(),
+            ..Self::default()
+        }
     }
 }
 
@@ -49,7 +52,9 @@ pub(super) struct CauseLabel {
 
 impl From<Cause> for CauseLabel {
     fn from(cause: Cause) -> Self {
-        Self { cause: cause.as_str() }
+        Self {
+            cause: cause.as_str(),
+        }
     }
 }
 
@@ -63,9 +68,22 @@ pub(super) struct QueueLabel {
     queue: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct GapLabel {
+    gap: &'static str,
+}
+
+impl From<Gap> for GapLabel {
+    fn from(gap: Gap) -> Self {
+        Self { gap: gap.as_str() }
+    }
+}
+
 impl From<Queue> for QueueLabel {
     fn from(queue: Queue) -> Self {
-        Self { queue: queue.as_str() }
+        Self {
+            queue: queue.as_str(),
+        }
     }
 }
 

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{Count, Period};
 use crate::death::{Cause, Death, Workload};
-use crate::ops::Queue;
+use crate::ops::{Gap, Queue};
 use crate::probe::{ProbeReport, ProbeState};
 
 mod containers;
@@ -26,7 +26,7 @@ mod labels;
 mod tests;
 
 use containers::Containers;
-use labels::{CauseLabel, ProbeLabel, ProgramLabel, QueueLabel, SinkLabel};
+use labels::{CauseLabel, GapLabel, ProbeLabel, ProgramLabel, QueueLabel, SinkLabel};
 
 /// Content type of what [`Metrics::encode`] writes.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -72,6 +72,7 @@ pub struct Metrics {
     deaths: Family<CauseLabel, Counter>,
     kernel_lost: Family<ProgramLabel, Counter>,
     queues: Family<QueueLabel, Counter>,
+    gaps: Family<GapLabel, Counter>,
     written: Family<SinkLabel, Counter>,
     failed: Family<SinkLabel, Counter>,
     skipped: Family<SinkLabel, Counter>,
@@ -95,23 +96,66 @@ impl Metrics {
             "Deaths by the OOM killer that found no room for a series of their container",
             containers.overflowed(),
         );
-        let build = vec![("version", env!("CARGO_PKG_VERSION")), ("arch", std::env::consts::ARCH)];
+        let build = vec![
+            ("version", env!("CARGO_PKG_VERSION")),
+            ("arch", std::env::consts::ARCH),
+        ];
         registry.register("killwatch_build", "The running program", Info::new(build));
         let r = &mut registry;
         let metrics = Self {
             containers,
-            deaths: add(r, "killwatch_deaths", "Processes that ended abnormally, by what ended them"),
-            kernel_lost: add(r, "killwatch_kernel_records_lost", "Records that did not fit on the ring, by the program that wrote them"),
-            queues: add(r, "killwatch_queue_dropped", "Records that did not fit into a queue of the daemon"),
-            written: add(r, "killwatch_sink_written", "Deaths that a sink has delivered"),
-            failed: add(r, "killwatch_sink_failed", "Attempts of a sink to deliver that failed"),
-            skipped: add(r, "killwatch_sink_skipped", "Deaths that a sink was too slow for, or that a shutdown cut off"),
+            deaths: add(
+                r,
+                "killwatch_deaths",
+                "Processes that ended abnormally, by what ended them",
+            ),
+            kernel_lost: add(
+                r,
+                "killwatch_kernel_records_lost",
+                "Records that did not fit on the ring, by the program that wrote them",
+            ),
+            queues: add(
+                r,
+                "killwatch_queue_dropped",
+                "Records that did not fit into a queue of the daemon",
+            ),
+            written: add(
+                r,
+                "killwatch_sink_written",
+                "Deaths that a sink has delivered",
+            ),
+            failed: add(
+                r,
+                "killwatch_sink_failed",
+                "Attempts of a sink to deliver that failed",
+            ),
+            skipped: add(
+                r,
+                "killwatch_sink_skipped",
+                "Deaths that a sink was too slow for, or that a shutdown cut off",
+            ),
             attached: add(r, "killwatch_probe_attached", "Whether a probe is attached"),
-            ready: add(r, "killwatch_ready", "Whether all required probes are attached"),
+            ready: add(
+                r,
+                "killwatch_ready",
+                "Whether all required probes are attached",
+            ),
             cgroups: add(r, "killwatch_cgroups", "Cgroups whose path is known"),
-            ledger_evicted: add(r, "killwatch_ledger_evicted", "Deaths that gave way to newer ones in the ledger"),
-            decode_errors: add(r, "killwatch_decode_errors", "Records from the kernel that could not be read"),
-            not_recorded: add(r, "killwatch_deaths_not_recorded", "Deaths that could not be written to the ledger"),
+            ledger_evicted: add(
+                r,
+                "killwatch_ledger_evicted",
+                "Deaths that gave way to newer ones in the ledger",
+            ),
+            decode_errors: add(
+                r,
+                "killwatch_decode_errors",
+                "Records from the kernel that could not be read",
+            ),
+            not_recorded: add(
+                r,
+                "killwatch_deaths_not_recorded",
+                "Deaths that could not be written to the ledger",
+            ),
             registry,
         };
         metrics.at_zero();
@@ -126,6 +170,9 @@ impl Metrics {
         for program in killwatch_ebpf::wire::PROGRAMS {
             drop(self.kernel_lost.get_or_create(&ProgramLabel { program }));
         }
+        for gap in Gap::ALL {
+            drop(self.gaps.get_or_create(&GapLabel::from(*gap)));
+        }
         for queue in Queue::ALL {
             drop(self.queues.get_or_create(&QueueLabel::from(*queue)));
         }
@@ -133,7 +180,9 @@ impl Metrics {
 
     /// Counts a death. `now` is when, for the age of its container's series.
     pub fn observe(&self, death: &Death, now: Instant) {
-        self.deaths.get_or_create_owned(&CauseLabel::from(death.cause)).inc();
+        self.deaths
+            .get_or_create_owned(&CauseLabel::from(death.cause))
+            .inc();
         if death.cause.is_kernel_oom() {
             self.containers.killed(death, now);
         }
@@ -156,12 +205,17 @@ impl Metrics {
 
     /// Records that a kernel program has lost since it was loaded: the sum over all CPUs.
     pub fn set_kernel_lost(&self, program: &'static str, total: u64) {
-        self.kernel_lost.get_or_create_owned(&ProgramLabel { program }).inner().fetch_max(total, Ordering::Relaxed);
+        self.kernel_lost
+            .get_or_create_owned(&ProgramLabel { program })
+            .inner()
+            .fetch_max(total, Ordering::Relaxed);
     }
 
     /// Deaths that the ledger has evicted since the start.
     pub fn set_ledger_evicted(&self, total: u64) {
-        self.ledger_evicted.inner().fetch_max(total, Ordering::Relaxed);
+        self.ledger_evicted
+            .inner()
+            .fetch_max(total, Ordering::Relaxed);
     }
 
     /// Cgroups that the index holds.
@@ -173,7 +227,11 @@ impl Metrics {
     pub fn set_probes(&self, reports: &[ProbeReport]) {
         for report in reports {
             let attached = i64::from(report.state == ProbeState::Attached);
-            self.attached.get_or_create_owned(&ProbeLabel { probe: report.name.clone() }).set(attached);
+            self.attached
+                .get_or_create_owned(&ProbeLabel {
+                    probe: report.name.clone(),
+                })
+                .set(attached);
         }
     }
 
@@ -184,6 +242,10 @@ impl Metrics {
 
     pub(crate) fn queue_dropped(&self, queue: Queue) -> Counter {
         self.queues.get_or_create_owned(&QueueLabel::from(queue))
+    }
+
+    pub(crate) fn gap(&self, gap: Gap) -> Counter {
+        self.gaps.get_or_create_owned(&GapLabel::from(gap))
     }
 
     /// The counters of a sink, at 0 from the first call on.
@@ -199,15 +261,22 @@ impl Metrics {
     /// Numbers that the status page repeats.
     #[must_use]
     pub fn counters(&self) -> Counters {
-        let deaths = Cause::ALL.iter().map(|c| self.deaths.get_or_create_owned(&CauseLabel::from(*c)).get());
-        let lost = killwatch_ebpf::wire::PROGRAMS
+        let deaths = Cause::ALL
             .iter()
-            .map(|program| self.kernel_lost.get_or_create_owned(&ProgramLabel { program }).get());
+            .map(|c| self.deaths.get_or_create_owned(&CauseLabel::from(*c)).get());
+        let lost = killwatch_ebpf::wire::PROGRAMS.iter().map(|program| {
+            self.kernel_lost
+                .get_or_create_owned(&ProgramLabel { program })
+                .get()
+        });
         Counters {
             deaths: deaths.sum(),
             decode_errors: self.decode_errors.get(),
             kernel_records_lost: lost.sum(),
-            queue_dropped: Queue::ALL.iter().map(|queue| self.queue_dropped(*queue).get()).sum(),
+            queue_dropped: Queue::ALL
+                .iter()
+                .map(|queue| self.queue_dropped(*queue).get())
+                .sum(),
             not_recorded: self.not_recorded.get(),
         }
     }

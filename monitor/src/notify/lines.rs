@@ -36,7 +36,12 @@ impl Lines {
 
     /// Lines to any writer.
     pub(super) fn to(out: Box<dyn Write + Send>) -> Self {
-        Self { path: None, out, identity: None, torn: false }
+        Self {
+            path: None,
+            out,
+            identity: None,
+            torn: false,
+        }
     }
 
     /// Lines to the end of a file, made with mode 0640 if there is none.
@@ -44,23 +49,42 @@ impl Lines {
     /// # Errors
     /// If it cannot be opened or read.
     pub(super) fn file(path: &Path) -> io::Result<Self> {
-        let mut file = OpenOptions::new().append(true).read(true).create(true).mode(0o640).open(path)?;
+        let mut file = OpenOptions::new()
+            .append(true)
+            .read(true)
+            .create(true)
+            .mode(0o640)
+            .open(path)?;
         let torn = ends_torn(&mut file)?;
         let identity = file.metadata().map(|m| (m.dev(), m.ino()))?;
-        Ok(Self { path: Some(path.to_owned()), out: Box::new(file), identity: Some(identity), torn })
+        Ok(Self {
+            path: Some(path.to_owned()),
+            out: Box::new(file),
+            identity: Some(identity),
+            torn,
+        })
     }
 
     /// Writes lines, each given without its newline, until one fails. May block.
     pub(super) fn write(&mut self, lines: &[Bytes]) -> Outcome {
         if let Err(error) = self.follow_rotation() {
-            return Outcome { written: 0, error: Some(error) };
+            return Outcome {
+                written: 0,
+                error: Some(error),
+            };
         }
         for (written, line) in lines.iter().enumerate() {
             if let Err(error) = self.line(line) {
-                return Outcome { written, error: Some(error) };
+                return Outcome {
+                    written,
+                    error: Some(error),
+                };
             }
         }
-        Outcome { written: lines.len(), error: None }
+        Outcome {
+            written: lines.len(),
+            error: None,
+        }
     }
 
     fn line(&mut self, line: &[u8]) -> io::Result<()> {
@@ -80,7 +104,9 @@ impl Lines {
 
     /// Opens the file anew if its name stands for another one now, or for none: logrotate has moved it away.
     fn follow_rotation(&mut self) -> io::Result<()> {
-        let Some(path) = &self.path else { return Ok(()) };
+        let Some(path) = &self.path else {
+            return Ok(());
+        };
         let current = std::fs::metadata(path).ok().map(|m| (m.dev(), m.ino()));
         if current != self.identity {
             *self = Self::file(path)?;
@@ -131,26 +157,45 @@ mod tests {
     }
 
     fn lines() -> Vec<Bytes> {
-        [r#"{"a":1}"#, r#"{"b":2}"#, r#"{"c":3}"#].iter().map(|l| Bytes::from_static(l.as_bytes())).collect()
+        [r#"{"a":1}"#, r#"{"b":2}"#, r#"{"c":3}"#]
+            .iter()
+            .map(|l| Bytes::from_static(l.as_bytes()))
+            .collect()
     }
 
     #[test]
     fn whatever_the_room_every_line_is_whole_once_or_no_record() {
         for room in 0..24 {
             let (bytes, left) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(room)));
-            let disk = Disk { bytes: Arc::clone(&bytes), room: Arc::clone(&left) };
+            let disk = Disk {
+                bytes: Arc::clone(&bytes),
+                room: Arc::clone(&left),
+            };
             let mut out = Lines::to(Box::new(disk));
             let outcome = out.write(&lines());
             assert_eq!(outcome.written, room / 8, "with room for {room} bytes");
             *left.lock().unwrap() = 1000;
-            assert_eq!(out.write(&lines()[outcome.written..]).written, 3 - outcome.written);
+            assert_eq!(
+                out.write(&lines()[outcome.written..]).written,
+                3 - outcome.written
+            );
 
             let text = String::from_utf8(bytes.lock().unwrap().clone()).unwrap();
-            let records: Vec<_> = text.lines().filter(|l| serde_json::from_str::<serde_json::Value>(l).is_ok()).collect();
+            let records: Vec<_> = text
+                .lines()
+                .filter(|l| serde_json::from_str::<serde_json::Value>(l).is_ok())
+                .collect();
             let mut unique = records.clone();
             unique.dedup();
-            assert_eq!(unique, [r#"{"a":1}"#, r#"{"b":2}"#, r#"{"c":3}"#], "with room for {room} bytes: {text}");
-            assert!(records.len() <= 4, "only a line that lacked nothing but its end comes twice");
+            assert_eq!(
+                unique,
+                [r#"{"a":1}"#, r#"{"b":2}"#, r#"{"c":3}"#],
+                "with room for {room} bytes: {text}"
+            );
+            assert!(
+                records.len() <= 4,
+                "only a line that lacked nothing but its end comes twice"
+            );
         }
     }
 
@@ -160,13 +205,19 @@ mod tests {
         let path = dir.path().join("deaths.jsonl");
         std::fs::write(&path, "{\"whole\":1}\n{\"half").unwrap();
         assert_eq!(Lines::file(&path).unwrap().write(&lines()[..1]).written, 1);
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), "{\"whole\":1}\n{\"half\n{\"a\":1}\n");
+        assert_eq!(
+            std::fs::read_to_string(&path).unwrap(),
+            "{\"whole\":1}\n{\"half\n{\"a\":1}\n"
+        );
     }
 
     #[test]
     fn follows_logrotate_and_is_not_world_readable() {
         let dir = tempfile::tempdir().unwrap();
-        let (path, moved) = (dir.path().join("deaths.jsonl"), dir.path().join("deaths.jsonl.1"));
+        let (path, moved) = (
+            dir.path().join("deaths.jsonl"),
+            dir.path().join("deaths.jsonl.1"),
+        );
         let mut out = Lines::file(&path).unwrap();
         out.write(&lines()[..1]);
         std::fs::rename(&path, &moved).unwrap();

@@ -8,17 +8,17 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use crate::config::{AbsolutePath, Refused, values};
 
-pub mod log;
 mod lines;
+pub mod log;
 
 /// Where each death is written as one line of JSON.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub enum LogSink {
     /// Nowhere.
-    #[default]
     None,
     /// Standard output.
+    #[default]
     Stdout,
     /// The end of a file.
     File(AbsolutePath),
@@ -33,7 +33,9 @@ impl FromStr for LogSink {
             "stdout" => Ok(Self::Stdout),
             path => match path.parse() {
                 Ok(path) => Ok(Self::File(path)),
-                Err(_) => Err(Refused::new("must be `none`, `stdout`, or the path of a file that begins with `/`")),
+                Err(_) => Err(Refused::new(
+                    "must be `none`, `stdout`, or the path of a file that begins with `/`",
+                )),
             },
         }
     }

@@ -17,7 +17,11 @@ pub(super) fn bytes(n: u64) -> String {
 
 /// Seconds as a person says them.
 pub(super) fn span(seconds: f64) -> String {
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a float cast saturates; a sign is cut off first")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a float cast saturates; a sign is cut off first"
+    )]
     let whole = seconds.max(0.0) as u64;
     match whole {
         0..60 => format!("{:.3} s", seconds.max(0.0)),
@@ -29,8 +33,19 @@ pub(super) fn span(seconds: f64) -> String {
 
 /// A command line, arguments that need it quoted, at most `max` characters.
 pub(super) fn command(args: &[String], max: usize) -> String {
-    let plain = |arg: &str| !arg.is_empty() && !arg.contains(|c: char| c.is_whitespace() || "'\"\\".contains(c));
-    let quoted: Vec<_> = args.iter().map(|arg| if plain(arg) { arg.clone() } else { format!("{arg:?}") }).collect();
+    let plain = |arg: &str| {
+        !arg.is_empty() && !arg.contains(|c: char| c.is_whitespace() || "'\"\\".contains(c))
+    };
+    let quoted: Vec<_> = args
+        .iter()
+        .map(|arg| {
+            if plain(arg) {
+                arg.clone()
+            } else {
+                format!("{arg:?}")
+            }
+        })
+        .collect();
     let line = quoted.join(" ");
     match line.char_indices().nth(max) {
         Some((end, _)) => format!("{}…", line.get(..end).unwrap_or_default()),
@@ -49,7 +64,11 @@ pub(super) fn signal(victim: &Victim) -> String {
 
 /// How it ended, as a wait status tells it.
 pub(super) fn ended(victim: &Victim) -> String {
-    let core = if victim.core_dumped { ", core dumped" } else { "" };
+    let core = if victim.core_dumped {
+        ", core dumped"
+    } else {
+        ""
+    };
     match (victim.exit_code, victim.signal) {
         (Some(code), _) => format!("exited with {code}"),
         (None, Some(_)) => format!("died of {}{core}", signal(victim)),
@@ -61,7 +80,9 @@ pub(super) fn ended(victim: &Victim) -> String {
 pub(super) fn had_happened(cause: Cause) -> &'static str {
     match cause {
         Cause::OomMemcg => "was killed by the kernel's OOM killer under a memory cgroup's limit",
-        Cause::OomGlobal | Cause::OomCpuset | Cause::OomMempolicy => "was killed by the kernel's OOM killer",
+        Cause::OomGlobal | Cause::OomCpuset | Cause::OomMempolicy => {
+            "was killed by the kernel's OOM killer"
+        }
         Cause::Killed => "was killed by another process",
         Cause::Abort => "aborted itself",
         Cause::Crash => "crashed",
@@ -76,13 +97,30 @@ mod tests {
     #[test]
     fn sizes() {
         let said = [0, 1023, 1024, 1536, (32 << 20) - 4096, 32 << 20, u64::MAX].map(bytes);
-        assert_eq!(said, ["0 B", "1023 B", "1.0 KiB", "1.5 KiB", "31.9 MiB", "32.0 MiB", "15.9 EiB"]);
+        assert_eq!(
+            said,
+            [
+                "0 B", "1023 B", "1.0 KiB", "1.5 KiB", "31.9 MiB", "32.0 MiB", "15.9 EiB"
+            ]
+        );
     }
 
     #[test]
     fn spans() {
-        let said = [-1.0, 0.0421, 61.0, 7_260.0, 90_000.0, f64::NAN, f64::INFINITY].map(span);
-        assert_eq!(said[..5], ["0.000 s", "0.042 s", "1 min 1 s", "2 h 1 min", "1 d 1 h"]);
+        let said = [
+            -1.0,
+            0.0421,
+            61.0,
+            7_260.0,
+            90_000.0,
+            f64::NAN,
+            f64::INFINITY,
+        ]
+        .map(span);
+        assert_eq!(
+            said[..5],
+            ["0.000 s", "0.042 s", "1 min 1 s", "2 h 1 min", "1 d 1 h"]
+        );
     }
 
     #[test]

@@ -30,15 +30,26 @@ impl FromStr for Api {
     type Err = Refused;
 
     fn from_str(text: &str) -> Result<Self, Refused> {
-        let refused = || Refused::new("must be a URL such as http://127.0.0.1:9435, without a path");
+        let refused =
+            || Refused::new("must be a URL such as http://127.0.0.1:9435, without a path");
         let uri: Uri = text.parse().map_err(|_| refused())?;
         let authority = uri.authority().ok_or_else(refused)?;
-        let bare = uri.scheme_str() == Some("http") && matches!(uri.path(), "" | "/") && uri.query().is_none();
+        let bare = uri.scheme_str() == Some("http")
+            && matches!(uri.path(), "" | "/")
+            && uri.query().is_none();
         if !bare || authority.as_str().contains('@') || authority.host().is_empty() {
             return Err(refused());
         }
-        let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
-        Ok(Self { authority: authority.to_string(), host, port: authority.port_u16().unwrap_or(80) })
+        let host = authority
+            .host()
+            .trim_start_matches('[')
+            .trim_end_matches(']')
+            .to_owned();
+        Ok(Self {
+            authority: authority.to_string(),
+            host,
+            port: authority.port_u16().unwrap_or(80),
+        })
     }
 }
 
@@ -60,12 +71,18 @@ impl Api {
     async fn ask(&self, path: &str) -> anyhow::Result<Option<Bytes>> {
         let stream = TcpStream::connect((self.host.as_str(), self.port)).await?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-        let request = Request::get(path).header("host", &self.authority).body(Empty::<Bytes>::new())?;
+        let request = Request::get(path)
+            .header("host", &self.authority)
+            .body(Empty::<Bytes>::new())?;
         let answer = async {
             let response = sender.send_request(request).await?;
             let status = response.status();
-            let body = Limited::new(response.into_body(), MAX_BYTES).collect().await;
-            let body = body.map_err(|error| anyhow::anyhow!("the answer cannot be read: {error}"))?.to_bytes();
+            let body = Limited::new(response.into_body(), MAX_BYTES)
+                .collect()
+                .await;
+            let body = body
+                .map_err(|error| anyhow::anyhow!("the answer cannot be read: {error}"))?
+                .to_bytes();
             match status {
                 StatusCode::OK => Ok(Some(body)),
                 StatusCode::NOT_FOUND => Ok(None),

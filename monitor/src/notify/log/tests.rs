@@ -37,7 +37,10 @@ struct Rig {
 
 impl Rig {
     fn new(max_deaths: usize) -> Self {
-        let config = LedgerConfig { max_deaths: max_deaths.try_into().unwrap(), ..LedgerConfig::default() };
+        let config = LedgerConfig {
+            max_deaths: max_deaths.try_into().unwrap(),
+            ..LedgerConfig::default()
+        };
         Self {
             out: Out::default(),
             ledger: Arc::new(Ledger::new(config)),
@@ -48,7 +51,11 @@ impl Rig {
 
     fn start(&self, deadline: Duration) -> tokio::task::JoinHandle<()> {
         let ops = Arc::new(Ops::new(Arc::clone(&self.metrics)));
-        let worker = Worker::new(Lines::to(Box::new(self.out.clone())), Arc::clone(&self.ledger), ops);
+        let worker = Worker::new(
+            Lines::to(Box::new(self.out.clone())),
+            Arc::clone(&self.ledger),
+            ops,
+        );
         tokio::spawn(worker.run(self.stop.clone(), deadline))
     }
 
@@ -59,7 +66,13 @@ impl Rig {
     }
 
     fn lines(&self) -> usize {
-        self.out.text.lock().unwrap().iter().filter(|b| **b == b'\n').count()
+        self.out
+            .text
+            .lock()
+            .unwrap()
+            .iter()
+            .filter(|b| **b == b'\n')
+            .count()
     }
 
     /// Written, failed, skipped.
