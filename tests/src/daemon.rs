@@ -61,18 +61,20 @@ impl Daemon {
 
     /// Starts one in this directory; its log sink continues there.
     fn start_in(dir: TempDir) -> Result<Self> {
-        // A port that was free may be taken as soon as it is let go: then another is tried.
-        let mut tries = 0;
         let mut daemon = Self::spawn(dir)?;
-        loop {
+        for _ in 0..3 {
             match daemon.wait_until_ready() {
+                Ok(()) => return Ok(daemon),
+                // A port that was free may be taken as soon as it is let go: then another is tried.
                 Err(_)
                     if daemon.status.is_some()
-                        && tries < 3
                         && daemon.log()?.contains("ddress already in use") =>
                 {
-                    tries += 1;
-                    daemon = Self::spawn(daemon.into_dir()?)?;
+                    let files = std::mem::replace(
+                        &mut daemon.dir,
+                        TempDir::new().context("make a directory")?,
+                    );
+                    daemon = Self::spawn(files)?;
                 }
                 Err(error) => {
                     return Err(error.context(format!(
@@ -80,9 +82,9 @@ impl Daemon {
                         daemon.log()?
                     )));
                 }
-                Ok(()) => return Ok(daemon),
             }
         }
+        bail!("no port stays free for the daemon")
     }
 
     fn spawn(dir: TempDir) -> Result<Self> {
@@ -149,13 +151,15 @@ impl Daemon {
     /// Stops it and starts another one in its place, with the same files.
     ///
     /// # Errors
-    /// As [`Daemon::stop`] and [`Daemon::start`].
-    pub fn restart(mut self) -> Result<Self> {
+    /// As [`Daemon::stop`] and [`Daemon::start`], and when it did not end well.
+    pub fn restart(&mut self) -> Result<()> {
         let status = self.stop()?;
         if !status.success() {
             bail!("the daemon was to end well, but: {status}");
         }
-        Self::start_in(self.into_dir()?)
+        let files = std::mem::replace(&mut self.dir, TempDir::new().context("make a directory")?);
+        *self = Self::start_in(files)?;
+        Ok(())
     }
 
     /// The name it was given for this node.
@@ -234,13 +238,15 @@ impl Daemon {
         })
     }
 
-    /// All lines of the log sink, each held to the schema.
+    /// All records of the log sink so far, oldest first, each held to the schema.
     ///
     /// # Errors
-    /// When a line is no record.
+    /// When a whole line is no record.
     pub fn sink(&self) -> Result<Vec<Value>> {
         self.sink_text()?
-            .lines()
+            .split_inclusive('\n')
+            // What has no end yet is being written.
+            .filter(|line| line.ends_with('\n'))
             .map(|line| {
                 let record = serde_json::from_str(line)
                     .with_context(|| format!("a line of the log sink: {line}"))?;
@@ -248,6 +254,33 @@ impl Daemon {
                 Ok(record)
             })
             .collect()
+    }
+
+    /// The record of a process's death in the log sink, as soon as it is there.
+    ///
+    /// # Errors
+    /// When it does not come in time, or twice.
+    pub fn sunk_death_of(&self, pid: u32) -> Result<Value> {
+        wait_until(
+            TELLS_WITHIN,
+            &format!("process {pid} in the log sink"),
+            || {
+                let mut records = self.sink()?;
+                records.retain(|record| {
+                    record
+                        .pointer("/victim/pid")
+                        .is_some_and(|dead| dead == pid)
+                });
+                match records.as_slice() {
+                    [] => Ok(None),
+                    [record] => Ok(Some(record.clone())),
+                    several => bail!(
+                        "process {pid} is in the log sink {} times: {several:#?}",
+                        several.len()
+                    ),
+                }
+            },
+        )
     }
 
     /// The log sink as it is.
@@ -297,12 +330,6 @@ impl Daemon {
         };
         self.status = Some(status);
         Ok(status)
-    }
-
-    /// Its directory, after it ended.
-    fn into_dir(mut self) -> Result<TempDir> {
-        let next = TempDir::new().context("make a directory")?;
-        Ok(std::mem::replace(&mut self.dir, next))
     }
 }
 

@@ -12,7 +12,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::Value;
 
 use crate::cgroup::Group;
-use crate::wait::{scaled, wait_until};
+use crate::wait::{in_vm, scaled, wait_until};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -23,6 +23,7 @@ pub struct Casting {
     arguments: Vec<OsString>,
     environment: Vec<(String, String)>,
     group: Option<Group>,
+    host_is_ours: bool,
 }
 
 /// A running victim. Dropping it kills and reaps it.
@@ -45,6 +46,7 @@ impl Casting {
             arguments: Vec::new(),
             environment: Vec::new(),
             group: None,
+            host_is_ours: false,
         }
     }
 
@@ -55,6 +57,18 @@ impl Casting {
             .extend(["--cgroup".into(), group.dir().into()]);
         self.group = Some(group.clone());
         self
+    }
+
+    /// Free to use up the memory of the host.
+    ///
+    /// # Errors
+    /// When the host is not a virtual machine of our own.
+    pub fn on_our_own_host(mut self) -> Result<Self> {
+        if !in_vm() {
+            bail!("only a virtual machine of our own may run out of memory");
+        }
+        self.host_is_ours = true;
+        Ok(self)
     }
 
     /// With this variable.
@@ -82,12 +96,11 @@ impl Casting {
     /// # Errors
     /// When it cannot be started, or would eat the host's memory.
     pub fn start(&self) -> Result<Victim> {
-        if let Some(group) = self
-            .group
-            .as_ref()
-            .filter(|_| self.arguments.iter().any(|argument| argument == "hog"))
-        {
-            group.require_ceiling()?;
+        if !self.host_is_ours && self.arguments.iter().any(|argument| argument == "hog") {
+            self.group
+                .as_ref()
+                .context("a hog runs in a cgroup with a limit")?
+                .require_ceiling()?;
         }
         let mut child = Command::new(&self.program)
             .args(&self.arguments)
