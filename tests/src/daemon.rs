@@ -11,10 +11,10 @@ use anyhow::{Context as _, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
-use ureq::Agent;
 
+use crate::http::Client;
 use crate::schema;
-use crate::wait::{scaled, wait_until};
+use crate::wait::wait_until;
 
 /// From the start until the probes must be attached.
 const STARTS_WITHIN: Duration = Duration::from_secs(15);
@@ -30,9 +30,8 @@ const LOG_TAIL: u64 = 16 * 1024;
 pub struct Daemon {
     child: Child,
     status: Option<ExitStatus>,
-    address: String,
     node: String,
-    agent: Agent,
+    client: Client,
     dir: TempDir,
 }
 
@@ -118,18 +117,11 @@ impl Daemon {
             .stderr(log)
             .spawn()
             .with_context(|| format!("start {}", binary().display()))?;
-        let agent = Agent::config_builder()
-            .timeout_global(Some(scaled(Duration::from_secs(5))))
-            .proxy(None)
-            .http_status_as_error(false)
-            .build()
-            .new_agent();
         Ok(Self {
             child,
             status: None,
-            address,
             node,
-            agent,
+            client: Client::new(address),
             dir,
         })
     }
@@ -179,7 +171,7 @@ impl Daemon {
     /// # Errors
     /// When there is no answer.
     pub fn get(&self, path: &str) -> Result<(u16, String)> {
-        get(&self.agent, &self.address, path)
+        self.client.get(path)
     }
 
     /// Body of a good answer, as JSON.
@@ -343,18 +335,6 @@ impl Drop for Daemon {
     }
 }
 
-fn get(agent: &Agent, address: &str, path: &str) -> Result<(u16, String)> {
-    let mut answer = agent
-        .get(format!("http://{address}{path}"))
-        .call()
-        .with_context(|| format!("GET {path}"))?;
-    let body = answer
-        .body_mut()
-        .read_to_string()
-        .with_context(|| format!("read the answer to GET {path}"))?;
-    Ok((answer.status().as_u16(), body))
-}
-
 fn tail(file: &Path, most: u64) -> Result<String> {
     let mut file = File::open(file).context("open the daemon's log")?;
     let len = file.metadata().context("look at the daemon's log")?.len();
@@ -364,37 +344,4 @@ fn tail(file: &Path, most: u64) -> Result<String> {
     file.read_to_end(&mut bytes)
         .context("read the daemon's log")?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::io::Write as _;
-
-    #[test]
-    fn an_answer_is_taken_whatever_its_status() {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let address = listener.local_addr().unwrap().to_string();
-        let server = std::thread::spawn(move || {
-            let (mut stream, _) = listener.accept().unwrap();
-            let mut request = [0; 1024];
-            let count = stream.read(&mut request).unwrap();
-            stream.write_all(b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 7\r\nconnection: close\r\n\r\nnot yet").unwrap();
-            String::from_utf8_lossy(&request[..count]).into_owned()
-        });
-        let agent = Agent::config_builder()
-            .proxy(None)
-            .http_status_as_error(false)
-            .build()
-            .new_agent();
-        assert_eq!(
-            get(&agent, &address, "/-/ready").unwrap(),
-            (503, "not yet".to_owned())
-        );
-        assert!(server.join().unwrap().starts_with("GET /-/ready HTTP/1.1"));
-        assert!(
-            get(&agent, &address, "/-/ready").is_err(),
-            "nobody listens any more"
-        );
-    }
 }

@@ -7,7 +7,7 @@
 //! * [`cgroup`] makes limited cgroups on v1, v2 and hybrid hosts, and removes them.
 //! * [`victim`] runs the `victim` binary; [`truth`] reads what the kernel says of it while it lives.
 //! * [`facts`] turns a truth into what the record must say, [`record`] compares and reports every difference at once.
-//! * [`metrics`] reads the metrics page, [`wait`] is the only way to wait: for a state, with a deadline.
+//! * [`http`] asks a server, [`metrics`] reads the metrics page, [`wait`] is the only way to wait: for a state, with a deadline.
 //!
 //! What the environment may set:
 //!
@@ -23,6 +23,7 @@
 pub mod cgroup;
 pub mod daemon;
 pub mod facts;
+pub mod http;
 pub mod metrics;
 pub mod record;
 pub mod schema;

@@ -83,7 +83,15 @@ pub fn skip(why: &str) -> Result<()> {
 /// # Errors
 /// When there is no standard error.
 pub fn say_skipped(why: &str) -> Result<()> {
-    writeln!(std::io::stderr(), "SKIPPED: {why}").context("say that a scenario is skipped")
+    let thread = std::thread::current();
+    let line = format!(
+        "SKIPPED: {}: {why}\n",
+        thread.name().unwrap_or("a scenario")
+    );
+    // In one piece: scenarios run side by side.
+    std::io::stderr()
+        .write_all(line.as_bytes())
+        .context("say that a scenario is skipped")
 }
 
 /// What stands in the way of any scenario on this host.
