@@ -1,1 +1,33 @@
-//! x
+//! End-to-end tests: real kills by the real kernel, and the records that killwatch makes of them.
+//!
+//! A scenario (`tests/scenarios/`) causes one death on purpose, so it knows the truth, and holds the whole record to it.
+//!
+//! * [`stage`] is what a scenario plays on: a daemon of its own, cgroups of its own, and the rule when to skip.
+//! * [`daemon`] runs killwatch and asks it; every record that it hands out has passed docs/death.schema.json.
+//! * [`cgroup`] makes limited cgroups on v1, v2 and hybrid hosts, and removes them.
+//! * [`victim`] runs the `victim` binary; [`truth`] reads what the kernel says of it while it lives.
+//! * [`facts`] turns a truth into what the record must say, [`record`] compares and reports every difference at once.
+//! * [`http`] asks a server, [`metrics`] reads the metrics page, [`wait`] is the only way to wait: for a state, with a deadline.
+//!
+//! What the environment may set:
+//!
+//! | variable | meaning |
+//! |---|---|
+//! | `KILLWATCH_BIN` | the daemon; default `target/release/killwatch` of the workspace |
+//! | `KILLWATCH_VICTIM` | the `victim` binary; default the one that cargo built |
+//! | `KILLWATCH_SCHEMA` | the JSON Schema; default docs/death.schema.json of the workspace |
+//! | `KILLWATCH_REQUIRE_E2E=1` | a scenario that cannot run is a failure, not a skip |
+//! | `KILLWATCH_VM=1` | this is a virtual machine of our own: deadlines ×10, and the host's memory may be used up |
+#![forbid(unsafe_code)]
+
+pub mod cgroup;
+pub mod daemon;
+pub mod facts;
+pub mod http;
+pub mod metrics;
+pub mod record;
+pub mod schema;
+pub mod stage;
+pub mod truth;
+pub mod victim;
+pub mod wait;

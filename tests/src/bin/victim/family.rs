@@ -1,0 +1,61 @@
+//! Parents and children.
+
+use std::ffi::OsString;
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::{Child, Command, ExitCode};
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::json;
+
+use crate::gate::{self, Gate};
+
+/// Runs the command and ends as a shell would that ran nothing else.
+pub(crate) fn relay(gate: &Gate, command: &[OsString]) -> Result<ExitCode> {
+    gate.pass()?;
+    let status = start(command)?.wait().context("wait for the child")?;
+    let code = match (status.code(), status.signal()) {
+        (Some(code), _) => code,
+        (None, Some(signal)) => 128 + signal,
+        (None, None) => bail!("the child ended in no known way: {status}"),
+    };
+    Ok(ExitCode::from(
+        u8::try_from(code).context("an exit code above 255")?,
+    ))
+}
+
+/// A relay whose child is a relay, `depth` in all.
+pub(crate) fn nest(gate: &Gate, depth: u8, command: Vec<OsString>) -> Result<ExitCode> {
+    if depth <= 1 {
+        return relay(gate, &command);
+    }
+    let own = std::env::current_exe().context("find this program")?;
+    let mut chain: Vec<OsString> = vec![
+        own.into(),
+        "nest".into(),
+        (depth - 1).to_string().into(),
+        "--".into(),
+    ];
+    chain.extend(command);
+    relay(gate, &chain)
+}
+
+/// Runs the command and outlives it.
+pub(crate) fn parent(gate: &Gate, command: &[OsString]) -> Result<ExitCode> {
+    gate.pass()?;
+    let mut child = start(command)?;
+    gate::say(&json!({ "child": child.id() }))?;
+    let status = child.wait().context("wait for the child")?;
+    gate::say(&json!({ "reaped": child.id(), "signal": status.signal(), "code": status.code() }))?;
+    gate::hold()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn start(command: &[OsString]) -> Result<Child> {
+    let Some((program, arguments)) = command.split_first() else {
+        bail!("no command")
+    };
+    Command::new(program)
+        .args(arguments)
+        .spawn()
+        .with_context(|| format!("start {}", program.display()))
+}

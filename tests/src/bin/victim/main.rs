@@ -1,0 +1,207 @@
+//! A process that dies on demand. The scenarios and the bench run it; its truth is what records are held to.
+//!
+//! With `--gate` it says who it is (one line of JSON) and does nothing more until it reads a line or the end of its
+//! standard input, so that whoever runs it can look at it in `/proc` while it lives.
+
+mod crowd;
+mod family;
+mod fault;
+mod gate;
+mod memory;
+
+use std::ffi::{CString, OsString};
+use std::os::unix::ffi::OsStringExt as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result, bail};
+use clap::{Args, Parser, Subcommand};
+use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+
+use crate::gate::Gate;
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "victim",
+    about = "Dies on demand: what the end-to-end scenarios and the bench kill"
+)]
+struct Arguments {
+    #[command(flatten)]
+    place: Place,
+    #[command(subcommand)]
+    act: Act,
+}
+
+/// What a victim with another name does: a command line without the place.
+#[derive(Debug, Parser)]
+#[command(no_binary_name = true)]
+struct Next {
+    #[command(subcommand)]
+    act: Act,
+}
+
+/// Where and as whom to run.
+#[derive(Debug, Args)]
+struct Place {
+    /// Directory of a cgroup to enter first; may be given for several hierarchies
+    #[arg(long, value_name = "DIR")]
+    cgroup: Vec<PathBuf>,
+    /// User and group id to take on
+    #[arg(long, value_name = "ID")]
+    uid: Option<u32>,
+    /// Preference as an OOM victim, -1000 to 1000
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    oom_score_adj: Option<i32>,
+    /// Say who this is and wait for a line on standard input before acting
+    #[arg(long)]
+    gate: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Act {
+    /// Allocate and touch memory until killed, or up to a ceiling
+    Hog {
+        /// Threads in all, the first one included
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=512))]
+        threads: u16,
+        /// Allocate on the last thread instead of the first
+        #[arg(long)]
+        allocate_on_thread: bool,
+        /// Ceiling, in MiB: at it, give up with exit code 3
+        #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
+        limit_mib: u32,
+    },
+    /// Call abort()
+    Abort,
+    /// Write to an address where nothing is mapped
+    Segv,
+    /// Exit with a code
+    Exit {
+        /// Exit code
+        code: u8,
+    },
+    /// Print the pid and wait for the end of standard input
+    Sleep,
+    /// Run a command and pass on its end as a shell does: its exit code, or 128 + its signal
+    Relay {
+        /// Command and its arguments
+        #[arg(last = true, required = true)]
+        command: Vec<OsString>,
+    },
+    /// A chain of relays, each the parent of the next, with a command at its end
+    Nest {
+        /// Relays in the chain
+        #[arg(value_parser = clap::value_parser!(u8).range(1..=16))]
+        depth: u8,
+        /// Command and its arguments
+        #[arg(last = true, required = true)]
+        command: Vec<OsString>,
+    },
+    /// Run a command, print the child's pid, and live on after its end until the end of standard input
+    Parent {
+        /// Command and its arguments
+        #[arg(last = true, required = true)]
+        command: Vec<OsString>,
+    },
+    /// Take another process name, then do something
+    Named {
+        /// Name: 1 to 15 bytes of any kind
+        name: OsString,
+        /// What to do then, as for this program
+        #[arg(last = true, required = true)]
+        act: Vec<OsString>,
+    },
+    /// Start children one after another that exit with 0
+    Exits {
+        /// How many
+        count: u32,
+    },
+    /// Start children one after another and send each a SIGKILL
+    Aborts {
+        /// How many
+        count: u32,
+    },
+    /// Ignore a signal and send it to this process
+    Signals {
+        /// How many times
+        count: u32,
+        /// Number of the signal
+        signal: i32,
+    },
+    /// Start children that wait, kill all of them at once with SIGKILL, and print their pids
+    Deaths {
+        /// How many
+        #[arg(value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        count: u32,
+    },
+}
+
+fn main() -> Result<ExitCode> {
+    let arguments = Arguments::parse();
+    enter(&arguments.place)?;
+    act(arguments.act, &Gate::new(arguments.place.gate))
+}
+
+/// Takes on the place that was asked for, and makes sure that no death leaves a core behind.
+fn enter(place: &Place) -> Result<()> {
+    for directory in &place.cgroup {
+        let file = directory.join("cgroup.procs");
+        std::fs::write(&file, std::process::id().to_string())
+            .with_context(|| format!("enter {}", file.display()))?;
+    }
+    if let Some(adj) = place.oom_score_adj {
+        std::fs::write("/proc/self/oom_score_adj", adj.to_string()).context("set oom_score_adj")?;
+    }
+    setrlimit(
+        Resource::Core,
+        Rlimit {
+            current: Some(0),
+            maximum: Some(0),
+        },
+    )
+    .context("forbid core dumps")?;
+    if let Some(id) = place.uid {
+        rustix::thread::set_thread_gid(rustix::process::Gid::from_raw(id))
+            .context("set the group id")?;
+        rustix::thread::set_thread_uid(rustix::process::Uid::from_raw(id))
+            .context("set the user id")?;
+    }
+    // A core pattern that is a pipe does not heed the limit.
+    set_dumpable_behavior(DumpableBehavior::NotDumpable).context("forbid core dumps")
+}
+
+fn act(act: Act, gate: &Gate) -> Result<ExitCode> {
+    match act {
+        Act::Hog {
+            threads,
+            allocate_on_thread,
+            limit_mib,
+        } => memory::hog(gate, threads, allocate_on_thread, limit_mib),
+        Act::Abort => fault::abort(gate),
+        Act::Segv => fault::segv(gate),
+        Act::Exit { code } => {
+            gate.pass()?;
+            Ok(ExitCode::from(code))
+        }
+        Act::Sleep => {
+            gate::say(&gate::who()?)?;
+            gate::hold()?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Act::Relay { command } => family::relay(gate, &command),
+        Act::Nest { depth, command } => family::nest(gate, depth, command),
+        Act::Parent { command } => family::parent(gate, &command),
+        Act::Named { name, act: next } => {
+            let name = name.into_vec();
+            if name.is_empty() || name.len() > 15 {
+                bail!("a process name has 1 to 15 bytes, this one {}", name.len());
+            }
+            rustix::thread::set_name(&CString::new(name)?).context("set the process name")?;
+            self::act(Next::try_parse_from(next)?.act, gate)
+        }
+        Act::Exits { count } => crowd::exits(gate, count),
+        Act::Aborts { count } => crowd::aborts(gate, count),
+        Act::Signals { count, signal } => crowd::signals(gate, count, signal),
+        Act::Deaths { count } => crowd::deaths(gate, count),
+    }
+}

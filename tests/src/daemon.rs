@@ -1,0 +1,347 @@
+//! A daemon of one's own: started, asked, stopped.
+
+use std::fs::File;
+use std::io::{ErrorKind, Read as _, Seek as _, SeekFrom};
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::http::Client;
+use crate::schema;
+use crate::wait::wait_until;
+
+/// From the start until the probes must be attached.
+const STARTS_WITHIN: Duration = Duration::from_secs(15);
+/// From a death until its record must be out.
+const TELLS_WITHIN: Duration = Duration::from_secs(5);
+/// From SIGTERM until the end.
+const STOPS_WITHIN: Duration = Duration::from_secs(5);
+/// Of the daemon's own log, this much is shown with a failure.
+const LOG_TAIL: u64 = 16 * 1024;
+
+/// A running killwatch. Dropping it kills it, its files go with it.
+#[derive(Debug)]
+pub struct Daemon {
+    child: Child,
+    status: Option<ExitStatus>,
+    node: String,
+    client: Client,
+    dir: TempDir,
+}
+
+/// Path of the program that is tested.
+#[must_use]
+pub fn binary() -> PathBuf {
+    std::env::var_os("KILLWATCH_BIN").map_or_else(
+        || {
+            PathBuf::from(concat!(
+                env!("CARGO_MANIFEST_DIR"),
+                "/../target/release/killwatch"
+            ))
+        },
+        PathBuf::from,
+    )
+}
+
+impl Daemon {
+    /// Starts one in a directory of its own and waits until it is ready.
+    ///
+    /// # Errors
+    /// When it ends, or is not ready in time: with the end of its log.
+    pub fn start() -> Result<Self> {
+        Self::start_in(TempDir::with_prefix("killwatch-test-").context("make a directory")?)
+    }
+
+    /// Starts one in this directory; its log sink continues there.
+    fn start_in(dir: TempDir) -> Result<Self> {
+        let mut daemon = Self::spawn(dir)?;
+        for _ in 0..3 {
+            match daemon.wait_until_ready() {
+                Ok(()) => return Ok(daemon),
+                // A port that was free may be taken as soon as it is let go: then another is tried.
+                Err(_)
+                    if daemon.status.is_some()
+                        && daemon.log()?.contains("ddress already in use") =>
+                {
+                    let files = std::mem::replace(
+                        &mut daemon.dir,
+                        TempDir::new().context("make a directory")?,
+                    );
+                    daemon = Self::spawn(files)?;
+                }
+                Err(error) => {
+                    return Err(error.context(format!(
+                        "the daemon did not start; its log:\n{}",
+                        daemon.log()?
+                    )));
+                }
+            }
+        }
+        bail!("no port stays free for the daemon")
+    }
+
+    fn spawn(dir: TempDir) -> Result<Self> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("find a free port")?;
+        let address = listener
+            .local_addr()
+            .context("find a free port")?
+            .to_string();
+        drop(listener);
+        let node = format!("node-of-{}", std::process::id());
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(dir.path().join("log"))
+            .context("open the log")?;
+        let child = Command::new(binary())
+            .args([
+                "run",
+                "--web.listen-address",
+                &address,
+                "--node",
+                &node,
+                "--log.level",
+                "debug",
+                "--log-sink",
+            ])
+            .arg(dir.path().join("sink"))
+            .current_dir(dir.path())
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().context("share the log")?)
+            .stderr(log)
+            .spawn()
+            .with_context(|| format!("start {}", binary().display()))?;
+        Ok(Self {
+            child,
+            status: None,
+            node,
+            client: Client::new(address),
+            dir,
+        })
+    }
+
+    fn wait_until_ready(&mut self) -> Result<()> {
+        wait_until(STARTS_WITHIN, "the daemon is ready", || {
+            if let Some(status) = self.child.try_wait().context("look after the daemon")? {
+                self.status = Some(status);
+                bail!("the daemon ended: {status}");
+            }
+            // No answer at all is how it begins.
+            Ok(self
+                .get("/-/ready")
+                .is_ok_and(|(status, _)| status == 200)
+                .then_some(()))
+        })
+    }
+
+    /// Stops it and starts another one in its place, with the same files.
+    ///
+    /// # Errors
+    /// As [`Daemon::stop`] and [`Daemon::start`], and when it did not end well.
+    pub fn restart(&mut self) -> Result<()> {
+        let status = self.stop()?;
+        if !status.success() {
+            bail!("the daemon was to end well, but: {status}");
+        }
+        let files = std::mem::replace(&mut self.dir, TempDir::new().context("make a directory")?);
+        *self = Self::start_in(files)?;
+        Ok(())
+    }
+
+    /// The name it was given for this node.
+    #[must_use]
+    pub fn node(&self) -> &str {
+        &self.node
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Status and body of an answer.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub fn get(&self, path: &str) -> Result<(u16, String)> {
+        self.client.get(path)
+    }
+
+    /// Body of a good answer, as JSON.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn json(&self, path: &str) -> Result<Value> {
+        let (status, body) = self.get(path)?;
+        if status != 200 {
+            bail!("GET {path} says {status}: {body}");
+        }
+        serde_json::from_str(&body).with_context(|| format!("GET {path} is no JSON: {body}"))
+    }
+
+    /// The metrics page.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn metrics(&self) -> Result<String> {
+        match self.get("/metrics")? {
+            (200, page) => Ok(page),
+            (status, body) => bail!("GET /metrics says {status}: {body}"),
+        }
+    }
+
+    /// Records, newest first, each held to the schema. `query` such as `pid=7`.
+    ///
+    /// # Errors
+    /// When the answer or a record in it is malformed.
+    pub fn deaths(&self, query: &str) -> Result<Vec<Value>> {
+        let answer = self.json(&format!("/api/v1/deaths?{query}"))?;
+        let records = answer
+            .get("deaths")
+            .and_then(Value::as_array)
+            .context("an answer without `deaths`")?;
+        records.iter().try_for_each(schema::validate)?;
+        Ok(records.clone())
+    }
+
+    /// The record of a process's death, as soon as it is there.
+    ///
+    /// # Errors
+    /// When it does not come in time, or twice.
+    pub fn death_of(&self, pid: u32) -> Result<Value> {
+        let query = format!("pid={pid}");
+        let what = format!("a record of the death of process {pid}");
+        wait_until(TELLS_WITHIN, &what, || {
+            match self.deaths(&query)?.as_slice() {
+                [] => Ok(None),
+                [record] => Ok(Some(record.clone())),
+                several => bail!(
+                    "process {pid} died once and has {} records: {several:#?}",
+                    several.len()
+                ),
+            }
+        })
+    }
+
+    /// All records of the log sink so far, oldest first, each held to the schema.
+    ///
+    /// # Errors
+    /// When a whole line is no record.
+    pub fn sink(&self) -> Result<Vec<Value>> {
+        self.sink_text()?
+            .split_inclusive('\n')
+            // What has no end yet is being written.
+            .filter(|line| line.ends_with('\n'))
+            .map(|line| {
+                let record = serde_json::from_str(line)
+                    .with_context(|| format!("a line of the log sink: {line}"))?;
+                schema::validate(&record)?;
+                Ok(record)
+            })
+            .collect()
+    }
+
+    /// The record of a process's death in the log sink, as soon as it is there.
+    ///
+    /// # Errors
+    /// When it does not come in time, or twice.
+    pub fn sunk_death_of(&self, pid: u32) -> Result<Value> {
+        wait_until(
+            TELLS_WITHIN,
+            &format!("process {pid} in the log sink"),
+            || {
+                let mut records = self.sink()?;
+                records.retain(|record| {
+                    record
+                        .pointer("/victim/pid")
+                        .is_some_and(|dead| dead == pid)
+                });
+                match records.as_slice() {
+                    [] => Ok(None),
+                    [record] => Ok(Some(record.clone())),
+                    several => bail!(
+                        "process {pid} is in the log sink {} times: {several:#?}",
+                        several.len()
+                    ),
+                }
+            },
+        )
+    }
+
+    /// The log sink as it is.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn sink_text(&self) -> Result<String> {
+        match std::fs::read_to_string(self.dir.path().join("sink")) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(String::new()),
+            text => text.context("read the log sink"),
+        }
+    }
+
+    /// The end of what it wrote to standard error and standard output.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn log(&self) -> Result<String> {
+        tail(&self.dir.path().join("log"), LOG_TAIL)
+    }
+
+    /// All that it wrote to standard error and standard output.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn whole_log(&self) -> Result<String> {
+        tail(&self.dir.path().join("log"), u64::MAX)
+    }
+
+    /// Asks it to stop and waits for that.
+    ///
+    /// # Errors
+    /// When it runs on past the deadline.
+    pub fn stop(&mut self) -> Result<ExitStatus> {
+        if self.status.is_none() {
+            let pid = i32::try_from(self.child.id())
+                .ok()
+                .and_then(Pid::from_raw)
+                .context("the daemon's pid")?;
+            kill_process(pid, Signal::TERM).context("ask the daemon to stop")?;
+        }
+        let status = match self.status {
+            Some(status) => status,
+            None => wait_until(STOPS_WITHIN, "the daemon stops", || {
+                self.child.try_wait().context("wait for the daemon")
+            })?,
+        };
+        self.status = Some(status);
+        Ok(status)
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if self.status.is_none() {
+            // Both fail only when it is gone, which is what is wanted.
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+}
+
+fn tail(file: &Path, most: u64) -> Result<String> {
+    let mut file = File::open(file).context("open the daemon's log")?;
+    let len = file.metadata().context("look at the daemon's log")?.len();
+    file.seek(SeekFrom::Start(len.saturating_sub(most)))
+        .context("read the daemon's log")?;
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)
+        .context("read the daemon's log")?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}

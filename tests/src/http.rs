@@ -1,0 +1,75 @@
+//! Asking one server by HTTP.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use ureq::Agent;
+
+use crate::wait::scaled;
+
+/// An answer takes this long at most.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Asks one server, past any proxy.
+#[derive(Debug)]
+pub struct Client {
+    address: String,
+    agent: Agent,
+}
+
+impl Client {
+    /// Asks the server at `address`, as in `127.0.0.1:9435`.
+    #[must_use]
+    pub fn new(address: String) -> Self {
+        let config = Agent::config_builder()
+            .timeout_global(Some(scaled(PATIENCE)))
+            .proxy(None)
+            .http_status_as_error(false);
+        Self {
+            address,
+            agent: config.build().new_agent(),
+        }
+    }
+
+    /// Status and body of an answer, whatever the status.
+    ///
+    /// # Errors
+    /// When there is no answer, or its body is no text.
+    pub fn get(&self, path: &str) -> Result<(u16, String)> {
+        let url = format!("http://{}{path}", self.address);
+        let mut answer = self
+            .agent
+            .get(url)
+            .call()
+            .with_context(|| format!("GET {path}"))?;
+        let body = answer.body_mut().read_to_string();
+        Ok((
+            answer.status().as_u16(),
+            body.with_context(|| format!("read the answer to GET {path}"))?,
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read as _, Write as _};
+    use std::net::{Ipv4Addr, TcpListener};
+
+    #[test]
+    fn an_answer_is_taken_whatever_its_status() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let client = Client::new(listener.local_addr().unwrap().to_string());
+        let server = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut request = [0; 1024];
+            let count = stream.read(&mut request).unwrap();
+            let answer = "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 7\r\nconnection: close\r\n\r\nnot yet";
+            stream.write_all(answer.as_bytes()).unwrap();
+            String::from_utf8_lossy(&request[..count]).into_owned()
+        });
+        assert_eq!(client.get("/-/ready").unwrap(), (503, "not yet".to_owned()));
+        assert!(server.join().unwrap().starts_with("GET /-/ready HTTP/1.1"));
+        assert!(client.get("/-/ready").is_err(), "nobody listens any more");
+    }
+}

@@ -1,0 +1,93 @@
+//! Many deaths at once.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context as _, Result, ensure};
+use killwatch_tests::facts::Sender;
+use killwatch_tests::record::Expected;
+use killwatch_tests::truth::Truth;
+use serde_json::Value;
+
+use crate::scenario;
+
+const CROWD: usize = 200;
+
+#[test]
+fn two_hundred_in_one_second_have_one_record_each() -> Result<()> {
+    scenario(|stage| {
+        let group = stage.tree.make("crowd")?;
+        let crowd = CROWD.to_string();
+        let mut parent = stage
+            .cast()
+            .within(&group)
+            .args(["--gate", "deaths", &crowd])
+            .start()?;
+        let waiting = parent.hear("pids")?;
+        let killer = Sender::from(&Truth::of(parent.pid())?);
+        let pids = waiting
+            .get("pids")
+            .and_then(Value::as_array)
+            .context("no pids")?;
+        let mut truths = Vec::new();
+        for pid in pids.iter().filter_map(Value::as_u64) {
+            truths.push(Truth::of(u32::try_from(pid)?)?);
+        }
+        ensure!(truths.len() == CROWD);
+        parent.go()?;
+        let done = parent.hear("seconds")?;
+        ensure!(
+            done["seconds"]
+                .as_f64()
+                .is_some_and(|seconds| seconds < 1.0),
+            "not within a second: {done}"
+        );
+        parent.reap_exited(0)?;
+
+        for truth in &truths {
+            let record = stage.daemon.death_of(truth.pid)?;
+            Expected::death(truth, stage.daemon.node())
+                .signal(9, "SIGKILL")
+                .killed_by(&killer)
+                .compare(&record)?;
+            ensure!(
+                stage.daemon.sunk_death_of(truth.pid)? == record,
+                "the log sink tells {} differently",
+                truth.pid
+            );
+        }
+        // Every record is in by now: none twice, in neither place, and no id twice.
+        let told = stage.daemon.deaths("limit=1000")?;
+        one_each(&told, &truths).context("in the answer")?;
+        one_each(&stage.daemon.sink()?, &truths).context("in the log sink")
+    })
+}
+
+fn one_each(records: &[Value], truths: &[Truth]) -> Result<()> {
+    let mut ids = BTreeMap::<&str, u32>::new();
+    let mut pids = BTreeMap::<u64, u32>::new();
+    for record in records {
+        *ids.entry(
+            record
+                .pointer("/id")
+                .and_then(Value::as_str)
+                .context("no id")?,
+        )
+        .or_default() += 1;
+        *pids
+            .entry(
+                record
+                    .pointer("/victim/pid")
+                    .and_then(Value::as_u64)
+                    .context("no pid")?,
+            )
+            .or_default() += 1;
+    }
+    ids.retain(|_, count| *count > 1);
+    ensure!(ids.is_empty(), "ids that are not unique: {ids:?}");
+    let wrong: Vec<_> = truths
+        .iter()
+        .filter(|truth| pids.get(&u64::from(truth.pid)) != Some(&1))
+        .collect();
+    ensure!(wrong.is_empty(), "without one record each: {wrong:#?}");
+    Ok(())
+}

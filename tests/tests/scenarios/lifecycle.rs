@@ -1,0 +1,145 @@
+//! The daemon itself: its start, its company, its end.
+
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, ensure};
+use killwatch_tests::daemon::Daemon;
+use killwatch_tests::record::Expected;
+use killwatch_tests::stage::Stage;
+use killwatch_tests::truth::Truth;
+use serde_json::Value;
+
+use crate::{at_the_gate, scenario};
+
+#[test]
+fn all_probes_are_attached() -> Result<()> {
+    scenario(|stage| {
+        probes_are_attached(&stage.daemon)?;
+        ensure!(stage.daemon.get("/-/healthy")?.0 == 200);
+        ensure!(
+            stage.daemon.metrics()?.ends_with("# EOF\n"),
+            "the metrics page has no end"
+        );
+        Ok(())
+    })
+}
+
+/// Two daemons on one host do not disturb each other: both tell each death.
+#[test]
+fn a_second_daemon_sees_the_same() -> Result<()> {
+    scenario(|stage| {
+        let mut second = Daemon::start()?;
+        let truth = aborts(stage)?;
+        for daemon in [&stage.daemon, &second] {
+            aborted(&truth, daemon).compare(&daemon.death_of(truth.pid)?)?;
+        }
+        ensure!(second.stop()?.code() == Some(0));
+        let truth = aborts(stage)?;
+        aborted(&truth, &stage.daemon).compare(&stage.daemon.death_of(truth.pid)?)
+    })
+}
+
+/// A death just before the end is not lost.
+#[test]
+fn sigterm_drains_and_ends_well() -> Result<()> {
+    scenario(|stage| {
+        let truth = aborts(stage)?;
+        let asked = Instant::now();
+        let status = stage.daemon.stop()?;
+        ensure!(
+            status.code() == Some(0),
+            "the daemon was to end well, but: {status}"
+        );
+        eprintln!("stopped after {:?}", asked.elapsed());
+        ensure!(
+            stage.daemon.get("/-/ready").is_err(),
+            "somebody still answers"
+        );
+        aborted(&truth, &stage.daemon).compare(&stage.daemon.sunk_death_of(truth.pid)?)?;
+        ensure!(
+            stage.daemon.sink_text()?.ends_with('\n'),
+            "the log sink breaks off"
+        );
+        Ok(())
+    })
+}
+
+#[test]
+fn a_restart_starts_clean() -> Result<()> {
+    scenario(|stage| {
+        let before = aborts(stage)?;
+        aborted(&before, &stage.daemon).compare(&stage.daemon.death_of(before.pid)?)?;
+        stage.daemon.restart()?;
+        probes_are_attached(&stage.daemon)?;
+        let after = aborts(stage)?;
+        aborted(&after, &stage.daemon).compare(&stage.daemon.death_of(after.pid)?)?;
+        // Told once each, by one daemon or the other.
+        stage.daemon.sunk_death_of(after.pid)?;
+        stage.daemon.sunk_death_of(before.pid)?;
+        Ok(())
+    })
+}
+
+/// Every probe that is required is attached, and none failed where the kernel could have had it.
+fn probes_are_attached(daemon: &Daemon) -> Result<()> {
+    let status = daemon.json("/api/v1/status")?;
+    let probes = status
+        .get("probes")
+        .and_then(Value::as_array)
+        .context("a status without `probes`")?;
+    let is = |probe: &Value, state: &str| probe.get("state").is_some_and(|found| found == state);
+    let told = |probe: &Value, key: &str| {
+        probe
+            .get(key)
+            .and_then(Value::as_str)
+            .is_some_and(|text| !text.is_empty())
+    };
+    let wrong: Vec<_> = probes
+        .iter()
+        .filter(|probe| {
+            let required = probe
+                .get("required")
+                .is_none_or(|required| required != false);
+            let in_order = is(probe, "attached")
+                || !required && is(probe, "unsupported") && told(probe, "why");
+            !(in_order && told(probe, "name") && told(probe, "hook") && told(probe, "purpose"))
+        })
+        .collect();
+    ensure!(
+        !probes.is_empty() && wrong.is_empty(),
+        "probes that are not in order: {wrong:#?} of {probes:#?}"
+    );
+    for required in [
+        "mark_victim",
+        "sched_process_exit",
+        "signal_generate",
+        "signal_deliver",
+    ] {
+        let attached = probes
+            .iter()
+            .any(|probe| probe["name"] == required && is(probe, "attached"));
+        ensure!(
+            attached,
+            "{required} is not among the attached: {probes:#?}"
+        );
+    }
+    Ok(())
+}
+
+fn aborts(stage: &Stage) -> Result<Truth> {
+    let (mut victim, truth) = at_the_gate(
+        &stage
+            .cast()
+            .within(stage.tree.top())
+            .args(["--gate", "abort"]),
+    )?;
+    victim.go()?;
+    victim.reap_killed_by(6)?;
+    Ok(truth)
+}
+
+fn aborted(truth: &Truth, daemon: &Daemon) -> Expected {
+    Expected::death(truth, daemon.node())
+        .signal(6, "SIGABRT")
+        .by_itself("abort", truth)
+}

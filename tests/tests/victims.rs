@@ -1,0 +1,193 @@
+//! The victims themselves: each dies as it says, where it says. Needs cgroups, no daemon.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use killwatch_tests::cgroup::{CEILING, Tree};
+use killwatch_tests::stage::{cgroup_obstacle, skip, victim_program};
+use killwatch_tests::truth::Truth;
+use killwatch_tests::victim::Casting;
+use killwatch_tests::wait::wait_until;
+
+const LIMIT: u64 = 24 << 20;
+
+fn cast() -> Result<Casting> {
+    Ok(Casting::new(victim_program(option_env!(
+        "CARGO_BIN_EXE_victim"
+    ))?))
+}
+
+/// Runs `play` with cgroups of its own, where this host lets us make some.
+fn with_tree(play: impl FnOnce(&Tree) -> Result<()>) -> Result<()> {
+    match cgroup_obstacle() {
+        Some(obstacle) => skip(&obstacle),
+        None => play(&Tree::new()?),
+    }
+}
+
+#[test]
+fn a_hog_dies_at_its_limit_on_the_thread_that_allocates() -> Result<()> {
+    with_tree(|tree| {
+        let group = tree.limited("a/b", LIMIT)?;
+        for options in [
+            &["--threads", "1"][..],
+            &["--threads", "8", "--allocate-on-thread"],
+        ] {
+            let mut hog = cast()?
+                .within(&group)
+                .args(["--gate", "hog"])
+                .args(options.to_vec())
+                .start()?;
+            let said = hog.hear("tids")?;
+            let truth = Truth::of(hog.pid())?;
+            ensure!(
+                truth.cgroup == group.path(),
+                "{truth:?} is not in {}",
+                group.path()
+            );
+            ensure!(truth.cgroup_id == group.id()?);
+            ensure!(
+                said["tids"] == serde_json::json!(truth.tids),
+                "{said} {truth:?}"
+            );
+            ensure!(truth.tids.len() == options[1].parse::<usize>()?);
+            ensure!(truth.comm == "victim" && truth.uid == 0);
+            hog.go()?;
+            hog.reap_killed_by(9)?;
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn a_hog_without_a_limit_is_refused() -> Result<()> {
+    with_tree(|tree| {
+        let group = tree.make("free")?;
+        let refused = cast()?
+            .within(&group)
+            .args(["hog", "--limit-mib", "1"])
+            .start()
+            .map(drop);
+        ensure!(refused.is_err(), "a hog ran without a limit");
+        ensure!(
+            group.set_limit(CEILING + 4096).is_err(),
+            "a limit above the ceiling was taken"
+        );
+        group.set_limit(LIMIT)?;
+        let mut hog = cast()?
+            .within(&group)
+            .args(["hog", "--limit-mib", "1"])
+            .start()?;
+        hog.reap_exited(3)
+    })
+}
+
+#[test]
+fn nothing_of_a_tree_is_left() -> Result<()> {
+    with_tree(|_| {
+        let tree = Tree::new()?;
+        let dir = tree.top().dir().to_owned();
+        let mut sleeper = cast()?.within(&tree.make("a/b")?).args(["sleep"]).start()?;
+        sleeper.hear("pid")?;
+        drop(tree);
+        ensure!(!dir.exists(), "{} is still there", dir.display());
+        sleeper.reap_killed_by(9)
+    })
+}
+
+#[test]
+fn each_end_is_what_it_says() -> Result<()> {
+    let end =
+        |arguments: &[&str]| -> Result<_> { cast()?.args(arguments.to_vec()).start()?.reap() };
+    let signal = |arguments: &[&str]| -> Result<_> {
+        Ok(std::os::unix::process::ExitStatusExt::signal(&end(
+            arguments,
+        )?))
+    };
+    ensure!(signal(&["abort"])? == Some(6));
+    ensure!(signal(&["segv"])? == Some(11));
+    ensure!(end(&["exit", "0"])?.code() == Some(0));
+    ensure!(end(&["exit", "137"])?.code() == Some(137));
+    let program = cast()?.program().display().to_string();
+    ensure!(end(&["relay", "--", &program, "abort"])?.code() == Some(134));
+    ensure!(end(&["relay", "--", &program, "exit", "7"])?.code() == Some(7));
+    ensure!(end(&["nest", "3", "--", &program, "segv"])?.code() == Some(139));
+    ensure!(end(&["exits", "20"])?.success());
+    ensure!(end(&["aborts", "20"])?.success());
+    ensure!(end(&["signals", "20", "17"])?.success());
+    Ok(())
+}
+
+#[test]
+fn a_crowd_dies_in_less_than_a_second() -> Result<()> {
+    let mut parent = cast()?.args(["--gate", "deaths", "200"]).start()?;
+    let waiting = parent.hear("pids")?;
+    for pid in waiting["pids"].as_array().context("no pids")? {
+        let truth = Truth::of(u32::try_from(pid.as_u64().context("no pid")?)?)?;
+        ensure!(truth.ppid == parent.pid());
+    }
+    parent.go()?;
+    let dead = parent.hear("seconds")?;
+    ensure!(
+        dead["pids"] == waiting["pids"]
+            && dead["pids"]
+                .as_array()
+                .is_some_and(|pids| pids.len() == 200)
+    );
+    ensure!(
+        dead["seconds"]
+            .as_f64()
+            .is_some_and(|seconds| seconds < 1.0),
+        "{dead}"
+    );
+    parent.reap_exited(0)
+}
+
+#[test]
+fn a_parent_outlives_its_child() -> Result<()> {
+    let program = cast()?.program().display().to_string();
+    let mut parent = cast()?
+        .args(["parent", "--", &program, "--gate", "abort"])
+        .start()?;
+    let child = parent.hear("child")?["child"].clone();
+    ensure!(parent.hear("tids")?["pid"] == child);
+    parent.go()?;
+    ensure!(parent.hear("reaped")?["signal"] == 6);
+    Truth::of(parent.pid())?;
+    parent.release();
+    parent.reap_exited(0)
+}
+
+#[test]
+fn a_name_may_be_hostile_and_a_user_another() -> Result<()> {
+    let mut named = cast()?
+        .args([
+            "--uid",
+            "65534",
+            "--gate",
+            "named",
+            ") Z\n\"} 1",
+            "--",
+            "sleep",
+        ])
+        .start()?;
+    named.hear("pid")?;
+    let truth = Truth::of(named.pid())?;
+    ensure!(
+        truth.comm == ") Z\n\"} 1" && truth.uid == 65534,
+        "{truth:?}"
+    );
+    named.release();
+    named.reap_exited(0)
+}
+
+#[test]
+fn a_victim_is_gone_when_dropped() -> Result<()> {
+    let mut sleeper = cast()?.args(["sleep"]).start()?;
+    sleeper.hear("pid")?;
+    let pid = sleeper.pid();
+    drop(sleeper);
+    wait_until(Duration::from_secs(5), "the sleeper is gone", || {
+        Ok(Truth::of(pid).is_err().then_some(()))
+    })
+}
