@@ -58,13 +58,17 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
 
     let options = options(&config, mounts.memory.id);
     let (mut kernel, sources, lost) = tokio::task::block_in_place(|| load::load(&options))
-        .context("the kernel side cannot be loaded; `killwatch doctor` says what this host lacks")?;
-    let names: Vec<String> = config.environ.allow.iter().map(VariableName::as_str).map(str::to_owned).collect();
+        .context(
+            "the kernel side cannot be loaded; `killwatch doctor` says what this host lacks",
+        )?;
+    let names: Vec<String> =
+        config.environ.allow.iter().map(VariableName::as_str).map(str::to_owned).collect();
     let allowlist = Allowlist::new(&names).context("environ.allow")?;
     let (sender, records) = queue::bounded(config.queue.records.get(), OnFull::DropNewest);
     let dropped = sender.dropped();
     let observer = Arc::new(Observer { ops: Arc::clone(&ops), status: Arc::clone(&status) });
-    let reader = reader::spawn(sources, allowlist, sender, observer).context("the reader cannot start")?;
+    let reader =
+        reader::spawn(sources, allowlist, sender, observer).context("the reader cannot start")?;
 
     // Only now, so that nothing is put on a ring that nobody reads.
     let reports = tokio::task::block_in_place(|| kernel.attach());
@@ -91,12 +95,13 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         clock,
     };
     let addresses: Vec<String> = server.addresses().iter().map(ToString::to_string).collect();
-    let state = Arc::new(api::State { ledger, metrics: Arc::clone(&metrics), status: Arc::clone(&status) });
+    let state =
+        Arc::new(api::State { ledger, metrics: Arc::clone(&metrics), status: Arc::clone(&status) });
     let (stop_serving, stop_sinks) = (CancellationToken::new(), CancellationToken::new());
     let deadline = config.shutdown.deadline.get();
     let tracker = TaskTracker::new();
-    let serving =
-        tracker.spawn(server.run(api::router(state, &config.web.telemetry_path), stop_serving.clone()));
+    let serving = tracker
+        .spawn(server.run(api::router(state, &config.web.telemetry_path), stop_serving.clone()));
     let sinks = TaskTracker::new();
     if let Some(sink) = sink {
         sinks.spawn(sink.run(stop_sinks.clone(), deadline.mul_f64(SINKS_SHARE)));

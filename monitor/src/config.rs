@@ -68,18 +68,8 @@ impl Config {
 
     /// What the types of the values cannot tell: the length of lists.
     fn check(&self) -> Result<(), String> {
-        bounded(
-            "web.listen_address",
-            &self.web.listen_address,
-            1,
-            WebConfig::MAX_ADDRESSES,
-        )?;
-        bounded(
-            "environ.allow",
-            &self.environ.allow,
-            0,
-            EnvironConfig::MAX_ALLOW,
-        )
+        bounded("web.listen_address", &self.web.listen_address, 1, WebConfig::MAX_ADDRESSES)?;
+        bounded("environ.allow", &self.environ.allow, 0, EnvironConfig::MAX_ALLOW)
     }
 }
 
@@ -178,7 +168,9 @@ impl FromStr for VariableName {
         if plain && text.len() <= 64 && text.starts_with(|c: char| !c.is_ascii_digit()) {
             return Ok(Self(text.to_owned()));
         }
-        Err(Refused::new("must be the whole name of one variable: letters, digits and `_`, at most 64, no pattern"))
+        Err(Refused::new(
+            "must be the whole name of one variable: letters, digits and `_`, at most 64, no pattern",
+        ))
     }
 }
 
@@ -205,9 +197,7 @@ impl NodeName {
 
 impl Default for NodeName {
     fn default() -> Self {
-        Self(crate::text::from_bytes(
-            rustix::system::uname().nodename().to_bytes(),
-        ))
+        Self(crate::text::from_bytes(rustix::system::uname().nodename().to_bytes()))
     }
 }
 
@@ -220,9 +210,7 @@ impl FromStr for NodeName {
         {
             return Ok(Self(text.to_owned()));
         }
-        Err(Refused::new(
-            "must be 1 to 253 bytes without blanks or control characters",
-        ))
+        Err(Refused::new("must be 1 to 253 bytes without blanks or control characters"))
     }
 }
 
@@ -244,10 +232,7 @@ fn bounded<T>(key: &str, list: &[T], min: usize, max: usize) -> Result<(), Strin
     if (min..=max).contains(&list.len()) {
         return Ok(());
     }
-    Err(format!(
-        "{key}: a list of {} is not allowed: must have {min} to {max} items",
-        list.len()
-    ))
+    Err(format!("{key}: a list of {} is not allowed: must have {min} to {max} items", list.len()))
 }
 
 values::through_from_str!(VariableName, NodeName);

@@ -20,10 +20,5 @@ pub(crate) fn check(path: &Path, text: &str) {
 /// The file `name` in the folder of golden texts.
 #[track_caller]
 pub(crate) fn check_named(name: &str, text: &str) {
-    check(
-        &Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("testdata")
-            .join(name),
-        text,
-    );
+    check(&Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata").join(name), text);
 }

@@ -42,8 +42,12 @@ pub struct Facts {
 }
 
 /// Capabilities that some part of killwatch may use.
-const CAPABILITIES: [Capability; 4] =
-    [Capability::CAP_BPF, Capability::CAP_PERFMON, Capability::CAP_SYS_ADMIN, Capability::CAP_SYS_RESOURCE];
+const CAPABILITIES: [Capability; 4] = [
+    Capability::CAP_BPF,
+    Capability::CAP_PERFMON,
+    Capability::CAP_SYS_ADMIN,
+    Capability::CAP_SYS_RESOURCE,
+];
 
 impl Facts {
     /// Gathers them.
@@ -55,7 +59,9 @@ impl Facts {
             kernel: uname.release().to_string_lossy().into_owned(),
             machine: uname.machine().to_string_lossy().into_owned(),
             boot_id: read_line(&roots.proc.join("sys/kernel/random/boot_id")).ok(),
-            btf: fs::metadata(roots.sys.join("kernel/btf/vmlinux")).map(|file| file.len()).map_err(|e| e.to_string()),
+            btf: fs::metadata(roots.sys.join("kernel/btf/vmlinux"))
+                .map(|file| file.len())
+                .map_err(|e| e.to_string()),
             lockdown: read_line(&roots.sys.join("kernel/security/lockdown"))
                 .ok()
                 .and_then(|modes| chosen(&modes).map(str::to_owned)),

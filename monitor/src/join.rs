@@ -220,7 +220,8 @@ impl Join {
             }
             _ => ktime_ns,
         };
-        self.last_mark = Some(LastMark { trigger, trigger_tid, group, incident_ktime_ns, ktime_ns });
+        self.last_mark =
+            Some(LastMark { trigger, trigger_tid, group, incident_ktime_ns, ktime_ns });
         incident_ktime_ns
     }
 }
@@ -343,8 +344,9 @@ mod tests {
             join.mark(grouped(tgid, ktime_ns, 0));
             join.exit(exit(tgid, 600));
         }
-        let incidents: Vec<u64> =
-            std::iter::from_fn(|| join.next(1000)).map(|ended| ended.oom.unwrap().incident_ktime_ns).collect();
+        let incidents: Vec<u64> = std::iter::from_fn(|| join.next(1000))
+            .map(|ended| ended.oom.unwrap().incident_ktime_ns)
+            .collect();
         assert_eq!(incidents, [100, 100, 400, 500]);
     }
 

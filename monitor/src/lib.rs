@@ -20,8 +20,8 @@ pub mod api;
 pub mod app;
 pub mod attribute;
 pub mod cgroup;
-pub mod clock;
 pub mod cli;
+pub mod clock;
 pub mod config;
 pub mod death;
 #[cfg(test)]

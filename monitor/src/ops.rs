@@ -84,7 +84,8 @@ pub enum Gap {
 
 impl Gap {
     /// Every gap, for metrics.
-    pub const ALL: &'static [Self] = &[Self::UnfinishedDeath, Self::MissingMark, Self::UnnamedCgroup];
+    pub const ALL: &'static [Self] =
+        &[Self::UnfinishedDeath, Self::MissingMark, Self::UnnamedCgroup];
 
     /// Its name in labels and log lines.
     #[must_use]
@@ -109,11 +110,7 @@ impl Ops {
     /// Counts in `metrics`.
     #[must_use]
     pub fn new(metrics: Arc<Metrics>) -> Self {
-        Self {
-            metrics,
-            decode_errors: AtomicU64::new(0),
-            drops: AtomicU64::new(0),
-        }
+        Self { metrics, decode_errors: AtomicU64::new(0), drops: AtomicU64::new(0) }
     }
 
     /// How the probes fared.

@@ -225,8 +225,12 @@ impl Running {
                 }
                 tracing::debug!(?outcome, "walked over the cgroups");
             }
-            Ok(Err(error)) => tracing::error!(%error, "the cgroups cannot be read: paths will be missing"),
-            Err(error) => tracing::error!(%error, "the walk over the cgroups ended early: paths will be missing"),
+            Ok(Err(error)) => {
+                tracing::error!(%error, "the cgroups cannot be read: paths will be missing")
+            }
+            Err(error) => {
+                tracing::error!(%error, "the walk over the cgroups ended early: paths will be missing")
+            }
         }
     }
 }

@@ -68,7 +68,10 @@ impl Recorder {
             });
         }
         let workload = attribute::workload(path.as_deref(), Some(cgroup.id));
-        let job = attribute::job(path.as_deref(), words.map_or(&Default::default(), |words| &words.environ));
+        let job = attribute::job(
+            path.as_deref(),
+            words.map_or(&Default::default(), |words| &words.environ),
+        );
         let time = self.clock.wall(exit.header.ktime_ns);
         let death = Death {
             id: new_id(time),
@@ -95,15 +98,23 @@ impl Recorder {
             missing,
         };
         let parent = ProcessId { tgid: exit.victim.ppid, start_ns: exit.victim.parent_start_ns };
-        let as_child =
-            Child { id: death.id, pid: death.victim.pid, comm: death.victim.comm.clone(), cause: death.cause };
+        let as_child = Child {
+            id: death.id,
+            pid: death.victim.pid,
+            comm: death.victim.comm.clone(),
+            cause: death.cause,
+        };
         kin.died(parent, death.victim.status, as_child);
         death
     }
 
     /// The cgroup that names the workload: on v2 its own, elsewhere the one that accounts its memory.
     fn workload_cgroup(&self, exit: &Exit) -> CgroupId {
-        let id = if self.memory_hierarchy == 0 { exit.victim.cgroup_v2 } else { exit.victim.cgroup_memory };
+        let id = if self.memory_hierarchy == 0 {
+            exit.victim.cgroup_v2
+        } else {
+            exit.victim.cgroup_memory
+        };
         CgroupId { hierarchy: self.memory_hierarchy, id }
     }
 
@@ -117,7 +128,8 @@ impl Recorder {
         let signal = u8::try_from(exit.status & 0x7f).ok().filter(|signal| *signal != 0);
         let exit_code = u8::try_from(exit.status >> 8 & 0xff).unwrap_or(0);
         missing.extend(missing_words(words));
-        let cmdline = words.map(|words| words.cmdline.clone()).filter(|cmdline| !cmdline.is_empty());
+        let cmdline =
+            words.map(|words| words.cmdline.clone()).filter(|cmdline| !cmdline.is_empty());
         let lifetime_ns = exit.header.ktime_ns.saturating_sub(exit.victim.start_ns);
         Victim {
             pid: exit.victim.tgid,
@@ -130,7 +142,8 @@ impl Recorder {
             ppid: exit.victim.ppid,
             parent_comm: Some(text::from_c(&exit.parent_comm)).filter(|comm| !comm.is_empty()),
             comm: text::from_c(&exit.victim.comm),
-            cmdline_truncated: cmdline.is_some() && words.is_some_and(|words| words.cmdline_truncated),
+            cmdline_truncated: cmdline.is_some()
+                && words.is_some_and(|words| words.cmdline_truncated),
             cmdline,
             uid: exit.victim.uid,
             oom_score_adj: (exit.oom_score_adj != i32::MIN).then_some(exit.oom_score_adj),
@@ -147,7 +160,8 @@ impl Recorder {
     /// The victim's memory: at the kernel's decision, else as its signal arrived.
     fn memory(&self, ended: &Ended, index: &Index, missing: &mut Vec<Missing>) -> MemoryStory {
         let mark = ended.oom.as_ref().map(|kill| &kill.mark);
-        let known = mark.map(|mark| &mark.memory).or(ended.words.as_deref().map(|words| &words.memory));
+        let known =
+            mark.map(|mark| &mark.memory).or(ended.words.as_deref().map(|words| &words.memory));
         let Some(known) = known else {
             missing.push(Missing {
                 field: "memory".to_owned(),
@@ -155,7 +169,9 @@ impl Recorder {
             });
             return MemoryStory::default();
         };
-        let pages = |count: i64| u64::try_from(count).ok().map(|pages| pages.saturating_mul(self.page_size));
+        let pages = |count: i64| {
+            u64::try_from(count).ok().map(|pages| pages.saturating_mul(self.page_size))
+        };
         MemoryStory {
             anon_bytes: pages(known.anon),
             file_bytes: pages(known.file),
@@ -176,7 +192,8 @@ impl Recorder {
             .map(|level| LevelUse {
                 cgroup: self.path(index, level.cgroup),
                 usage_bytes: level.usage.saturating_mul(self.page_size),
-                limit_bytes: (level.max < unlimited).then(|| level.max.saturating_mul(self.page_size)),
+                limit_bytes: (level.max < unlimited)
+                    .then(|| level.max.saturating_mul(self.page_size)),
             })
             .collect()
     }
@@ -193,7 +210,11 @@ impl Recorder {
                 _ => Constraint::None,
             }),
             level: known
-                .then(|| join::levels(&kill.mark).iter().position(|level| level.cgroup == decision.cgroup))
+                .then(|| {
+                    join::levels(&kill.mark)
+                        .iter()
+                        .position(|level| level.cgroup == decision.cgroup)
+                })
                 .flatten(),
             allowed_bytes: known.then(|| decision.total_pages.saturating_mul(self.page_size)),
             sysrq: known && decision.order == -1,
@@ -239,7 +260,10 @@ fn missing_words(words: Option<&Words>) -> Vec<Missing> {
     };
     let mut missing = Vec::new();
     if words.cmdline.is_empty() {
-        missing.push(lacks("victim.cmdline", words.environ_missing.unwrap_or("it has none, or it was not in memory")));
+        missing.push(lacks(
+            "victim.cmdline",
+            words.environ_missing.unwrap_or("it has none, or it was not in memory"),
+        ));
     }
     if let Some(why) = words.environ_missing {
         missing.push(lacks("victim.environ", why));
@@ -253,4 +277,3 @@ fn new_id(time: jiff::Timestamp) -> Uuid {
     let nanos = u32::try_from(time.subsec_nanosecond()).unwrap_or(0);
     Uuid::new_v7(uuid::Timestamp::from_unix(NoContext, seconds, nanos))
 }
-

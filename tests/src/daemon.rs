@@ -39,12 +39,7 @@ pub struct Daemon {
 #[must_use]
 pub fn binary() -> PathBuf {
     std::env::var_os("KILLWATCH_BIN").map_or_else(
-        || {
-            PathBuf::from(concat!(
-                env!("CARGO_MANIFEST_DIR"),
-                "/../target/release/killwatch"
-            ))
-        },
+        || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../target/release/killwatch")),
         PathBuf::from,
     )
 }
@@ -88,10 +83,7 @@ impl Daemon {
 
     fn spawn(dir: TempDir) -> Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("find a free port")?;
-        let address = listener
-            .local_addr()
-            .context("find a free port")?
-            .to_string();
+        let address = listener.local_addr().context("find a free port")?.to_string();
         drop(listener);
         let node = format!("node-of-{}", std::process::id());
         let log = File::options()
@@ -117,13 +109,7 @@ impl Daemon {
             .stderr(log)
             .spawn()
             .with_context(|| format!("start {}", binary().display()))?;
-        Ok(Self {
-            child,
-            status: None,
-            node,
-            client: Client::new(address),
-            dir,
-        })
+        Ok(Self { child, status: None, node, client: Client::new(address), dir })
     }
 
     fn wait_until_ready(&mut self) -> Result<()> {
@@ -133,10 +119,7 @@ impl Daemon {
                 bail!("the daemon ended: {status}");
             }
             // No answer at all is how it begins.
-            Ok(self
-                .get("/-/ready")
-                .is_ok_and(|(status, _)| status == 200)
-                .then_some(()))
+            Ok(self.get("/-/ready").is_ok_and(|(status, _)| status == 200).then_some(()))
         })
     }
 
@@ -203,10 +186,8 @@ impl Daemon {
     /// When the answer or a record in it is malformed.
     pub fn deaths(&self, query: &str) -> Result<Vec<Value>> {
         let answer = self.json(&format!("/api/v1/deaths?{query}"))?;
-        let records = answer
-            .get("deaths")
-            .and_then(Value::as_array)
-            .context("an answer without `deaths`")?;
+        let records =
+            answer.get("deaths").and_then(Value::as_array).context("an answer without `deaths`")?;
         records.iter().try_for_each(schema::validate)?;
         Ok(records.clone())
     }
@@ -218,14 +199,11 @@ impl Daemon {
     pub fn death_of(&self, pid: u32) -> Result<Value> {
         let query = format!("pid={pid}");
         let what = format!("a record of the death of process {pid}");
-        wait_until(TELLS_WITHIN, &what, || {
-            match self.deaths(&query)?.as_slice() {
-                [] => Ok(None),
-                [record] => Ok(Some(record.clone())),
-                several => bail!(
-                    "process {pid} died once and has {} records: {several:#?}",
-                    several.len()
-                ),
+        wait_until(TELLS_WITHIN, &what, || match self.deaths(&query)?.as_slice() {
+            [] => Ok(None),
+            [record] => Ok(Some(record.clone())),
+            several => {
+                bail!("process {pid} died once and has {} records: {several:#?}", several.len())
             }
         })
     }
@@ -253,26 +231,17 @@ impl Daemon {
     /// # Errors
     /// When it does not come in time, or twice.
     pub fn sunk_death_of(&self, pid: u32) -> Result<Value> {
-        wait_until(
-            TELLS_WITHIN,
-            &format!("process {pid} in the log sink"),
-            || {
-                let mut records = self.sink()?;
-                records.retain(|record| {
-                    record
-                        .pointer("/victim/pid")
-                        .is_some_and(|dead| dead == pid)
-                });
-                match records.as_slice() {
-                    [] => Ok(None),
-                    [record] => Ok(Some(record.clone())),
-                    several => bail!(
-                        "process {pid} is in the log sink {} times: {several:#?}",
-                        several.len()
-                    ),
+        wait_until(TELLS_WITHIN, &format!("process {pid} in the log sink"), || {
+            let mut records = self.sink()?;
+            records.retain(|record| record.pointer("/victim/pid").is_some_and(|dead| dead == pid));
+            match records.as_slice() {
+                [] => Ok(None),
+                [record] => Ok(Some(record.clone())),
+                several => {
+                    bail!("process {pid} is in the log sink {} times: {several:#?}", several.len())
                 }
-            },
-        )
+            }
+        })
     }
 
     /// The log sink as it is.
@@ -338,10 +307,8 @@ impl Drop for Daemon {
 fn tail(file: &Path, most: u64) -> Result<String> {
     let mut file = File::open(file).context("open the daemon's log")?;
     let len = file.metadata().context("look at the daemon's log")?.len();
-    file.seek(SeekFrom::Start(len.saturating_sub(most)))
-        .context("read the daemon's log")?;
+    file.seek(SeekFrom::Start(len.saturating_sub(most))).context("read the daemon's log")?;
     let mut bytes = Vec::new();
-    file.read_to_end(&mut bytes)
-        .context("read the daemon's log")?;
+    file.read_to_end(&mut bytes).context("read the daemon's log")?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }

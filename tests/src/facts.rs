@@ -26,13 +26,7 @@ pub struct Sender {
 impl From<&Truth> for Sender {
     fn from(truth: &Truth) -> Self {
         let Truth { pid, uid, ppid, .. } = *truth;
-        Self {
-            pid,
-            uid,
-            ppid,
-            comm: truth.comm.clone(),
-            cgroup: truth.cgroup.clone(),
-        }
+        Self { pid, uid, ppid, comm: truth.comm.clone(), cgroup: truth.cgroup.clone() }
     }
 }
 
@@ -43,31 +37,22 @@ impl Expected {
         let (seen, started, tids) = (truth.seen, truth.started, truth.tids.clone());
         Self::new()
             .like("/id", "a UUID of version 7", |id| {
-                id.as_str()
-                    .is_some_and(|id| id.len() == 36 && id.as_bytes().get(14) == Some(&b'7'))
+                id.as_str().is_some_and(|id| id.len() == 36 && id.as_bytes().get(14) == Some(&b'7'))
             })
             .is("/schema", 1)
-            .like("/boot_id", "this boot's id", |id| {
-                id.as_str() == boot_id().as_deref()
-            })
+            .like("/boot_id", "this boot's id", |id| id.as_str() == boot_id().as_deref())
             .is("/node", node)
             .like("/time", "a moment of the last minutes", is_recent)
-            .like(
-                "/ktime_ns",
-                &format!("between {seen:?} and now"),
-                move |at| as_duration(at).is_some_and(|at| seen <= at && at <= since_boot()),
-            )
+            .like("/ktime_ns", &format!("between {seen:?} and now"), move |at| {
+                as_duration(at).is_some_and(|at| seen <= at && at <= since_boot())
+            })
             .is("/victim/pid", truth.pid)
             .is("/victim/tgid", truth.pid)
             .like("/victim/tid", &format!("one of {tids:?}"), move |tid| {
                 tids.iter().any(|known| tid == known)
             })
             .maybe("/victim/ns_pid", truth.ns_pid)
-            .like(
-                "/victim/start_time",
-                "a moment of the last minutes",
-                is_recent,
-            )
+            .like("/victim/start_time", "a moment of the last minutes", is_recent)
             .like(
                 "/victim/start_ktime_ns",
                 &format!("within 1/100 s after {started:?}"),
@@ -76,17 +61,13 @@ impl Expected {
                         .is_some_and(|at| started <= at && at < started + Duration::from_millis(11))
                 },
             )
-            .like(
-                "/victim/lifetime_seconds",
-                "the time since its start, at most",
-                move |lived| {
-                    lived.as_f64().is_some_and(|lived| {
-                        (seen.saturating_sub(started).as_secs_f64() - 0.011
-                            ..=(since_boot() - started).as_secs_f64())
-                            .contains(&lived)
-                    })
-                },
-            )
+            .like("/victim/lifetime_seconds", "the time since its start, at most", move |lived| {
+                lived.as_f64().is_some_and(|lived| {
+                    (seen.saturating_sub(started).as_secs_f64() - 0.011
+                        ..=(since_boot() - started).as_secs_f64())
+                        .contains(&lived)
+                })
+            })
             .is("/victim/ppid", truth.ppid)
             .is("/victim/parent_comm", truth.parent_comm.clone())
             .is("/victim/comm", truth.comm.clone())
@@ -96,9 +77,7 @@ impl Expected {
             .is("/victim/core_dumped", false)
             .is("/victim/threads", truth.tids.len())
             .like("/evidence", "one fact or more, each a sentence", |facts| {
-                facts
-                    .as_array()
-                    .is_some_and(|facts| !facts.is_empty() && facts.iter().all(is_text))
+                facts.as_array().is_some_and(|facts| !facts.is_empty() && facts.iter().all(is_text))
             })
             .like("/advice", "some advice", is_text)
             .maybe_like("/missing", "fields, each with a reason", is_list_of_missing)
@@ -106,23 +85,11 @@ impl Expected {
             .maybe_like("/memory/file_bytes", "a plausible size", is_plausible_size)
             .maybe_like("/memory/shmem_bytes", "a plausible size", is_plausible_size)
             .maybe_like("/memory/swap_bytes", "a plausible size", is_plausible_size)
-            .maybe_like(
-                "/memory/page_tables_bytes",
-                "a plausible size",
-                is_plausible_size,
-            )
-            .maybe_like(
-                "/memory/peak_rss_bytes",
-                "a plausible size",
-                is_plausible_size,
-            )
+            .maybe_like("/memory/page_tables_bytes", "a plausible size", is_plausible_size)
+            .maybe_like("/memory/peak_rss_bytes", "a plausible size", is_plausible_size)
             .is("/workload/cgroup", truth.cgroup.clone())
             .is("/workload/cgroup_id", truth.cgroup_id)
-            .maybe_like(
-                "/workload/sources",
-                "names, each with a source",
-                is_map_of_text,
-            )
+            .maybe_like("/workload/sources", "names, each with a source", is_map_of_text)
     }
 
     /// Ended by this signal.
@@ -175,11 +142,9 @@ impl Expected {
             .is("/cause", "oom_memcg")
             .is("/killer/kind", "kernel")
             .is("/killer/trigger/pid", truth.pid)
-            .like(
-                "/killer/trigger/tid",
-                "a thread of the victim",
-                move |tid| own_tids.iter().any(|own| tid == own),
-            )
+            .like("/killer/trigger/tid", "a thread of the victim", move |tid| {
+                own_tids.iter().any(|own| tid == own)
+            })
             .is("/killer/trigger/comm", truth.comm.clone())
             .is("/killer/trigger/cgroup", truth.cgroup.clone())
             .like(
@@ -189,17 +154,11 @@ impl Expected {
             )
             .is("/oom/group", false)
             .maybe("/oom/constraint", "memcg")
-            .like("/memory/anon_bytes", "most of the limit", move |size| {
-                is_nearly(size, limit)
+            .like("/memory/anon_bytes", "most of the limit", move |size| is_nearly(size, limit))
+            .like("/memory/peak_rss_bytes", "half the limit or more", move |size| {
+                size.as_u64().is_some_and(|size| size >= limit / 2)
             })
-            .like(
-                "/memory/peak_rss_bytes",
-                "half the limit or more",
-                move |size| size.as_u64().is_some_and(|size| size >= limit / 2),
-            )
-            .like("/memory/usage_bytes", "just below the limit", move |size| {
-                is_nearly(size, limit)
-            })
+            .like("/memory/usage_bytes", "just below the limit", move |size| is_nearly(size, limit))
             .is("/memory/limit_bytes", limit)
             .is("/memory/limit_cgroup", limited.path())
             .like(
@@ -219,20 +178,12 @@ impl Expected {
 }
 
 fn boot_id() -> Option<String> {
-    Some(
-        std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
-            .ok()?
-            .trim()
-            .to_owned(),
-    )
+    Some(std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?.trim().to_owned())
 }
 
 /// RFC 3339, and neither of the future nor older than any scenario. The slack is for clocks that are being set.
 fn is_recent(time: &Value) -> bool {
-    let Some(time) = time
-        .as_str()
-        .and_then(|time| time.parse::<jiff::Timestamp>().ok())
-    else {
+    let Some(time) = time.as_str().and_then(|time| time.parse::<jiff::Timestamp>().ok()) else {
         return false;
     };
     let age = jiff::Timestamp::now().duration_since(time).as_secs_f64();
@@ -253,10 +204,8 @@ fn is_map_of_text(map: &Value) -> bool {
 
 fn is_list_of_missing(list: &Value) -> bool {
     let told = |item: &Value, key| item.get(key).is_some_and(is_text);
-    list.as_array().is_some_and(|list| {
-        list.iter()
-            .all(|item| told(item, "field") && told(item, "why"))
-    })
+    list.as_array()
+        .is_some_and(|list| list.iter().all(|item| told(item, "field") && told(item, "why")))
 }
 
 /// Not an error code taken for a number, nor pages of another process: no victim holds a TiB.
@@ -265,8 +214,7 @@ fn is_plausible_size(size: &Value) -> bool {
 }
 
 fn is_nearly(size: &Value, limit: u64) -> bool {
-    size.as_u64()
-        .is_some_and(|size| (limit / 4 * 3..=limit).contains(&size))
+    size.as_u64().is_some_and(|size| (limit / 4 * 3..=limit).contains(&size))
 }
 
 /// Each level is the parent of the one before, and the one at its limit says so.
@@ -280,20 +228,14 @@ fn levels_are_true(levels: &Value, own: &str, at_limit: &str, limit: u64) -> boo
         path = expected
             .and_then(|path| path.rsplit_once('/'))
             .map(|(parent, _)| if parent.is_empty() { "/" } else { parent });
-        level
-            .get("cgroup")
-            .and_then(Value::as_str)
-            .is_some_and(|cgroup| Some(cgroup) == expected)
+        level.get("cgroup").and_then(Value::as_str).is_some_and(|cgroup| Some(cgroup) == expected)
     });
-    let hit = levels
-        .iter()
-        .find(|level| level.get("cgroup").is_some_and(|cgroup| cgroup == at_limit));
+    let hit =
+        levels.iter().find(|level| level.get("cgroup").is_some_and(|cgroup| cgroup == at_limit));
     chain
         && hit.is_some_and(|level| {
             level.get("limit_bytes").and_then(Value::as_u64) == Some(limit)
-                && level
-                    .get("usage_bytes")
-                    .is_some_and(|usage| is_nearly(usage, limit))
+                && level.get("usage_bytes").is_some_and(|usage| is_nearly(usage, limit))
         })
 }
 
@@ -309,18 +251,9 @@ mod tests {
             {"cgroup": "/", "usage_bytes": 5000},
         ]);
         assert!(levels_are_true(&levels, "/a/b", "/a", 1000));
-        assert!(
-            !levels_are_true(&levels, "/a/b", "/a", 2000),
-            "another limit"
-        );
-        assert!(
-            !levels_are_true(&levels, "/a/b", "/a/b", 1000),
-            "the wrong level"
-        );
-        assert!(
-            !levels_are_true(&levels, "/a/c", "/a", 1000),
-            "another cgroup"
-        );
+        assert!(!levels_are_true(&levels, "/a/b", "/a", 2000), "another limit");
+        assert!(!levels_are_true(&levels, "/a/b", "/a/b", 1000), "the wrong level");
+        assert!(!levels_are_true(&levels, "/a/c", "/a", 1000), "another cgroup");
         assert!(!levels_are_true(&json!([]), "/a", "/a", 1000), "nothing");
     }
 

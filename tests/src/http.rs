@@ -25,10 +25,7 @@ impl Client {
             .timeout_global(Some(scaled(PATIENCE)))
             .proxy(None)
             .http_status_as_error(false);
-        Self {
-            address,
-            agent: config.build().new_agent(),
-        }
+        Self { address, agent: config.build().new_agent() }
     }
 
     /// Status and body of an answer, whatever the status.
@@ -37,11 +34,7 @@ impl Client {
     /// When there is no answer, or its body is no text.
     pub fn get(&self, path: &str) -> Result<(u16, String)> {
         let url = format!("http://{}{path}", self.address);
-        let mut answer = self
-            .agent
-            .get(url)
-            .call()
-            .with_context(|| format!("GET {path}"))?;
+        let mut answer = self.agent.get(url).call().with_context(|| format!("GET {path}"))?;
         let body = answer.body_mut().read_to_string();
         Ok((
             answer.status().as_u16(),

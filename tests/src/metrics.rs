@@ -9,8 +9,7 @@ use anyhow::{Context as _, Result, bail};
 pub fn samples(page: &str, name: &str, labels: &[(&str, &str)]) -> Result<Vec<f64>> {
     page.lines()
         .filter(|line| {
-            line.strip_prefix(name)
-                .is_some_and(|rest| rest.starts_with([' ', '{']))
+            line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{']))
                 && labels.iter().all(|(label, value)| {
                     let pair = format!("{label}=\"{value}\"");
                     line.contains(&format!("{{{pair}")) || line.contains(&format!(",{pair}"))
@@ -19,13 +18,8 @@ pub fn samples(page: &str, name: &str, labels: &[(&str, &str)]) -> Result<Vec<f6
         .map(|line| {
             // An exemplar may follow the value, and a label's value may hold spaces.
             let sample = line.split_once(" # ").map_or(line, |(sample, _)| sample);
-            let value = sample
-                .rsplit_once(' ')
-                .with_context(|| format!("no value in {line:?}"))?
-                .1;
-            value
-                .parse()
-                .with_context(|| format!("no number in {line:?}"))
+            let value = sample.rsplit_once(' ').with_context(|| format!("no value in {line:?}"))?.1;
+            value.parse().with_context(|| format!("no number in {line:?}"))
         })
         .collect()
 }
@@ -57,23 +51,12 @@ up 1
 
     #[test]
     fn finds_a_sample_by_its_labels() {
+        assert_eq!(sample(PAGE, "killed_total", &[("container_id", "c1")]).unwrap(), Some(2.0));
         assert_eq!(
-            sample(PAGE, "killed_total", &[("container_id", "c1")]).unwrap(),
-            Some(2.0)
-        );
-        assert_eq!(
-            sample(
-                PAGE,
-                "killed_total",
-                &[("pod", "d"), ("container_id", "c2")]
-            )
-            .unwrap(),
+            sample(PAGE, "killed_total", &[("pod", "d"), ("container_id", "c2")]).unwrap(),
             Some(0.0)
         );
-        assert_eq!(
-            sample(PAGE, "killed_total", &[("container_id", "c")]).unwrap(),
-            None
-        );
+        assert_eq!(sample(PAGE, "killed_total", &[("container_id", "c")]).unwrap(), None);
         assert_eq!(
             sample(PAGE, "killed_total", &[("id", "c1")]).unwrap(),
             None,

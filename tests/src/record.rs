@@ -70,8 +70,7 @@ impl Expected {
 
     /// The newest claim on a pointer counts.
     fn claim(mut self, pointer: &str, rule: Rule, required: bool) -> Self {
-        self.claims
-            .insert(pointer.to_owned(), Claim { rule, required });
+        self.claims.insert(pointer.to_owned(), Claim { rule, required });
         self
     }
 
@@ -84,10 +83,8 @@ impl Expected {
         if differences.is_empty() {
             return Ok(());
         }
-        let mut told = format!(
-            "{} of the record's fields differ from the truth:\n",
-            differences.len()
-        );
+        let mut told =
+            format!("{} of the record's fields differ from the truth:\n", differences.len());
         for difference in differences {
             // Writing to a String cannot fail.
             let _ = writeln!(told, "  {difference}");
@@ -135,8 +132,7 @@ impl fmt::Display for Rule {
 
 /// Whether `leaf` is at `pointer` or below it.
 fn covers(pointer: &str, leaf: &str) -> bool {
-    leaf.strip_prefix(pointer)
-        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    leaf.strip_prefix(pointer).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// All that is no object or array, and those that are empty.
@@ -212,14 +208,8 @@ mod tests {
 
     #[test]
     fn a_newer_claim_replaces_and_absent_takes_back() {
-        let expected = expected()
-            .is("/victim/pid", 9)
-            .absent("/victim/cmdline")
-            .absent("/time");
+        let expected = expected().is("/victim/pid", 9).absent("/victim/cmdline").absent("/time");
         let record = json!({"time": "now", "victim": {"pid": 9}});
-        assert_eq!(
-            expected.differences(&record),
-            [r#"/time: is "now", should not be there"#]
-        );
+        assert_eq!(expected.differences(&record), [r#"/time: is "now", should not be there"#]);
     }
 }

@@ -13,9 +13,7 @@ use serde_json::Value;
 /// Each violation with its place; or that the schema is absent or no schema.
 pub fn validate(record: &Value) -> Result<()> {
     static SCHEMA: OnceLock<Result<Validator, String>> = OnceLock::new();
-    let schema = SCHEMA
-        .get_or_init(|| load().map_err(|error| format!("{error:#}")))
-        .as_ref();
+    let schema = SCHEMA.get_or_init(|| load().map_err(|error| format!("{error:#}"))).as_ref();
     let schema = schema.map_err(|error| anyhow!("{error}"))?;
     let violations: Vec<String> = schema
         .iter_errors(record)
@@ -32,19 +30,11 @@ pub fn validate(record: &Value) -> Result<()> {
 
 fn load() -> Result<Validator> {
     let file = std::env::var_os("KILLWATCH_SCHEMA").map_or_else(
-        || {
-            PathBuf::from(concat!(
-                env!("CARGO_MANIFEST_DIR"),
-                "/../docs/death.schema.json"
-            ))
-        },
+        || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/death.schema.json")),
         PathBuf::from,
     );
     let text = std::fs::read(&file).with_context(|| {
-        format!(
-            "no schema at {}: records cannot be held to it",
-            file.display()
-        )
+        format!("no schema at {}: records cannot be held to it", file.display())
     })?;
     let schema: Value =
         serde_json::from_slice(&text).with_context(|| format!("{} is no JSON", file.display()))?;

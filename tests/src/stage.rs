@@ -44,11 +44,7 @@ pub fn scenario(victim: Option<&str>, play: impl FnOnce(&mut Stage) -> Result<()
         return skip(&obstacle);
     }
     let victim = victim_program(victim)?;
-    let mut stage = Stage {
-        daemon: Daemon::start()?,
-        tree: Tree::new()?,
-        victim,
-    };
+    let mut stage = Stage { daemon: Daemon::start()?, tree: Tree::new()?, victim };
     let played = play(&mut stage);
     if played.is_err() {
         eprintln!("the daemon's log:\n{}", stage.daemon.log()?);
@@ -84,14 +80,9 @@ pub fn skip(why: &str) -> Result<()> {
 /// When there is no standard error.
 pub fn say_skipped(why: &str) -> Result<()> {
     let thread = std::thread::current();
-    let line = format!(
-        "SKIPPED: {}: {why}\n",
-        thread.name().unwrap_or("a scenario")
-    );
+    let line = format!("SKIPPED: {}: {why}\n", thread.name().unwrap_or("a scenario"));
     // In one piece: scenarios run side by side.
-    std::io::stderr()
-        .write_all(line.as_bytes())
-        .context("say that a scenario is skipped")
+    std::io::stderr().write_all(line.as_bytes()).context("say that a scenario is skipped")
 }
 
 /// What stands in the way of any scenario on this host.
@@ -104,10 +95,7 @@ fn obstacle() -> Option<String> {
     }
     let binary = daemon::binary();
     (!binary.exists()).then(|| {
-        format!(
-            "there is no daemon at {}: build it, or set KILLWATCH_BIN",
-            binary.display()
-        )
+        format!("there is no daemon at {}: build it, or set KILLWATCH_BIN", binary.display())
     })
 }
 

@@ -45,10 +45,7 @@ pub struct Truth {
 pub fn since_boot() -> Duration {
     let now = clock_gettime(ClockId::Boottime);
     // Neither is negative: both count from boot.
-    Duration::new(
-        now.tv_sec.unsigned_abs(),
-        u32::try_from(now.tv_nsec).unwrap_or_default(),
-    )
+    Duration::new(now.tv_sec.unsigned_abs(), u32::try_from(now.tv_nsec).unwrap_or_default())
 }
 
 impl Truth {
@@ -65,10 +62,7 @@ impl Truth {
         let status = String::from_utf8_lossy(&read("status")?).into_owned();
         let stat = String::from_utf8_lossy(&read("stat")?).into_owned();
         // The name before it may hold anything, a `)` too.
-        let after_name = stat
-            .rsplit_once(") ")
-            .context("a stat line without a name")?
-            .1;
+        let after_name = stat.rsplit_once(") ").context("a stat line without a name")?.1;
         let started: u64 = field(after_name.split_whitespace(), 19)?;
         let ppid = field(after_name.split_whitespace(), 1)?;
         let hierarchy = Hierarchy::find()?;
@@ -87,9 +81,7 @@ impl Truth {
             comm: name_of(pid)?,
             cmdline: arguments(&read("cmdline")?),
             uid: status_field(&status, "Uid:", Some(0))?,
-            oom_score_adj: String::from_utf8_lossy(&read("oom_score_adj")?)
-                .trim()
-                .parse()?,
+            oom_score_adj: String::from_utf8_lossy(&read("oom_score_adj")?).trim().parse()?,
             started: Duration::from_secs_f64(
                 started as f64 / rustix::param::clock_ticks_per_second() as f64,
             ),
@@ -133,12 +125,8 @@ fn field<'a, T: std::str::FromStr>(
     mut fields: impl Iterator<Item = &'a str>,
     index: usize,
 ) -> Result<T> {
-    let text = fields
-        .nth(index)
-        .with_context(|| format!("no field {index}"))?;
-    text.parse()
-        .ok()
-        .with_context(|| format!("field {index} is {text:?}"))
+    let text = fields.nth(index).with_context(|| format!("no field {index}"))?;
+    text.parse().ok().with_context(|| format!("field {index} is {text:?}"))
 }
 
 /// A number of a line of `/proc/PID/status`: the one at `index`, or the last.
@@ -152,9 +140,7 @@ fn status_field(status: &str, key: &str, index: Option<usize>) -> Result<u32> {
         Some(index) => fields.nth(index),
         None => fields.next_back(),
     };
-    found
-        .and_then(|text| text.parse().ok())
-        .with_context(|| format!("{key} says {line:?}"))
+    found.and_then(|text| text.parse().ok()).with_context(|| format!("{key} says {line:?}"))
 }
 
 #[cfg(test)]

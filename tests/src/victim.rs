@@ -53,8 +53,7 @@ impl Casting {
     /// In this cgroup, which it enters itself before it does anything else.
     #[must_use]
     pub fn within(mut self, group: &Group) -> Self {
-        self.arguments
-            .extend(["--cgroup".into(), group.dir().into()]);
+        self.arguments.extend(["--cgroup".into(), group.dir().into()]);
         self.group = Some(group.clone());
         self
     }
@@ -110,18 +109,9 @@ impl Casting {
             .stdout(Stdio::piped())
             .spawn()
             .with_context(|| format!("start {}", self.program.display()))?;
-        let (stdin, stdout) = (
-            child.stdin.take(),
-            child.stdout.take().context("no pipe from the victim")?,
-        );
-        Ok(Victim {
-            child,
-            stdin,
-            stdout,
-            unread: Vec::new(),
-            heard: Vec::new(),
-            status: None,
-        })
+        let (stdin, stdout) =
+            (child.stdin.take(), child.stdout.take().context("no pipe from the victim")?);
+        Ok(Victim { child, stdin, stdout, unread: Vec::new(), heard: Vec::new(), status: None })
     }
 }
 
@@ -144,8 +134,7 @@ impl Victim {
             let line = self
                 .next_line()
                 .with_context(|| format!("waiting for the victim to say {key:?}"))?;
-            self.heard
-                .push(serde_json::from_slice(&line).context("a line of the victim")?);
+            self.heard.push(serde_json::from_slice(&line).context("a line of the victim")?);
         }
     }
 
@@ -154,14 +143,8 @@ impl Victim {
     /// # Errors
     /// When it is gone.
     pub fn go(&mut self) -> Result<()> {
-        let stdin = self
-            .stdin
-            .as_mut()
-            .context("the victim's standard input is closed")?;
-        stdin
-            .write_all(b"\n")
-            .and_then(|()| stdin.flush())
-            .context("open the victim's gate")
+        let stdin = self.stdin.as_mut().context("the victim's standard input is closed")?;
+        stdin.write_all(b"\n").and_then(|()| stdin.flush()).context("open the victim's gate")
     }
 
     /// Ends its standard input.

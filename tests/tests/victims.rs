@@ -12,9 +12,7 @@ use killwatch_tests::wait::wait_until;
 const LIMIT: u64 = 24 << 20;
 
 fn cast() -> Result<Casting> {
-    Ok(Casting::new(victim_program(option_env!(
-        "CARGO_BIN_EXE_victim"
-    ))?))
+    Ok(Casting::new(victim_program(option_env!("CARGO_BIN_EXE_victim"))?))
 }
 
 /// Runs `play` with cgroups of its own, where this host lets us make some.
@@ -29,27 +27,14 @@ fn with_tree(play: impl FnOnce(&Tree) -> Result<()>) -> Result<()> {
 fn a_hog_dies_at_its_limit_on_the_thread_that_allocates() -> Result<()> {
     with_tree(|tree| {
         let group = tree.limited("a/b", LIMIT)?;
-        for options in [
-            &["--threads", "1"][..],
-            &["--threads", "8", "--allocate-on-thread"],
-        ] {
-            let mut hog = cast()?
-                .within(&group)
-                .args(["--gate", "hog"])
-                .args(options.to_vec())
-                .start()?;
+        for options in [&["--threads", "1"][..], &["--threads", "8", "--allocate-on-thread"]] {
+            let mut hog =
+                cast()?.within(&group).args(["--gate", "hog"]).args(options.to_vec()).start()?;
             let said = hog.hear("tids")?;
             let truth = Truth::of(hog.pid())?;
-            ensure!(
-                truth.cgroup == group.path(),
-                "{truth:?} is not in {}",
-                group.path()
-            );
+            ensure!(truth.cgroup == group.path(), "{truth:?} is not in {}", group.path());
             ensure!(truth.cgroup_id == group.id()?);
-            ensure!(
-                said["tids"] == serde_json::json!(truth.tids),
-                "{said} {truth:?}"
-            );
+            ensure!(said["tids"] == serde_json::json!(truth.tids), "{said} {truth:?}");
             ensure!(truth.tids.len() == options[1].parse::<usize>()?);
             ensure!(truth.comm == "victim" && truth.uid == 0);
             hog.go()?;
@@ -63,21 +48,11 @@ fn a_hog_dies_at_its_limit_on_the_thread_that_allocates() -> Result<()> {
 fn a_hog_without_a_limit_is_refused() -> Result<()> {
     with_tree(|tree| {
         let group = tree.make("free")?;
-        let refused = cast()?
-            .within(&group)
-            .args(["hog", "--limit-mib", "1"])
-            .start()
-            .map(drop);
+        let refused = cast()?.within(&group).args(["hog", "--limit-mib", "1"]).start().map(drop);
         ensure!(refused.is_err(), "a hog ran without a limit");
-        ensure!(
-            group.set_limit(CEILING + 4096).is_err(),
-            "a limit above the ceiling was taken"
-        );
+        ensure!(group.set_limit(CEILING + 4096).is_err(), "a limit above the ceiling was taken");
         group.set_limit(LIMIT)?;
-        let mut hog = cast()?
-            .within(&group)
-            .args(["hog", "--limit-mib", "1"])
-            .start()?;
+        let mut hog = cast()?.within(&group).args(["hog", "--limit-mib", "1"]).start()?;
         hog.reap_exited(3)
     })
 }
@@ -100,9 +75,7 @@ fn each_end_is_what_it_says() -> Result<()> {
     let end =
         |arguments: &[&str]| -> Result<_> { cast()?.args(arguments.to_vec()).start()?.reap() };
     let signal = |arguments: &[&str]| -> Result<_> {
-        Ok(std::os::unix::process::ExitStatusExt::signal(&end(
-            arguments,
-        )?))
+        Ok(std::os::unix::process::ExitStatusExt::signal(&end(arguments)?))
     };
     ensure!(signal(&["abort"])? == Some(6));
     ensure!(signal(&["segv"])? == Some(11));
@@ -130,25 +103,16 @@ fn a_crowd_dies_in_less_than_a_second() -> Result<()> {
     let dead = parent.hear("seconds")?;
     ensure!(
         dead["pids"] == waiting["pids"]
-            && dead["pids"]
-                .as_array()
-                .is_some_and(|pids| pids.len() == 200)
+            && dead["pids"].as_array().is_some_and(|pids| pids.len() == 200)
     );
-    ensure!(
-        dead["seconds"]
-            .as_f64()
-            .is_some_and(|seconds| seconds < 1.0),
-        "{dead}"
-    );
+    ensure!(dead["seconds"].as_f64().is_some_and(|seconds| seconds < 1.0), "{dead}");
     parent.reap_exited(0)
 }
 
 #[test]
 fn a_parent_outlives_its_child() -> Result<()> {
     let program = cast()?.program().display().to_string();
-    let mut parent = cast()?
-        .args(["parent", "--", &program, "--gate", "abort"])
-        .start()?;
+    let mut parent = cast()?.args(["parent", "--", &program, "--gate", "abort"]).start()?;
     let child = parent.hear("child")?["child"].clone();
     ensure!(parent.hear("tids")?["pid"] == child);
     parent.go()?;
@@ -160,23 +124,11 @@ fn a_parent_outlives_its_child() -> Result<()> {
 
 #[test]
 fn a_name_may_be_hostile_and_a_user_another() -> Result<()> {
-    let mut named = cast()?
-        .args([
-            "--uid",
-            "65534",
-            "--gate",
-            "named",
-            ") Z\n\"} 1",
-            "--",
-            "sleep",
-        ])
-        .start()?;
+    let mut named =
+        cast()?.args(["--uid", "65534", "--gate", "named", ") Z\n\"} 1", "--", "sleep"]).start()?;
     named.hear("pid")?;
     let truth = Truth::of(named.pid())?;
-    ensure!(
-        truth.comm == ") Z\n\"} 1" && truth.uid == 65534,
-        "{truth:?}"
-    );
+    ensure!(truth.comm == ") Z\n\"} 1" && truth.uid == 65534, "{truth:?}");
     named.release();
     named.reap_exited(0)
 }

@@ -19,9 +19,7 @@ pub(crate) fn id(cgroup: Address) -> u64 {
 /// Number of the hierarchy that a `struct cgroup` belongs to.
 #[inline(always)]
 pub(crate) fn hierarchy(cgroup: Address) -> Option<u32> {
-    cgroup
-        .follow(config!(layout.cgroup_root))?
-        .get(config!(layout.cgroup_root_hierarchy_id))
+    cgroup.follow(config!(layout.cgroup_root))?.get(config!(layout.cgroup_root_hierarchy_id))
 }
 
 /// Id in the default hierarchy.
@@ -68,9 +66,12 @@ pub(crate) fn levels(state: Address, levels: &mut [Level; MAX_LEVELS]) -> u32 {
         level.usage = counter.get(config!(layout.page_counter_usage)).unwrap_or(0);
         level.max = counter.get(config!(layout.page_counter_max)).unwrap_or(0);
         let swap = present(config!(layout.mem_cgroup_swap)).map(|swap| memcg.add(swap));
-        level.swap_usage = swap.and_then(|swap| swap.get(config!(layout.page_counter_usage))).unwrap_or(0);
-        level.swap_max = swap.and_then(|swap| swap.get(config!(layout.page_counter_max))).unwrap_or(0);
-        level.oom_group = u64::from(memcg.get::<u8>(config!(layout.mem_cgroup_oom_group)).unwrap_or(0));
+        level.swap_usage =
+            swap.and_then(|swap| swap.get(config!(layout.page_counter_usage))).unwrap_or(0);
+        level.swap_max =
+            swap.and_then(|swap| swap.get(config!(layout.page_counter_max))).unwrap_or(0);
+        level.oom_group =
+            u64::from(memcg.get::<u8>(config!(layout.mem_cgroup_oom_group)).unwrap_or(0));
         count += 1;
         match counter.follow(config!(layout.page_counter_parent)) {
             Some(parent) => memcg = parent.sub(memory),

@@ -23,7 +23,8 @@ fn rss(mm: Address, kind: Rss) -> i64 {
     if base == killwatch_ebpf::layout::ABSENT {
         return UNKNOWN;
     }
-    mm.get(base + kind as u32 * config!(rss_stat_stride) + config!(rss_stat_count)).unwrap_or(UNKNOWN)
+    mm.get(base + kind as u32 * config!(rss_stat_stride) + config!(rss_stat_count))
+        .unwrap_or(UNKNOWN)
 }
 
 /// The memory of `mm`; every field -1 where there is none.
@@ -91,6 +92,8 @@ pub(crate) fn copy_text<const N: usize>(text: UserText, offset: u64, to: &mut [u
 #[inline(always)]
 pub(crate) fn copy_kernel_text<const N: usize>(from: Address, to: &mut [u8; N]) -> u32 {
     // SAFETY: the helper checks the source; the target has N bytes.
-    let copied = unsafe { bpf_probe_read_kernel_str(to.as_mut_ptr().cast(), N as u32, from.bits() as *const _) };
+    let copied = unsafe {
+        bpf_probe_read_kernel_str(to.as_mut_ptr().cast(), N as u32, from.bits() as *const _)
+    };
     if copied > 0 { copied as u32 - 1 } else { 0 }
 }

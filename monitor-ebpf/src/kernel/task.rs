@@ -107,7 +107,8 @@ pub(crate) fn ns_pid(task: Address) -> u32 {
 pub(crate) fn has_default_action(task: Address, signal: u32) -> bool {
     let Some(sighand) = task.follow(config!(layout.task_sighand)) else { return false };
     let slot = (signal.wrapping_sub(1) & 63) * config!(sigaction_size);
-    sighand.get::<u64>(config!(layout.sighand_action) + slot + config!(layout.sigaction_handler)) == Some(0)
+    sighand.get::<u64>(config!(layout.sighand_action) + slot + config!(layout.sigaction_handler))
+        == Some(0)
 }
 
 /// Threads of the task's process; 0 if they cannot be read.

@@ -29,7 +29,8 @@ pub(crate) fn mark_victim(ctx: BtfTracePointContext) -> i32 {
     let (_, trigger_tid) = task::current_ids();
     let Some(kill) = map::read(&KERNEL_KILLS, &trigger_tid) else { return 0 };
     let (task, tid, ktime_ns) = (kill.task, kill.tid, kill.ktime_ns);
-    let same = if config!(mark_has_task) == 1 { task == marked } else { tid == u64::from(marked as u32) };
+    let same =
+        if config!(mark_has_task) == 1 { task == marked } else { tid == u64::from(marked as u32) };
     if !same || ring::now_ns().saturating_sub(ktime_ns) > MAX_DELAY_NS {
         return 0;
     }

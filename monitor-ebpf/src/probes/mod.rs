@@ -20,7 +20,8 @@ mod signals {
     pub(crate) const SIGTERM: u32 = 15;
 
     /// Signals that never end a process: SIGCHLD, SIGCONT, SIGSTOP, SIGTSTP, SIGTTIN, SIGTTOU, SIGURG, SIGWINCH (signal(7)).
-    const HARMLESS: u64 = 1 << 17 | 1 << 18 | 1 << 19 | 1 << 20 | 1 << 21 | 1 << 22 | 1 << 23 | 1 << 28;
+    const HARMLESS: u64 =
+        1 << 17 | 1 << 18 | 1 << 19 | 1 << 20 | 1 << 21 | 1 << 22 | 1 << 23 | 1 << 28;
 
     /// Whether the default action of `signal` ends the process.
     #[inline(always)]

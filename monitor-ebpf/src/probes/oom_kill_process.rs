@@ -11,7 +11,9 @@ use crate::{
 #[fentry(function = "oom_kill_process")]
 pub(crate) fn oom_kill_process(ctx: FEntryContext) -> i32 {
     let control = Address::new(ctx.arg(0));
-    let Some(constraint) = control.get::<u32>(config!(layout.oom_control_constraint)) else { return 0 };
+    let Some(constraint) = control.get::<u32>(config!(layout.oom_control_constraint)) else {
+        return 0;
+    };
     let decision = Decision {
         known: 1,
         constraint,

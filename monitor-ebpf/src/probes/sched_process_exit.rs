@@ -46,28 +46,39 @@ pub(crate) fn sched_process_exit(ctx: BtfTracePointContext) -> i32 {
 }
 
 #[inline(always)]
-fn report(ctx: &BtfTracePointContext, task: Address, signal: Address, group_status: u32, marked: bool) {
+fn report(
+    ctx: &BtfTracePointContext,
+    task: Address,
+    signal: Address,
+    group_status: u32,
+    marked: bool,
+) {
     let leader = task::leader(task);
-    let status = if signal.get::<u32>(config!(layout.signal_flags)).unwrap_or(0) & SIGNAL_GROUP_EXIT != 0 {
-        group_status
-    } else {
-        leader.get(config!(layout.task_exit_code)).unwrap_or(0)
-    };
+    let status =
+        if signal.get::<u32>(config!(layout.signal_flags)).unwrap_or(0) & SIGNAL_GROUP_EXIT != 0 {
+            group_status
+        } else {
+            leader.get(config!(layout.task_exit_code)).unwrap_or(0)
+        };
     if !(is_abnormal(status) || marked) {
         return;
     }
     let tgid = task::tgid(task);
     let start_ns = task::start_ns(task);
-    if config!(exit_has_group_dead) != 1 && REPORTED.insert(ProcessKey { start_ns, tgid: u64::from(tgid) }, 1, IF_NEW).is_err() {
+    if config!(exit_has_group_dead) != 1
+        && REPORTED.insert(ProcessKey { start_ns, tgid: u64::from(tgid) }, 1, IF_NEW).is_err()
+    {
         return;
     }
     let Some(mut exit) = ring::reserve::<Exit>(Program::ProcessExit, Kind::Exit) else { return };
     task::describe(task, &mut exit.victim);
-    exit.parent_comm = task::parent(task).map_or([0; COMM_LEN], |parent| task::comm(task::leader(parent)));
+    exit.parent_comm =
+        task::parent(task).map_or([0; COMM_LEN], |parent| task::comm(task::leader(parent)));
     exit.status = status;
     exit.marked = u32::from(marked);
     exit.ns_pid = task::ns_pid(task);
-    exit.oom_score_adj = signal.get::<i16>(config!(layout.signal_oom_score_adj)).map_or(i32::MIN, i32::from);
+    exit.oom_score_adj =
+        signal.get::<i16>(config!(layout.signal_oom_score_adj)).map_or(i32::MIN, i32::from);
     // Written through the reference: a copy would not fit the stack.
     take(&FATAL, tgid, start_ns, &mut exit.fatal);
     take(&TERM, tgid, start_ns, &mut exit.term);

@@ -5,7 +5,9 @@
 //! to which `signal_generate` saw a fatal signal, and only once.
 
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
-use killwatch_ebpf::wire::{Kind, LargeChunk, LastWords, MAX_ARG_CHUNKS, MAX_ENV_CHUNKS, SmallChunk, Text};
+use killwatch_ebpf::wire::{
+    Kind, LargeChunk, LastWords, MAX_ARG_CHUNKS, MAX_ENV_CHUNKS, SmallChunk, Text,
+};
 
 use super::signals::may_end;
 use crate::{
@@ -45,7 +47,10 @@ fn speak(signal: u32) {
     let env = UserText::locate(mm, config!(layout.mm_env_start), config!(layout.mm_env_end));
     let texts_skipped = ring::waiting() > u64::from(config!(texts_high_water));
 
-    let Some(mut words) = ring::reserve::<LastWords>(Program::SignalDeliver, Kind::LastWords) else { return };
+    let Some(mut words) = ring::reserve::<LastWords>(Program::SignalDeliver, Kind::LastWords)
+    else {
+        return;
+    };
     task::describe(victim, &mut words.victim);
     words.signal = signal;
     words.threads = task::threads(victim);
@@ -59,11 +64,29 @@ fn speak(signal: u32) {
     if texts_skipped {
         return;
     }
-    send::<SmallChunk, { killwatch_ebpf::wire::SMALL_CHUNK }>(Kind::SmallChunk, Text::Args, args, MAX_ARG_CHUNKS, owner);
+    send::<SmallChunk, { killwatch_ebpf::wire::SMALL_CHUNK }>(
+        Kind::SmallChunk,
+        Text::Args,
+        args,
+        MAX_ARG_CHUNKS,
+        owner,
+    );
     if env.len <= killwatch_ebpf::wire::SMALL_CHUNK as u64 {
-        send::<SmallChunk, { killwatch_ebpf::wire::SMALL_CHUNK }>(Kind::SmallChunk, Text::Env, env, 1, owner);
+        send::<SmallChunk, { killwatch_ebpf::wire::SMALL_CHUNK }>(
+            Kind::SmallChunk,
+            Text::Env,
+            env,
+            1,
+            owner,
+        );
     } else {
-        send::<LargeChunk, { killwatch_ebpf::wire::LARGE_CHUNK }>(Kind::LargeChunk, Text::Env, env, MAX_ENV_CHUNKS, owner);
+        send::<LargeChunk, { killwatch_ebpf::wire::LARGE_CHUNK }>(
+            Kind::LargeChunk,
+            Text::Env,
+            env,
+            MAX_ENV_CHUNKS,
+            owner,
+        );
     }
 }
 
@@ -88,7 +111,13 @@ macro_rules! carries {
 carries!(SmallChunk: SMALL_CHUNK, LargeChunk: LARGE_CHUNK);
 
 #[inline(always)]
-fn send<C: Carries<N>, const N: usize>(kind: Kind, text: Text, from: UserText, most: usize, owner: (u32, u64)) {
+fn send<C: Carries<N>, const N: usize>(
+    kind: Kind,
+    text: Text,
+    from: UserText,
+    most: usize,
+    owner: (u32, u64),
+) {
     let mut offset = 0_u32;
     for _ in 0..most {
         if u64::from(offset) >= from.len {

@@ -32,7 +32,11 @@ fn remember(ctx: &BtfTracePointContext, signal: u32) {
     let group: u64 = ctx.arg(3);
     let result: u64 = ctx.arg(4);
     if signal == SIGKILL && info == FROM_KERNEL {
-        let kill = KernelKill { task: target.bits(), ktime_ns: now_ns(), tid: u64::from(task::tid(target)) };
+        let kill = KernelKill {
+            task: target.bits(),
+            ktime_ns: now_ns(),
+            tid: u64::from(task::tid(target)),
+        };
         let _ = KERNEL_KILLS.insert(task::current_ids().1, kill, 0);
     }
     if result as u32 as u64 != DELIVERED {
@@ -45,7 +49,9 @@ fn remember(ctx: &BtfTracePointContext, signal: u32) {
     let code = match info {
         0 => 0,
         FROM_KERNEL => SI_KERNEL,
-        pointer => Address::new(pointer as *const u8).get(config!(layout.siginfo_code)).unwrap_or(0),
+        pointer => {
+            Address::new(pointer as *const u8).get(config!(layout.siginfo_code)).unwrap_or(0)
+        }
     };
     let mut sent = Sent {
         target_start_ns: task::start_ns(target),

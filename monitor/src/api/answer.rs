@@ -11,14 +11,8 @@ pub(super) fn json_bytes(status: StatusCode, json: impl Into<Bytes>) -> Response
     let mut response = Response::new(Body::from(json.into()));
     *response.status_mut() = status;
     let headers = response.headers_mut();
-    headers.insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static("application/json"),
-    );
-    headers.insert(
-        header::X_CONTENT_TYPE_OPTIONS,
-        HeaderValue::from_static("nosniff"),
-    );
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }
@@ -42,16 +36,10 @@ pub(super) fn error(status: StatusCode, error: &str) -> Response {
 
 /// A path that nothing answers to.
 pub(super) async fn no_such_path() -> Response {
-    error(
-        StatusCode::NOT_FOUND,
-        "no such path; `/` lists those that exist",
-    )
+    error(StatusCode::NOT_FOUND, "no such path; `/` lists those that exist")
 }
 
 /// A method other than GET and HEAD.
 pub(super) async fn read_only() -> Response {
-    error(
-        StatusCode::METHOD_NOT_ALLOWED,
-        "only GET and HEAD are answered",
-    )
+    error(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are answered")
 }

@@ -43,10 +43,7 @@ pub(super) async fn one(Shared(state): Shared<Arc<State>>, Path(id): Path<String
             &refuse("id", &id, "must be the `id` of a record, a UUID"),
         );
     };
-    let filter = Filter {
-        id: Some(id),
-        ..Filter::default()
-    };
+    let filter = Filter { id: Some(id), ..Filter::default() };
     match state.ledger.newest(&filter, 1).first() {
         Some(entry) => answer::json_bytes(StatusCode::OK, entry.json.clone()),
         None => answer::error(StatusCode::NOT_FOUND, "no death with this id is kept"),
@@ -73,13 +70,8 @@ fn parse(pairs: &[(String, String)], now: Timestamp) -> Result<(Filter, usize), 
     for (key, value) in pairs {
         let twice = match key.as_str() {
             "since" => filter.since.replace(since(value, now)?).is_some(),
-            "limit" => limit
-                .replace(number(key, value, 1, MAX_LIMIT as u64)?)
-                .is_some(),
-            "pid" => filter
-                .pid
-                .replace(number(key, value, 1, u64::from(u32::MAX))?)
-                .is_some(),
+            "limit" => limit.replace(number(key, value, 1, MAX_LIMIT as u64)?).is_some(),
+            "pid" => filter.pid.replace(number(key, value, 1, u64::from(u32::MAX))?).is_some(),
             "job" if value.is_empty() => return Err(refuse(key, value, "must be the id of a job")),
             "job" => filter.job.replace(value.clone()).is_some(),
             _ => {
@@ -98,10 +90,7 @@ fn parse(pairs: &[(String, String)], now: Timestamp) -> Result<(Filter, usize), 
 
 fn since(value: &str, now: Timestamp) -> Result<Timestamp, String> {
     let ago = || {
-        let span = value
-            .parse::<SignedDuration>()
-            .ok()
-            .filter(|span| !span.is_negative())?;
+        let span = value.parse::<SignedDuration>().ok().filter(|span| !span.is_negative())?;
         now.checked_sub(span).ok()
     };
     value.parse().ok().or_else(ago).ok_or_else(|| {
@@ -111,17 +100,10 @@ fn since(value: &str, now: Timestamp) -> Result<Timestamp, String> {
 
 fn number<N: TryFrom<u64>>(key: &str, value: &str, min: u64, max: u64) -> Result<N, String> {
     let digits = !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit());
-    let number = value
-        .parse()
-        .ok()
-        .filter(|n| digits && (min..=max).contains(n));
-    number.and_then(|n| N::try_from(n).ok()).ok_or_else(|| {
-        refuse(
-            key,
-            value,
-            &format!("must be a whole number from {min} to {max}"),
-        )
-    })
+    let number = value.parse().ok().filter(|n| digits && (min..=max).contains(n));
+    number
+        .and_then(|n| N::try_from(n).ok())
+        .ok_or_else(|| refuse(key, value, &format!("must be a whole number from {min} to {max}")))
 }
 
 fn refuse(key: &str, value: &str, allowed: &str) -> String {

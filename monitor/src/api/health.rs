@@ -19,10 +19,7 @@ pub(super) async fn healthy() -> &'static str {
 pub(super) async fn ready(Shared(state): Shared<Arc<State>>) -> Response {
     match state.status.ready() {
         Ok(()) => (StatusCode::OK, "killwatch is ready.\n".to_owned()).into_response(),
-        Err(not) => (
-            StatusCode::SERVICE_UNAVAILABLE,
-            format!("killwatch is not ready:\n{not}"),
-        )
+        Err(not) => (StatusCode::SERVICE_UNAVAILABLE, format!("killwatch is not ready:\n{not}"))
             .into_response(),
     }
 }
@@ -33,10 +30,7 @@ pub(super) async fn metrics(Shared(state): Shared<Arc<State>>) -> Response {
     state.metrics.set_ledger_evicted(state.ledger.evicted());
     match state.metrics.encode() {
         Ok(text) => ([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response(),
-        Err(_) => answer::error(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "the metrics cannot be written",
-        ),
+        Err(_) => answer::error(StatusCode::INTERNAL_SERVER_ERROR, "the metrics cannot be written"),
     }
 }
 
@@ -54,16 +48,9 @@ pub(super) async fn status(Shared(state): Shared<Arc<State>>) -> Response {
         deaths: usize,
         evicted: u64,
     }
-    let ledger = Kept {
-        deaths: state.ledger.len(),
-        evicted: state.ledger.evicted(),
-    };
+    let ledger = Kept { deaths: state.ledger.len(), evicted: state.ledger.evicted() };
     answer::json(
         StatusCode::OK,
-        &Page {
-            status: &state.status,
-            ledger,
-            counters: state.metrics.counters(),
-        },
+        &Page { status: &state.status, ledger, counters: state.metrics.counters() },
     )
 }

@@ -50,9 +50,8 @@ pub async fn bind(addresses: &[ListenAddress]) -> Result<Server, BindError> {
     let mut listeners = Vec::with_capacity(addresses.len());
     for address in addresses {
         let address = address.get();
-        let listener = TcpListener::bind(address)
-            .await
-            .map_err(|cause| BindError { address, cause })?;
+        let listener =
+            TcpListener::bind(address).await.map_err(|cause| BindError { address, cause })?;
         listeners.push(listener);
     }
     Ok(Server { listeners })
@@ -62,10 +61,7 @@ impl Server {
     /// The addresses as the kernel has them: a port 0 is a real one here.
     #[must_use]
     pub fn addresses(&self) -> Vec<SocketAddr> {
-        self.listeners
-            .iter()
-            .filter_map(|listener| listener.local_addr().ok())
-            .collect()
+        self.listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect()
     }
 
     /// Answers until `stop` is cancelled; then accepts no more, lets the requests in flight end, and returns. The caller sets
@@ -121,9 +117,7 @@ async fn accept(listener: &TcpListener) -> TcpStream {
 async fn connection(stream: TcpStream, router: Router, stop: CancellationToken) {
     let service = TowerToHyperService::new(router);
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new())
-        .header_read_timeout(HEAD)
-        .max_buf_size(HEAD_BYTES);
+    http.timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(HEAD_BYTES);
     let mut connection = std::pin::pin!(http.serve_connection(TokioIo::new(stream), service));
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,

@@ -70,26 +70,18 @@ impl Status {
         match self.probes.get() {
             None => reasons.push("the probes are not attached yet".to_owned()),
             Some(probes) => {
-                let missing = probes
-                    .iter()
-                    .filter(|p| p.required && p.state != ProbeState::Attached);
+                let missing =
+                    probes.iter().filter(|p| p.required && p.state != ProbeState::Attached);
                 reasons.extend(missing.map(|probe| {
                     let why = probe
                         .why
                         .as_deref()
                         .map_or_else(String::new, |why| format!(": {}", one_line(why)));
-                    format!(
-                        "the probe {} ({}) is not attached{why}",
-                        probe.name, probe.hook
-                    )
+                    format!("the probe {} ({}) is not attached{why}", probe.name, probe.hook)
                 }));
             }
         }
-        if reasons.is_empty() {
-            Ok(())
-        } else {
-            Err(NotReady(reasons))
-        }
+        if reasons.is_empty() { Ok(()) } else { Err(NotReady(reasons)) }
     }
 }
 
@@ -101,11 +93,7 @@ impl Serialize for Status {
         status.serialize_field("node", &self.node)?;
         field(&mut status, "boot_id", self.boot_id.as_ref())?;
         status.serialize_field("ready", &ready.is_ok())?;
-        field(
-            &mut status,
-            "not_ready",
-            ready.err().map(|not| not.0).as_ref(),
-        )?;
+        field(&mut status, "not_ready", ready.err().map(|not| not.0).as_ref())?;
         field(&mut status, "cgroup_mode", self.cgroup_mode.get())?;
         field(&mut status, "probes", self.probes.get())?;
         status.end()

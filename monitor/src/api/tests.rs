@@ -77,49 +77,18 @@ async fn deaths_come_newest_first_and_filtered() {
     }
     let page = get_json(&state, "/api/v1/deaths").await;
     assert_eq!(pids(&page), (51..=150).rev().collect::<Vec<_>>());
-    assert_eq!(
-        pids(&get_json(&state, "/api/v1/deaths?limit=2").await),
-        [150, 149]
-    );
+    assert_eq!(pids(&get_json(&state, "/api/v1/deaths?limit=2").await), [150, 149]);
     assert_eq!(pids(&get_json(&state, "/api/v1/deaths?pid=5").await), [5]);
+    assert_eq!(pids(&get_json(&state, "/api/v1/deaths?job=render-42&limit=1").await), [150]);
+    assert_eq!(pids(&get_json(&state, "/api/v1/deaths?job=nobody").await), [0; 0]);
     assert_eq!(
-        pids(&get_json(&state, "/api/v1/deaths?job=render-42&limit=1").await),
-        [150]
-    );
-    assert_eq!(
-        pids(&get_json(&state, "/api/v1/deaths?job=nobody").await),
-        [0; 0]
-    );
-    assert_eq!(
-        pids(
-            &get_json(
-                &state,
-                "/api/v1/deaths?limit=1000&since=2021-01-01T00:00:00Z"
-            )
-            .await
-        )
-        .len(),
+        pids(&get_json(&state, "/api/v1/deaths?limit=1000&since=2021-01-01T00:00:00Z").await).len(),
         149
     );
-    assert_eq!(
-        pids(&get_json(&state, "/api/v1/deaths?since=0s&pid=5").await),
-        [0; 0]
-    );
-    let one = get_json(
-        &state,
-        "/api/v1/deaths/00000000-0000-0000-0000-000000000007",
-    )
-    .await;
+    assert_eq!(pids(&get_json(&state, "/api/v1/deaths?since=0s&pid=5").await), [0; 0]);
+    let one = get_json(&state, "/api/v1/deaths/00000000-0000-0000-0000-000000000007").await;
     assert_eq!(one["victim"]["pid"], 7);
-    assert_eq!(
-        get(
-            &state,
-            "/api/v1/deaths/00000000-0000-0000-0000-00000000ffff"
-        )
-        .await
-        .0,
-        404
-    );
+    assert_eq!(get(&state, "/api/v1/deaths/00000000-0000-0000-0000-00000000ffff").await.0, 404);
 }
 
 #[tokio::test]
@@ -127,10 +96,7 @@ async fn hostile_names_come_back_as_they_were() {
     let state = state();
     state.ledger.append(sample::hostile()).unwrap();
     let page = get_json(&state, "/api/v1/deaths").await;
-    assert_eq!(
-        page["deaths"][0],
-        serde_json::to_value(sample::hostile()).unwrap()
-    );
+    assert_eq!(page["deaths"][0], serde_json::to_value(sample::hostile()).unwrap());
 }
 
 #[tokio::test]
@@ -157,19 +123,14 @@ async fn what_is_refused_and_how_it_reads() {
         let (status, body) = get(&state, &format!("/api/v1/deaths?{query}")).await;
         assert_eq!(status, 400, "{query}");
         let error: Value = serde_json::from_str(&body).unwrap();
-        text.push_str(&format!(
-            "{query}\n    {}\n",
-            error["error"].as_str().unwrap()
-        ));
+        text.push_str(&format!("{query}\n    {}\n", error["error"].as_str().unwrap()));
     }
     let (status, body) = get(&state, "/api/v1/deaths/7").await;
     assert_eq!(status, 400);
     text.push_str(&format!("/api/v1/deaths/7\n    {body}\n"));
     crate::golden::check_named("api_refusals.txt", &text);
     assert_eq!(get(&state, "/nowhere").await.0, 404);
-    let post = Request::post("/api/v1/deaths")
-        .body(Body::from("{}"))
-        .unwrap();
+    let post = Request::post("/api/v1/deaths").body(Body::from("{}")).unwrap();
     assert_eq!(ask(&state, post).await.0, 405);
     let head = Request::head("/api/v1/deaths").body(Body::empty()).unwrap();
     let (status, _, body) = ask(&state, head).await;
@@ -183,42 +144,26 @@ async fn ready_only_with_all_required_probes() {
     let (status, body) = get(&state, "/-/ready").await;
     assert_eq!(
         (status, body.as_str()),
-        (
-            503,
-            "killwatch is not ready:\nthe probes are not attached yet\n"
-        )
+        (503, "killwatch is not ready:\nthe probes are not attached yet\n")
     );
 
-    state.status.set_probes(vec![
-        probe(ProbeState::Attached, true),
-        probe(ProbeState::Failed, false),
-    ]);
+    state
+        .status
+        .set_probes(vec![probe(ProbeState::Attached, true), probe(ProbeState::Failed, false)]);
     assert_eq!(get(&state, "/-/ready").await.0, 200);
-    assert!(
-        get(&state, "/metrics")
-            .await
-            .1
-            .contains("killwatch_ready 1\n")
-    );
+    assert!(get(&state, "/metrics").await.1.contains("killwatch_ready 1\n"));
     state.status.set_stopping();
     assert_eq!(get(&state, "/-/ready").await.0, 503);
 
     let state = self::state();
-    state
-        .status
-        .set_probes(vec![probe(ProbeState::Failed, true)]);
+    state.status.set_probes(vec![probe(ProbeState::Failed, true)]);
     let (status, body) = get(&state, "/-/ready").await;
     assert_eq!(status, 503);
     assert!(
         body.contains("mark_victim (tp_btf/oom/mark_victim) is not attached: no\\nBTF\n"),
         "{body}"
     );
-    assert!(
-        get(&state, "/metrics")
-            .await
-            .1
-            .contains("killwatch_ready 0\n")
-    );
+    assert!(get(&state, "/metrics").await.1.contains("killwatch_ready 0\n"));
 }
 
 #[tokio::test]
@@ -226,16 +171,10 @@ async fn status_tells_what_is_known_and_no_more() {
     let state = state();
     let before = get_json(&state, "/api/v1/status").await;
     assert_eq!(
-        (
-            &before["ready"],
-            before.get("probes"),
-            before.get("cgroup_mode")
-        ),
+        (&before["ready"], before.get("probes"), before.get("cgroup_mode")),
         (&Value::Bool(false), None, None)
     );
-    state
-        .status
-        .set_probes(vec![probe(ProbeState::Attached, true)]);
+    state.status.set_probes(vec![probe(ProbeState::Attached, true)]);
     state.status.set_cgroup_mode("hybrid".into());
     state.ledger.append(sample::killed()).unwrap();
     let after = get_json(&state, "/api/v1/status").await;
@@ -245,10 +184,7 @@ async fn status_tells_what_is_known_and_no_more() {
         (&"node-1".into(), &"boot".into(), &"hybrid".into())
     );
     assert_eq!(after["probes"][0]["state"], "attached");
-    assert_eq!(
-        after["ledger"],
-        serde_json::json!({"deaths": 1, "evicted": 0})
-    );
+    assert_eq!(after["ledger"], serde_json::json!({"deaths": 1, "evicted": 0}));
     assert_eq!(after["counters"]["decode_errors"], 0);
     assert!(after.get("not_ready").is_none());
 }
@@ -256,17 +192,11 @@ async fn status_tells_what_is_known_and_no_more() {
 #[tokio::test]
 async fn metrics_are_openmetrics_and_gzip_when_asked() {
     let state = state();
-    let (_, head, body) = ask(
-        &state,
-        Request::get("/metrics").body(Body::empty()).unwrap(),
-    )
-    .await;
+    let (_, head, body) = ask(&state, Request::get("/metrics").body(Body::empty()).unwrap()).await;
     assert_eq!(head.headers()["content-type"], crate::metrics::CONTENT_TYPE);
     assert!(body.ends_with(b"# EOF\n"));
-    let request = Request::get("/metrics")
-        .header("accept-encoding", "gzip")
-        .body(Body::empty())
-        .unwrap();
+    let request =
+        Request::get("/metrics").header("accept-encoding", "gzip").body(Body::empty()).unwrap();
     let (_, head, body) = ask(&state, request).await;
     assert_eq!(head.headers()["content-encoding"], "gzip");
     assert!(body.starts_with(b"\x1f\x8b"));
@@ -284,11 +214,7 @@ async fn the_landing_page_runs_nothing_and_links_what_exists() {
             .starts_with("default-src 'none'")
     );
     let page = String::from_utf8(body).unwrap();
-    for link in page
-        .split("href=\"")
-        .skip(1)
-        .map(|rest| rest.split('"').next().unwrap())
-    {
+    for link in page.split("href=\"").skip(1).map(|rest| rest.split('"').next().unwrap()) {
         assert_ne!(get(&state, link).await.0, 404, "{link}");
     }
 }
@@ -298,20 +224,13 @@ async fn served() -> (String, CancellationToken, tokio::task::JoinHandle<()>) {
     let address = server.addresses()[0].to_string();
     let stop = CancellationToken::new();
     let router = router(state(), &TelemetryPath::default());
-    (
-        address,
-        stop.clone(),
-        tokio::spawn(server.run(router, stop)),
-    )
+    (address, stop.clone(), tokio::spawn(server.run(router, stop)))
 }
 
 #[tokio::test]
 async fn an_address_in_use_is_named() {
     let (address, stop, server) = served().await;
-    let error = bind(&[address.parse().unwrap()])
-        .await
-        .unwrap_err()
-        .to_string();
+    let error = bind(&[address.parse().unwrap()]).await.unwrap_err().to_string();
     assert!(
         error.starts_with(&format!(
             "web.listen_address: cannot listen on {address}: Address already in use"
@@ -326,9 +245,7 @@ async fn an_address_in_use_is_named() {
 async fn shutdown_ends_idle_connections_and_refuses_new_ones() {
     let (address, stop, server) = served().await;
     let mut idle = TcpStream::connect(&address).await.unwrap();
-    idle.write_all(b"GET /-/healthy HTTP/1.1\r\nhost: x\r\n\r\n")
-        .await
-        .unwrap();
+    idle.write_all(b"GET /-/healthy HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
     let mut start = [0; 12];
     idle.read_exact(&mut start).await.unwrap();
     assert_eq!(&start, b"HTTP/1.1 200");
@@ -344,10 +261,7 @@ async fn shutdown_ends_idle_connections_and_refuses_new_ones() {
 async fn a_head_that_is_too_long_is_refused() {
     let (address, stop, server) = served().await;
     let mut stream = TcpStream::connect(&address).await.unwrap();
-    let head = format!(
-        "GET /-/healthy HTTP/1.1\r\nhost: x\r\nx: {}\r\n\r\n",
-        "y".repeat(64 << 10)
-    );
+    let head = format!("GET /-/healthy HTTP/1.1\r\nhost: x\r\nx: {}\r\n\r\n", "y".repeat(64 << 10));
     // The server may hang up before it has read all.
     let _ = stream.write_all(head.as_bytes()).await;
     let mut answer = Vec::new();

@@ -65,13 +65,17 @@ pub struct Allowlist(Arc<BTreeSet<String>>);
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum AllowlistError {
     /// Nothing, or holds `=` or a zero byte: no variable can be called that.
-    #[error("{name:?} cannot be the name of an environment variable: one or more bytes, without `=` and NUL")]
+    #[error(
+        "{name:?} cannot be the name of an environment variable: one or more bytes, without `=` and NUL"
+    )]
     NotAName {
         /// As given.
         name: String,
     },
     /// Too long.
-    #[error("the variable name that begins with {begin:?} has {len} bytes; at most {MAX_NAME} are allowed")]
+    #[error(
+        "the variable name that begins with {begin:?} has {len} bytes; at most {MAX_NAME} are allowed"
+    )]
     TooLong {
         /// Its first characters.
         begin: String,
@@ -94,14 +98,22 @@ impl Allowlist {
     pub fn new(own: &[String]) -> Result<Self, AllowlistError> {
         for name in own {
             if name.is_empty() || name.contains(['=', '\0']) {
-                return Err(AllowlistError::NotAName { name: name.chars().take(MAX_NAME).collect() });
+                return Err(AllowlistError::NotAName {
+                    name: name.chars().take(MAX_NAME).collect(),
+                });
             }
             if name.len() > MAX_NAME {
-                return Err(AllowlistError::TooLong { begin: name.chars().take(16).collect(), len: name.len() });
+                return Err(AllowlistError::TooLong {
+                    begin: name.chars().take(16).collect(),
+                    len: name.len(),
+                });
             }
         }
-        let names: BTreeSet<String> =
-            DEFAULT_NAMES.iter().map(|name| (*name).to_owned()).chain(own.iter().cloned()).collect();
+        let names: BTreeSet<String> = DEFAULT_NAMES
+            .iter()
+            .map(|name| (*name).to_owned())
+            .chain(own.iter().cloned())
+            .collect();
         if names.len() > MAX_NAMES {
             return Err(AllowlistError::TooMany { count: names.len() });
         }
@@ -232,7 +244,9 @@ impl Scanner {
     }
 
     fn end_variable(&mut self) {
-        if let State::Value(name, value) = std::mem::replace(&mut self.state, State::Name(Vec::new())) {
+        if let State::Value(name, value) =
+            std::mem::replace(&mut self.state, State::Name(Vec::new()))
+        {
             self.variables.insert(name, bounded(&value));
         }
     }

@@ -2,7 +2,9 @@
 
 use proptest::prelude::*;
 
-use super::environ::{Allowlist, AllowlistError, DEFAULT_NAMES, Environ, MAX_NAME, MAX_NAMES, MAX_VALUE, Scanner};
+use super::environ::{
+    Allowlist, AllowlistError, DEFAULT_NAMES, Environ, MAX_NAME, MAX_NAMES, MAX_VALUE, Scanner,
+};
 
 fn allowed() -> Allowlist {
     Allowlist::new(&["SNAPSHOT_ID".to_owned()]).unwrap()
@@ -35,7 +37,10 @@ fn the_first_of_two_wins_as_in_getenv() {
 #[test]
 fn hostile_environments() {
     assert_eq!(told(&scan(b"")), Vec::<String>::new());
-    assert_eq!(told(&scan(b"=\0==\0=JOB_ID=1\0\0\0XJOB_ID=2\0job_id=3\0 JOB_ID=4\0")), Vec::<String>::new());
+    assert_eq!(
+        told(&scan(b"=\0==\0=JOB_ID=1\0\0\0XJOB_ID=2\0job_id=3\0 JOB_ID=4\0")),
+        Vec::<String>::new()
+    );
     assert_eq!(told(&scan(b"JOB_ID=a\nJOB_NAME=b\xff\0")), ["JOB_ID=a\nJOB_NAME=b\\xff"]);
     let long = [vec![b'N'; MAX_NAME + 1], b"=1\0JOB_ID=1\0".to_vec()].concat();
     assert_eq!(told(&scan(&long)), ["JOB_ID=1"]);
@@ -44,11 +49,16 @@ fn hostile_environments() {
 
 #[test]
 fn a_long_value_is_cut_between_characters() {
-    let value = |bytes: &[u8]| scan(&[b"JOB_ID=", bytes, b"\0"].concat()).variables.remove("JOB_ID").unwrap();
+    let value = |bytes: &[u8]| {
+        scan(&[b"JOB_ID=", bytes, b"\0"].concat()).variables.remove("JOB_ID").unwrap()
+    };
     assert_eq!(value(&[b'x'; MAX_VALUE]).len(), MAX_VALUE);
     assert_eq!(value(&[b'x'; 70_000]).len(), MAX_VALUE);
     assert_eq!(value(format!("x{}", "é".repeat(200)).as_bytes()).len(), MAX_VALUE - 1);
-    assert_eq!(value(format!("{}€", "x".repeat(MAX_VALUE - 1)).as_bytes()), "x".repeat(MAX_VALUE - 1));
+    assert_eq!(
+        value(format!("{}€", "x".repeat(MAX_VALUE - 1)).as_bytes()),
+        "x".repeat(MAX_VALUE - 1)
+    );
     assert_eq!(value(&[0xff; 300]), "\\xff".repeat(MAX_VALUE / 4));
 }
 
@@ -86,7 +96,9 @@ fn an_end_that_was_not_seen_is_not_told_as_whole() {
 #[test]
 fn repeated_and_overlapping_pieces_count_once() {
     let mut scanner = Scanner::new(&allowed());
-    for (offset, bytes) in [(0, b"JOB_ID=1".as_slice()), (0, b"JOB_ID=1"), (4, b"ID=123\0R"), (2, b"B")] {
+    for (offset, bytes) in
+        [(0, b"JOB_ID=1".as_slice()), (0, b"JOB_ID=1"), (4, b"ID=123\0R"), (2, b"B")]
+    {
         scanner.feed(offset, bytes);
     }
     scanner.feed(u32::MAX, b"\0JOB_NAME=n\0");
@@ -103,7 +115,8 @@ fn names_are_checked() {
     assert!(check(&"N".repeat(MAX_NAME)).unwrap().contains("N".repeat(MAX_NAME).as_bytes()));
     let error = check(&"N".repeat(MAX_NAME + 1)).unwrap_err().to_string();
     assert!(error.contains("65 bytes; at most 64"), "{error}");
-    let many = |count: usize| Allowlist::new(&(0..count).map(|n| format!("OWN_{n}")).collect::<Vec<_>>());
+    let many =
+        |count: usize| Allowlist::new(&(0..count).map(|n| format!("OWN_{n}")).collect::<Vec<_>>());
     assert_eq!(many(MAX_NAMES - DEFAULT_NAMES.len()).unwrap().names().count(), MAX_NAMES);
     assert!(many(MAX_NAMES - DEFAULT_NAMES.len() + 1).is_err());
     assert!(check("JOB_ID").is_ok(), "a default name again is no error");

@@ -37,15 +37,30 @@ pub struct Rule {
 const RULE: Rule = Rule { scheduler: None, path_first: false, id: &[], name: &[], attempt: &[] };
 
 /// Variables that carry no scheduler.
-const GENERIC: Rule =
-    Rule { id: &["JOB_ID", "RUN_ID", "TASK_ID", "WORKFLOW_ID"], name: &["JOB_NAME"], attempt: &["ATTEMPT"], ..RULE };
+const GENERIC: Rule = Rule {
+    id: &["JOB_ID", "RUN_ID", "TASK_ID", "WORKFLOW_ID"],
+    name: &["JOB_NAME"],
+    attempt: &["ATTEMPT"],
+    ..RULE
+};
 
 /// Every rule, in the order of trust.
 pub const RULES: &[Rule] = &[
-    Rule { scheduler: Some("slurm"), path_first: true, id: &["SLURM_JOB_ID"], name: &["SLURM_JOB_NAME"], ..RULE },
+    Rule {
+        scheduler: Some("slurm"),
+        path_first: true,
+        id: &["SLURM_JOB_ID"],
+        name: &["SLURM_JOB_NAME"],
+        ..RULE
+    },
     Rule { scheduler: Some("pbs"), path_first: true, id: &["PBS_JOBID"], ..RULE },
     Rule { scheduler: Some("lsf"), id: &["LSB_JOBID"], ..RULE },
-    Rule { scheduler: Some("aws_batch"), id: &["AWS_BATCH_JOB_ID"], attempt: &["AWS_BATCH_JOB_ATTEMPT"], ..RULE },
+    Rule {
+        scheduler: Some("aws_batch"),
+        id: &["AWS_BATCH_JOB_ID"],
+        attempt: &["AWS_BATCH_JOB_ATTEMPT"],
+        ..RULE
+    },
     Rule {
         scheduler: Some("airflow"),
         id: &["AIRFLOW_CTX_DAG_RUN_ID"],
@@ -54,7 +69,12 @@ pub const RULES: &[Rule] = &[
         ..RULE
     },
     Rule { scheduler: Some("buildkite"), id: &["BUILDKITE_JOB_ID"], ..RULE },
-    Rule { scheduler: Some("github_actions"), id: &["GITHUB_RUN_ID"], name: &["GITHUB_JOB"], ..RULE },
+    Rule {
+        scheduler: Some("github_actions"),
+        id: &["GITHUB_RUN_ID"],
+        name: &["GITHUB_JOB"],
+        ..RULE
+    },
     Rule { scheduler: Some("gitlab_ci"), id: &["CI_JOB_ID"], ..RULE },
     GENERIC,
     Rule {
@@ -72,17 +92,20 @@ type Sourced = (String, String);
 /// Makes a job of what the path and the environment say; `None` if neither says an id or a name.
 #[must_use]
 pub fn job(path: Option<PathJob>, environ: &BTreeMap<String, String>) -> Option<Job> {
-    let of_path = |rule: &&Rule| path.as_ref().is_some_and(|job| rule.scheduler == Some(job.scheduler));
+    let of_path =
+        |rule: &&Rule| path.as_ref().is_some_and(|job| rule.scheduler == Some(job.scheduler));
     let sure = RULES.iter().filter(|rule| rule.path_first).filter(of_path);
     let in_order = || sure.clone().chain(RULES);
     let path_of = |rule: &Rule| path.as_ref().filter(|_| of_path(&rule));
 
     let by_id = in_order().find_map(|rule| Some((rule, Some(id(rule, path_of(rule), environ)?))));
-    let by_name = || in_order().find(|rule| variable(rule.name, environ).is_some()).map(|rule| (rule, None));
+    let by_name =
+        || in_order().find(|rule| variable(rule.name, environ).is_some()).map(|rule| (rule, None));
     let (rule, id) = by_id.or_else(by_name)?;
 
     let path_name = || Some((path_of(rule)?.name.clone()?, CGROUP_PATH.to_owned()));
-    let name = variable(rule.name, environ).or_else(path_name).or_else(|| variable(GENERIC.name, environ));
+    let name =
+        variable(rule.name, environ).or_else(path_name).or_else(|| variable(GENERIC.name, environ));
     let attempt = variable(rule.attempt, environ).or_else(|| variable(GENERIC.attempt, environ));
     // What shows which scheduler it is, is what the id was taken from, or the name without one.
     let shown_by = id.as_ref().or(name.as_ref()).map(|(_, source)| source.clone());
@@ -128,11 +151,21 @@ mod tests {
 
     /// The job of a path (or "") and variables, in one line.
     fn told(path: &str, environ: &[(&str, &str)]) -> String {
-        let environ = environ.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let environ =
+            environ.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let Some(job) = job(path::job(path), &environ) else { return "none".to_owned() };
-        let parts = [("id", &job.id), ("name", &job.name), ("scheduler", &job.scheduler), ("attempt", &job.attempt)];
+        let parts = [
+            ("id", &job.id),
+            ("name", &job.name),
+            ("scheduler", &job.scheduler),
+            ("attempt", &job.attempt),
+        ];
         let known = parts.into_iter().filter_map(|(key, value)| {
-            Some(format!("{key}={}<{}", value.as_ref()?, job.sources.get(key).expect("a source for each value")))
+            Some(format!(
+                "{key}={}<{}",
+                value.as_ref()?,
+                job.sources.get(key).expect("a source for each value")
+            ))
         });
         let known: Vec<String> = known.collect();
         assert_eq!(known.len(), job.sources.len(), "a value for each source");
@@ -148,12 +181,26 @@ mod tests {
     fn a_worker_with_its_own_job_id() {
         assert_eq!(told("/kubepods/pod1", &[("JOB_ID", "4711")]), "id=4711<environ:JOB_ID");
         assert_eq!(
-            told("", &[("JOB_ID", "4711"), ("JOB_NAME", "resize"), ("ATTEMPT", "2"), ("RUN_ID", "r")]),
+            told(
+                "",
+                &[("JOB_ID", "4711"), ("JOB_NAME", "resize"), ("ATTEMPT", "2"), ("RUN_ID", "r")]
+            ),
             "id=4711<environ:JOB_ID name=resize<environ:JOB_NAME attempt=2<environ:ATTEMPT"
         );
-        assert_eq!(told("", &[("JOB_ID", ""), ("RUN_ID", "r-1")]), "id=r-1<environ:RUN_ID", "empty is not set");
-        assert_eq!(told(ECS, &[("JOB_ID", "4711")]), "id=4711<environ:JOB_ID", "a placement is not a job");
-        assert_eq!(told(NOMAD, &[("JOB_ID", "4711"), ("NOMAD_ALLOC_ID", "a")]), "id=4711<environ:JOB_ID");
+        assert_eq!(
+            told("", &[("JOB_ID", ""), ("RUN_ID", "r-1")]),
+            "id=r-1<environ:RUN_ID",
+            "empty is not set"
+        );
+        assert_eq!(
+            told(ECS, &[("JOB_ID", "4711")]),
+            "id=4711<environ:JOB_ID",
+            "a placement is not a job"
+        );
+        assert_eq!(
+            told(NOMAD, &[("JOB_ID", "4711"), ("NOMAD_ALLOC_ID", "a")]),
+            "id=4711<environ:JOB_ID"
+        );
     }
 
     #[test]
@@ -186,20 +233,29 @@ mod tests {
 
     #[test]
     fn placements_are_told_when_nothing_else_is() {
-        assert_eq!(told(ECS, &[]), "id=5ed7c3d2a1b0f9e8d7c6b5a493827160<cgroup_path scheduler=ecs<cgroup_path");
+        assert_eq!(
+            told(ECS, &[]),
+            "id=5ed7c3d2a1b0f9e8d7c6b5a493827160<cgroup_path scheduler=ecs<cgroup_path"
+        );
         assert_eq!(
             told(NOMAD, &[]),
             "id=0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9<cgroup_path name=web<cgroup_path scheduler=nomad<cgroup_path"
         );
         assert_eq!(
-            told("", &[("NOMAD_ALLOC_ID", "a"), ("NOMAD_JOB_NAME", "shop"), ("NOMAD_TASK_NAME", "web")]),
+            told(
+                "",
+                &[("NOMAD_ALLOC_ID", "a"), ("NOMAD_JOB_NAME", "shop"), ("NOMAD_TASK_NAME", "web")]
+            ),
             "id=a<environ:NOMAD_ALLOC_ID name=shop<environ:NOMAD_JOB_NAME scheduler=nomad<environ:NOMAD_ALLOC_ID"
         );
         assert_eq!(
             told(ECS, &[("AWS_BATCH_JOB_ID", "b"), ("AWS_BATCH_JOB_ATTEMPT", "3")]),
             "id=b<environ:AWS_BATCH_JOB_ID scheduler=aws_batch<environ:AWS_BATCH_JOB_ID attempt=3<environ:AWS_BATCH_JOB_ATTEMPT"
         );
-        assert_eq!(told(NOMAD, &[("CI_JOB_ID", "1")]), "id=1<environ:CI_JOB_ID scheduler=gitlab_ci<environ:CI_JOB_ID");
+        assert_eq!(
+            told(NOMAD, &[("CI_JOB_ID", "1")]),
+            "id=1<environ:CI_JOB_ID scheduler=gitlab_ci<environ:CI_JOB_ID"
+        );
     }
 
     #[test]
@@ -224,11 +280,17 @@ mod tests {
 
     #[test]
     fn the_tables_fit_together() {
-        for name in RULES.iter().flat_map(|rule| rule.id.iter().chain(rule.name).chain(rule.attempt)) {
+        for name in
+            RULES.iter().flat_map(|rule| rule.id.iter().chain(rule.name).chain(rule.attempt))
+        {
             assert!(DEFAULT_NAMES.contains(name), "{name} is never kept");
         }
         for row in patterns::JOBS {
-            assert!(RULES.iter().any(|rule| rule.scheduler == Some(row.scheduler)), "no rule for {}", row.scheduler);
+            assert!(
+                RULES.iter().any(|rule| rule.scheduler == Some(row.scheduler)),
+                "no rule for {}",
+                row.scheduler
+            );
         }
     }
 }

@@ -57,12 +57,23 @@ mod tests {
 
     #[test]
     fn says_where_each_name_came_from() {
-        let path = format!("/kubepods/burstable/pod11111111-2222-3333-4444-555555555555/{}", "a".repeat(64));
+        let path = format!(
+            "/kubepods/burstable/pod11111111-2222-3333-4444-555555555555/{}",
+            "a".repeat(64)
+        );
         let workload = workload(Some(&path), Some(42));
-        assert_eq!(workload.container_id, Some("a".repeat(64)), "the path does not tell the runtime");
+        assert_eq!(
+            workload.container_id,
+            Some("a".repeat(64)),
+            "the path does not tell the runtime"
+        );
         assert_eq!(workload.runtime, None);
-        let sources: Vec<_> = workload.sources.iter().map(|(key, source)| (key.as_str(), source.as_str())).collect();
-        assert_eq!(sources, [("container_id", CGROUP_PATH), ("pod_uid", CGROUP_PATH), ("qos", CGROUP_PATH)]);
+        let sources: Vec<_> =
+            workload.sources.iter().map(|(key, source)| (key.as_str(), source.as_str())).collect();
+        assert_eq!(
+            sources,
+            [("container_id", CGROUP_PATH), ("pod_uid", CGROUP_PATH), ("qos", CGROUP_PATH)]
+        );
         assert_eq!((workload.cgroup, workload.cgroup_id), (Some(path), Some(42)));
     }
 

@@ -152,7 +152,9 @@ fn unescape(name: &str) -> String {
     let mut rest = name.as_bytes();
     while let Some((first, tail)) = rest.split_first() {
         let escape = match tail {
-            [b'x', high, low, after @ ..] if *first == b'\\' => hex(*high, *low).map(|byte| (byte, after)),
+            [b'x', high, low, after @ ..] if *first == b'\\' => {
+                hex(*high, *low).map(|byte| (byte, after))
+            }
             _ => None,
         };
         match escape {
@@ -211,14 +213,17 @@ mod tests {
             ("unit", identity.unit),
             ("job", job),
         ];
-        let known: Vec<String> =
-            parts.into_iter().filter_map(|(key, value)| Some(format!("{key}={}", value?))).collect();
+        let known: Vec<String> = parts
+            .into_iter()
+            .filter_map(|(key, value)| Some(format!("{key}={}", value?)))
+            .collect();
         if known.is_empty() { "nothing".to_owned() } else { known.join(" ") }
     }
 
     #[test]
     fn golden_paths() {
-        let lines: Vec<&str> = GOLDEN.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).collect();
+        let lines: Vec<&str> =
+            GOLDEN.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).collect();
         let mut seen = BTreeSet::new();
         for pair in lines.chunks(2) {
             let [path, expected] = pair else { panic!("a path without its answer: {pair:?}") };
@@ -253,7 +258,15 @@ mod tests {
     #[test]
     fn long_hostile_paths_are_read_in_time() {
         let component = format!("/{}", "a".repeat(63));
-        let words = ["/a", "/", "/lxc", "/slurm_a_slurmstepd.scope", "/pod", "/kubepods-burstable", component.as_str()];
+        let words = [
+            "/a",
+            "/",
+            "/lxc",
+            "/slurm_a_slurmstepd.scope",
+            "/pod",
+            "/kubepods-burstable",
+            component.as_str(),
+        ];
         for word in words {
             let path = word.repeat((256 << 10) / word.len());
             let start = Instant::now();

@@ -18,21 +18,39 @@ pub struct ContainerPattern {
 
 /// Rows for containers. `crio-conmon-<id>` and `libpod-conmon-<id>` are the supervisors beside them, and match none.
 pub const CONTAINERS: &[ContainerPattern] = &[
-    ContainerPattern { runtime: Some("containerd"), regex: r"(?:^|/)cri-containerd-([0-9a-f]{64})(?:\.scope)?$" },
+    ContainerPattern {
+        runtime: Some("containerd"),
+        regex: r"(?:^|/)cri-containerd-([0-9a-f]{64})(?:\.scope)?$",
+    },
     // The kubelet and the runtime disagree on the cgroup driver: `<slice>:cri-containerd:<id>`.
-    ContainerPattern { runtime: Some("containerd"), regex: r"(?:^|/)[^:/]+:cri-containerd:([0-9a-f]{64})$" },
+    ContainerPattern {
+        runtime: Some("containerd"),
+        regex: r"(?:^|/)[^:/]+:cri-containerd:([0-9a-f]{64})$",
+    },
     ContainerPattern { runtime: Some("cri-o"), regex: r"(?:^|/)crio-([0-9a-f]{64})(?:\.scope)?$" },
     ContainerPattern { runtime: Some("docker"), regex: r"(?:^|/)docker-([0-9a-f]{64})\.scope$" },
-    ContainerPattern { runtime: Some("podman"), regex: r"(?:^|/)libpod-(?:payload-)?([0-9a-f]{64})(?:\.scope)?$" },
-    ContainerPattern { runtime: Some("containerd"), regex: r"(?:^|/)nerdctl-([0-9a-f]{64})\.scope$" },
+    ContainerPattern {
+        runtime: Some("podman"),
+        regex: r"(?:^|/)libpod-(?:payload-)?([0-9a-f]{64})(?:\.scope)?$",
+    },
+    ContainerPattern {
+        runtime: Some("containerd"),
+        regex: r"(?:^|/)nerdctl-([0-9a-f]{64})\.scope$",
+    },
     // The cgroupfs driver writes the bare id; only some parents tell whose it is. GitHub's runner passes `actions_job` to Docker.
-    ContainerPattern { runtime: Some("docker"), regex: r"(?:^|/)(?:docker|actions_job)/([0-9a-f]{64})$" },
+    ContainerPattern {
+        runtime: Some("docker"),
+        regex: r"(?:^|/)(?:docker|actions_job)/([0-9a-f]{64})$",
+    },
     ContainerPattern { runtime: Some("docker"), regex: r"(?:^|/)ecs/[^/]+/([0-9a-f]{64})$" },
     ContainerPattern { runtime: None, regex: r"(?:^|/)([0-9a-f]{64})$" },
     // ECS on Fargate.
     ContainerPattern { runtime: None, regex: r"(?:^|/)([0-9a-f]{32}-[0-9]+)$" },
     // Cloud Foundry.
-    ContainerPattern { runtime: Some("garden"), regex: r"(?:^|/)([0-9a-f]{8}(?:-[0-9a-f]{4}){4})$" },
+    ContainerPattern {
+        runtime: Some("garden"),
+        regex: r"(?:^|/)([0-9a-f]{8}(?:-[0-9a-f]{4}){4})$",
+    },
     ContainerPattern { runtime: Some("lxc"), regex: r"(?:^|/)lxc\.payload\.([^/]+)$" },
     ContainerPattern { runtime: Some("lxc"), regex: r"(?:^|/)lxc(?:\.payload)?/([^/]+)$" },
 ];
@@ -73,13 +91,21 @@ pub const JOBS: &[JobPattern] = &[
         alias: true,
         regex: r"(?:^|/)(?:[^/]+_)?slurmstepd\.scope/(?<id>s[0-9A-HJKMNP-TV-Z]{13})(?:/|$)",
     },
-    JobPattern { scheduler: "pbs", alias: false, regex: r"(?:^|/)[^/]+\.service/jobid/(?<id>[^/]+)" },
+    JobPattern {
+        scheduler: "pbs",
+        alias: false,
+        regex: r"(?:^|/)[^/]+\.service/jobid/(?<id>[^/]+)",
+    },
     JobPattern {
         scheduler: "nomad",
         alias: false,
         regex: r"(?:^|/)nomad\.slice/(?:share|reserve)\.slice/(?<id>[0-9a-f-]{36})\.(?<name>[^/]+)\.scope(?:/|$)",
     },
-    JobPattern { scheduler: "nomad", alias: false, regex: r"(?:^|/)nomad/(?<id>[0-9a-f-]{36})\.(?<name>[^/]+)" },
+    JobPattern {
+        scheduler: "nomad",
+        alias: false,
+        regex: r"(?:^|/)nomad/(?<id>[0-9a-f-]{36})\.(?<name>[^/]+)",
+    },
     JobPattern {
         scheduler: "ecs",
         alias: false,
@@ -94,14 +120,17 @@ pub const JOBS: &[JobPattern] = &[
 
 /// [`CONTAINERS`], compiled. A row that does not compile is left out; a test holds that none is.
 pub(super) static CONTAINER_REGEXES: LazyLock<Vec<(Regex, &'static ContainerPattern)>> =
-    LazyLock::new(|| CONTAINERS.iter().filter_map(|row| Some((Regex::new(row.regex).ok()?, row))).collect());
+    LazyLock::new(|| {
+        CONTAINERS.iter().filter_map(|row| Some((Regex::new(row.regex).ok()?, row))).collect()
+    });
 
 /// [`POD`], compiled.
 pub(super) static POD_REGEX: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(POD).ok());
 
 /// [`JOBS`], compiled, as [`CONTAINER_REGEXES`].
-pub(super) static JOB_REGEXES: LazyLock<Vec<(Regex, &'static JobPattern)>> =
-    LazyLock::new(|| JOBS.iter().filter_map(|row| Some((Regex::new(row.regex).ok()?, row))).collect());
+pub(super) static JOB_REGEXES: LazyLock<Vec<(Regex, &'static JobPattern)>> = LazyLock::new(|| {
+    JOBS.iter().filter_map(|row| Some((Regex::new(row.regex).ok()?, row))).collect()
+});
 
 #[cfg(test)]
 mod tests {

@@ -59,7 +59,9 @@ fn the_same_id_in_another_hierarchy_is_another_cgroup() {
 #[test]
 fn a_rename_moves_what_is_below_and_not_what_looks_alike() {
     let mut index = Index::new(limits(10, 10, 1000));
-    for (id, path) in [(1, "/a"), (2, "/a/b"), (3, "/a/b/c"), (4, "/ab"), (5, "/x/a/b"), (6, "/a/gone")] {
+    for (id, path) in
+        [(1, "/a"), (2, "/a/b"), (3, "/a/b/c"), (4, "/ab"), (5, "/x/a/b"), (6, "/a/gone")]
+    {
         index.made(v2(id), path.as_bytes(), false);
     }
     index.gone(v2(6), 1);
@@ -89,13 +91,16 @@ fn events_during_a_scan_stand_and_lost_ones_are_made_good() {
     index.made(v2(3), b"/made-meanwhile", false);
     index.renamed(v2(4), b"/renamed-meanwhile", false);
     index.gone(v2(5), 1);
-    for (id, path) in [(1, "/renamed"), (4, "/old"), (5, "/removed-meanwhile"), (6, "/lost-mkdir")] {
+    for (id, path) in [(1, "/renamed"), (4, "/old"), (5, "/removed-meanwhile"), (6, "/lost-mkdir")]
+    {
         index.scanned(v2(id), path.as_bytes());
     }
     index.sweep(0, 2);
-    let mut live: Vec<_> = index.live().map(|(cgroup, path)| (cgroup.id, path.to_string())).collect();
+    let mut live: Vec<_> =
+        index.live().map(|(cgroup, path)| (cgroup.id, path.to_string())).collect();
     live.sort();
-    let expected = [(1, "/renamed"), (3, "/made-meanwhile"), (4, "/renamed-meanwhile"), (6, "/lost-mkdir")];
+    let expected =
+        [(1, "/renamed"), (3, "/made-meanwhile"), (4, "/renamed-meanwhile"), (6, "/lost-mkdir")];
     assert_eq!(live, expected.map(|(id, path)| (id, path.to_owned())));
     assert_eq!(path(&index, 5).as_deref(), Some("/removed-meanwhile"), "its death may still come");
 }
@@ -141,7 +146,10 @@ enum Op {
 
 fn op() -> impl Strategy<Value = Op> {
     let id = || (0..2u32, 1..6u64).prop_map(|(hierarchy, id)| CgroupId { hierarchy, id });
-    let path = || proptest::collection::vec("[ab]{1,2}", 1..4).prop_map(|parts| format!("/{}", parts.join("/")));
+    let path = || {
+        proptest::collection::vec("[ab]{1,2}", 1..4)
+            .prop_map(|parts| format!("/{}", parts.join("/")))
+    };
     prop_oneof![
         4 => (id(), path()).prop_map(|(id, path)| Op::Made(id, path)),
         2 => (id(), path()).prop_map(|(id, path)| Op::Renamed(id, path)),

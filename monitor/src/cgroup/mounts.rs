@@ -77,7 +77,9 @@ pub enum MountsError {
         source: io::Error,
     },
     /// Switched off at boot.
-    #[error("the memory controller is switched off (/proc/cgroups); boot without cgroup_disable=memory")]
+    #[error(
+        "the memory controller is switched off (/proc/cgroups); boot without cgroup_disable=memory"
+    )]
     Disabled,
     /// On v1, and that hierarchy is not mounted where we look.
     #[error("the memory controller is on v1 hierarchy {hierarchy}, which is not mounted{}", below(within.as_deref()))]
@@ -113,7 +115,8 @@ impl Mounts {
     /// If a file cannot be read, or no memory controller is there.
     pub fn detect(proc: &Path, within: Option<&Path>) -> Result<Self, MountsError> {
         let path = proc.join("self/mountinfo");
-        let mountinfo = std::fs::read(&path).map_err(|source| MountsError::Read { path, source })?;
+        let mountinfo =
+            std::fs::read(&path).map_err(|source| MountsError::Read { path, source })?;
         let path = proc.join("cgroups");
         let cgroups = match std::fs::read_to_string(&path) {
             Ok(text) => Some(text),
@@ -130,7 +133,11 @@ impl Mounts {
     ///
     /// # Errors
     /// If no memory controller is there.
-    pub fn parse(mountinfo: &[u8], cgroups: Option<&str>, within: Option<&Path>) -> Result<Self, MountsError> {
+    pub fn parse(
+        mountinfo: &[u8],
+        cgroups: Option<&str>,
+        within: Option<&Path>,
+    ) -> Result<Self, MountsError> {
         let mounts: Vec<Mount> = mountinfo
             .split(|byte| *byte == b'\n')
             .filter_map(parse_mount)
@@ -147,7 +154,8 @@ impl Mounts {
         let memory = match cgroups.and_then(memory_line) {
             Some(Controller { enabled: false, .. }) => return Err(MountsError::Disabled),
             Some(Controller { hierarchy, .. }) if hierarchy != 0 => {
-                let root = v1.ok_or_else(|| MountsError::V1NotMounted { hierarchy, within: within() })?;
+                let root =
+                    v1.ok_or_else(|| MountsError::V1NotMounted { hierarchy, within: within() })?;
                 Hierarchy { id: hierarchy, version: Version::V1, root }
             }
             // Hierarchy 0, or no line since the kernel has no v1 memory controller at all.
@@ -241,7 +249,8 @@ mod tests {
 
     use super::*;
 
-    const V1_LINE: &str = "#subsys_name\thierarchy\tnum_cgroups\tenabled\ncpuset\t3\t1\t1\nmemory\t4\t11\t1\n";
+    const V1_LINE: &str =
+        "#subsys_name\thierarchy\tnum_cgroups\tenabled\ncpuset\t3\t1\t1\nmemory\t4\t11\t1\n";
     const V2_LINE: &str = "#subsys_name\thierarchy\tnum_cgroups\tenabled\nmemory\t0\t11\t1\n";
     const HYBRID: &[u8] = b"31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755
 32 31 0:29 / /sys/fs/cgroup/cpu rw,relatime shared:4 - cgroup cgroup rw,cpu
@@ -270,13 +279,25 @@ mod tests {
                 mode: Mode::Hybrid
             }
         );
-        let without_unified: Vec<u8> = HYBRID.split_inclusive(|b| *b == b'\n').take(4).flatten().copied().collect();
+        let without_unified: Vec<u8> =
+            HYBRID.split_inclusive(|b| *b == b'\n').take(4).flatten().copied().collect();
         let pure_v1 = Mounts::parse(&without_unified, Some(V1_LINE), None).unwrap();
-        assert_eq!(pure_v1, Mounts { memory: v1(4, "/sys/fs/cgroup/memory"), unified: None, mode: Mode::V1 });
-        for cgroups in [Some(V2_LINE), Some("#subsys_name\thierarchy\tnum_cgroups\tenabled\ncpu\t0\t1\t1\n"), None] {
+        assert_eq!(
+            pure_v1,
+            Mounts { memory: v1(4, "/sys/fs/cgroup/memory"), unified: None, mode: Mode::V1 }
+        );
+        for cgroups in [
+            Some(V2_LINE),
+            Some("#subsys_name\thierarchy\tnum_cgroups\tenabled\ncpu\t0\t1\t1\n"),
+            None,
+        ] {
             let pure_v2 = Mounts::parse(V2, cgroups, None).unwrap();
             let root = v2("/sys/fs/cgroup");
-            assert_eq!(pure_v2, Mounts { memory: root.clone(), unified: Some(root), mode: Mode::V2 }, "{cgroups:?}");
+            assert_eq!(
+                pure_v2,
+                Mounts { memory: root.clone(), unified: Some(root), mode: Mode::V2 },
+                "{cgroups:?}"
+            );
         }
     }
 
@@ -294,7 +315,10 @@ mod tests {
 3 0 0:1 /../.. /part ro - cgroup2 cgroup2 rw
 4 0 0:1 /child /x ro - cgroup2 cgroup2 rw
 ";
-        assert_eq!(Mounts::parse(text, None, None).unwrap().memory.root, Path::new("/host/sys/fs/cgroup"));
+        assert_eq!(
+            Mounts::parse(text, None, None).unwrap().memory.root,
+            Path::new("/host/sys/fs/cgroup")
+        );
         let own = Mounts::parse(text, None, Some(Path::new("/sys/fs/cgroup/"))).unwrap();
         assert_eq!(own.memory.root, Path::new("/sys/fs/cgroup"));
         // A name that only starts alike is not below.
@@ -307,9 +331,16 @@ mod tests {
 
     #[test]
     fn says_what_is_wrong() {
-        let text = |cgroups, mountinfo| Mounts::parse(mountinfo, cgroups, None).unwrap_err().to_string();
-        assert_eq!(text(Some(V2_LINE), b""), "no cgroup file system with the memory controller is mounted");
-        assert_eq!(text(Some(V1_LINE), V2), "the memory controller is on v1 hierarchy 4, which is not mounted");
+        let text =
+            |cgroups, mountinfo| Mounts::parse(mountinfo, cgroups, None).unwrap_err().to_string();
+        assert_eq!(
+            text(Some(V2_LINE), b""),
+            "no cgroup file system with the memory controller is mounted"
+        );
+        assert_eq!(
+            text(Some(V1_LINE), V2),
+            "the memory controller is on v1 hierarchy 4, which is not mounted"
+        );
         assert!(text(Some("memory 0 1 0\n"), V2).contains("cgroup_disable=memory"));
         assert!(text(None, HYBRID).starts_with("/sys/fs/cgroup/memory is a v1 memory hierarchy"));
     }

@@ -116,7 +116,8 @@ impl Iterator for Walk {
 
 /// A removed cgroup: gone by name, or removed while its directory was open.
 fn vanished(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(rustix::io::Errno::NODEV.raw_os_error())
+    error.kind() == io::ErrorKind::NotFound
+        || error.raw_os_error() == Some(rustix::io::Errno::NODEV.raw_os_error())
 }
 
 #[cfg(test)]
@@ -142,7 +143,8 @@ mod tests {
     fn finds_every_directory_by_inode_and_follows_no_link() {
         let root = tree();
         let mut walk = Walk::new(root.path(), max(100)).unwrap();
-        let found: BTreeMap<Vec<u8>, u64> = walk.by_ref().map(|found| (found.path, found.id)).collect();
+        let found: BTreeMap<Vec<u8>, u64> =
+            walk.by_ref().map(|found| (found.path, found.id)).collect();
         let paths: Vec<&[u8]> = found.keys().map(Vec::as_slice).collect();
         assert_eq!(paths, [b"/".as_slice(), b"/a", b"/a/b", b"/a/b/c", b"/d e"]);
         for (path, id) in &found {

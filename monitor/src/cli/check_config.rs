@@ -41,11 +41,7 @@ fn flatten(key: &str, value: &Value, lines: &mut String) {
     match value {
         Value::Object(section) => {
             for (name, value) in section {
-                let key = if key.is_empty() {
-                    name.clone()
-                } else {
-                    format!("{key}.{name}")
-                };
+                let key = if key.is_empty() { name.clone() } else { format!("{key}.{name}") };
                 flatten(&key, value, lines);
             }
         }

@@ -64,18 +64,10 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         .try_get_matches_from(&args)
         .and_then(|matches| Cli::from_arg_matches(&matches));
     let result = match cli {
-        Ok(Cli {
-            command: Command::Run(args),
-        }) => run::main(&args),
-        Ok(Cli {
-            command: Command::Doctor(args),
-        }) => doctor::main(&args),
-        Ok(Cli {
-            command: Command::CheckConfig(args),
-        }) => check_config::main(&args),
-        Ok(Cli {
-            command: Command::Why(args),
-        }) => why::main(&args),
+        Ok(Cli { command: Command::Run(args) }) => run::main(&args),
+        Ok(Cli { command: Command::Doctor(args) }) => doctor::main(&args),
+        Ok(Cli { command: Command::CheckConfig(args) }) => check_config::main(&args),
+        Ok(Cli { command: Command::Why(args) }) => why::main(&args),
         Err(error) => return usage::explain(&error, &args),
     };
     result.unwrap_or_else(|error| {

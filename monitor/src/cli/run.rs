@@ -54,9 +54,7 @@ fn log_to_stderr(log: LogConfig) -> anyhow::Result<()> {
     };
     let builder = fmt().with_max_level(level).with_writer(std::io::stderr);
     match log.format {
-        LogFormat::Text => builder
-            .with_ansi(std::io::stderr().is_terminal())
-            .try_init(),
+        LogFormat::Text => builder.with_ansi(std::io::stderr().is_terminal()).try_init(),
         LogFormat::Json => builder.json().flatten_event(true).try_init(),
     }
     .map_err(|error| anyhow::anyhow!("the log cannot be set up: {error}"))

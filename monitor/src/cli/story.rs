@@ -41,10 +41,9 @@ pub fn story(death: &Death) -> String {
 fn headline(death: &Death) -> String {
     let victim = format!("{} (pid {})", death.victim.comm, death.victim.pid);
     let sentence = match death.cause {
-        Cause::OomMemcg => format!(
-            "{victim} was killed by the kernel's OOM killer: {}",
-            limit_hit(death)
-        ),
+        Cause::OomMemcg => {
+            format!("{victim} was killed by the kernel's OOM killer: {}", limit_hit(death))
+        }
         Cause::OomGlobal if death.oom.as_ref().is_some_and(|oom| oom.sysrq) => {
             format!(
                 "{victim} was killed by the kernel's OOM killer: somebody asked for it with sysrq-f."
@@ -63,11 +62,9 @@ fn headline(death: &Death) -> String {
                 "{victim} was killed by the kernel's OOM killer: the memory nodes that a policy allows were full."
             )
         }
-        Cause::Killed => format!(
-            "{victim} was killed by {} with {}.",
-            sender(death),
-            signal(&death.victim)
-        ),
+        Cause::Killed => {
+            format!("{victim} was killed by {} with {}.", sender(death), signal(&death.victim))
+        }
         Cause::Abort => format!("{victim} aborted itself ({}).", signal(&death.victim)),
         Cause::Crash => format!("{victim} crashed with {}.", signal(&death.victim)),
         Cause::Relayed => match &death.child {
@@ -83,10 +80,9 @@ fn headline(death: &Death) -> String {
                 death.victim.status
             ),
         },
-        Cause::Unknown => format!(
-            "{victim} {}; what made it is not proven.",
-            words::ended(&death.victim)
-        ),
+        Cause::Unknown => {
+            format!("{victim} {}; what made it is not proven.", words::ended(&death.victim))
+        }
     };
     one_line(&sentence)
 }
@@ -97,10 +93,8 @@ fn limit_hit(death: &Death) -> String {
         .limit_cgroup
         .as_ref()
         .map_or_else(|| "a memory cgroup".to_owned(), |c| format!("cgroup {c}"));
-    let limit = death
-        .memory
-        .limit_bytes
-        .map_or_else(String::new, |limit| format!(" of {}", bytes(limit)));
+    let limit =
+        death.memory.limit_bytes.map_or_else(String::new, |limit| format!(" of {}", bytes(limit)));
     let usage = death
         .memory
         .usage_bytes
@@ -125,61 +119,35 @@ fn who(death: &Death, page: &mut Page) {
     let (victim, workload) = (&death.victim, &death.workload);
     page.section("Who");
     let inside = victim.ns_pid.filter(|pid| *pid != victim.pid);
-    let inside = inside.map_or_else(String::new, |pid| {
-        format!(" ({pid} in its own pid namespace)")
-    });
-    let threads = victim.threads.map_or_else(String::new, |n| {
-        format!(", {n} thread{}", if n == 1 { "" } else { "s" })
-    });
+    let inside =
+        inside.map_or_else(String::new, |pid| format!(" ({pid} in its own pid namespace)"));
+    let threads = victim
+        .threads
+        .map_or_else(String::new, |n| format!(", {n} thread{}", if n == 1 { "" } else { "s" }));
     page.value(
         "process",
-        &format!(
-            "{}, pid {}{inside}, uid {}{threads}",
-            victim.comm, victim.pid, victim.uid
-        ),
+        &format!("{}, pid {}{inside}, uid {}{threads}", victim.comm, victim.pid, victim.uid),
     );
     let cut = if victim.cmdline_truncated { " …" } else { "" };
     page.maybe(
         "command",
-        victim
-            .cmdline
-            .as_ref()
-            .map(|args| command(args, COMMAND) + cut)
-            .as_ref(),
+        victim.cmdline.as_ref().map(|args| command(args, COMMAND) + cut).as_ref(),
     );
-    let parent = victim.parent_comm.as_ref().map_or_else(
-        || format!("pid {}", victim.ppid),
-        |c| format!("{c}, pid {}", victim.ppid),
-    );
-    page.value("parent", &parent);
-    page.value(
-        "died",
-        &format!("{}, after {}", death.time, span(victim.lifetime_seconds)),
-    );
-    page.value("node", &death.node);
-    let runtime = workload
-        .runtime
+    let parent = victim
+        .parent_comm
         .as_ref()
-        .map_or_else(String::new, |runtime| format!(" ({runtime})"));
+        .map_or_else(|| format!("pid {}", victim.ppid), |c| format!("{c}, pid {}", victim.ppid));
+    page.value("parent", &parent);
+    page.value("died", &format!("{}, after {}", death.time, span(victim.lifetime_seconds)));
+    page.value("node", &death.node);
+    let runtime =
+        workload.runtime.as_ref().map_or_else(String::new, |runtime| format!(" ({runtime})"));
     page.maybe(
         "container",
-        workload
-            .container_id
-            .as_ref()
-            .map(|id| format!("{id}{runtime}"))
-            .as_ref(),
+        workload.container_id.as_ref().map(|id| format!("{id}{runtime}")).as_ref(),
     );
-    let qos = workload
-        .qos
-        .map_or_else(String::new, |qos| format!(" ({qos:?})"));
-    page.maybe(
-        "pod uid",
-        workload
-            .pod_uid
-            .as_ref()
-            .map(|uid| format!("{uid}{qos}"))
-            .as_ref(),
-    );
+    let qos = workload.qos.map_or_else(String::new, |qos| format!(" ({qos:?})"));
+    page.maybe("pod uid", workload.pod_uid.as_ref().map(|uid| format!("{uid}{qos}")).as_ref());
     page.maybe("unit", workload.unit.as_ref());
     page.maybe("cgroup", workload.cgroup.as_ref());
 }
@@ -187,9 +155,10 @@ fn who(death: &Death, page: &mut Page) {
 fn what(death: &Death, page: &mut Page) {
     page.section("What");
     page.value("cause", death.cause.as_str());
-    let shown = death.victim.signal.map_or_else(String::new, |_| {
-        format!(", which a shell shows as {}", death.victim.status)
-    });
+    let shown = death
+        .victim
+        .signal
+        .map_or_else(String::new, |_| format!(", which a shell shows as {}", death.victim.status));
     page.value("end", &(words::ended(&death.victim) + &shown));
     let killer = match death.killer.kind {
         KillerKind::Kernel => "the kernel".to_owned(),
@@ -203,12 +172,7 @@ fn what(death: &Death, page: &mut Page) {
     page.maybe(
         "trigger",
         trigger
-            .map(|t| {
-                format!(
-                    "{} (pid {}) was running as the kernel decided",
-                    t.comm, t.pid
-                )
-            })
+            .map(|t| format!("{} (pid {}) was running as the kernel decided", t.comm, t.pid))
             .as_ref(),
     );
     if death.oom.as_ref().is_some_and(|oom| oom.group) {
@@ -241,18 +205,11 @@ fn memory(death: &Death, page: &mut Page) {
         page.maybe(name, amount.map(bytes).as_ref());
     }
     for level in &memory.levels {
-        let limit = level.limit_bytes.map_or_else(
-            || "no limit".to_owned(),
-            |limit| format!("limit {}", bytes(limit)),
-        );
-        let cgroup = level
-            .cgroup
-            .as_deref()
-            .unwrap_or("a cgroup whose path is not known");
-        page.line(&format!(
-            "{} used, {limit}: {cgroup}",
-            bytes(level.usage_bytes)
-        ));
+        let limit = level
+            .limit_bytes
+            .map_or_else(|| "no limit".to_owned(), |limit| format!("limit {}", bytes(limit)));
+        let cgroup = level.cgroup.as_deref().unwrap_or("a cgroup whose path is not known");
+        page.line(&format!("{} used, {limit}: {cgroup}", bytes(level.usage_bytes)));
     }
 }
 
@@ -266,17 +223,9 @@ fn job(death: &Death, page: &mut Page) {
         ("attempt", &job.attempt),
     ];
     for (name, value) in parts {
-        let source = job
-            .sources
-            .get(name)
-            .map_or_else(String::new, |source| format!("  (from {source})"));
-        page.maybe(
-            name,
-            value
-                .as_ref()
-                .map(|value| format!("{value}{source}"))
-                .as_ref(),
-        );
+        let source =
+            job.sources.get(name).map_or_else(String::new, |source| format!("  (from {source})"));
+        page.maybe(name, value.as_ref().map(|value| format!("{value}{source}")).as_ref());
     }
 }
 

@@ -7,10 +7,7 @@ use crate::config::Config;
 
 fn help_of(subcommand: &str) -> String {
     let mut cli = Cli::command();
-    cli.find_subcommand_mut(subcommand)
-        .unwrap()
-        .render_long_help()
-        .to_string()
+    cli.find_subcommand_mut(subcommand).unwrap().render_long_help().to_string()
 }
 
 #[test]
@@ -48,18 +45,12 @@ fn every_flag_of_the_daemon_is_a_variable_of_the_same_name() {
     for flag in run.get_arguments().filter(|flag| flag.get_id() != "help") {
         let long = flag.get_long().unwrap();
         let variable = format!("KILLWATCH_{}", long.to_uppercase().replace(['.', '-'], "_"));
-        assert_eq!(
-            flag.get_env().and_then(|env| env.to_str()),
-            Some(variable.as_str())
-        );
+        assert_eq!(flag.get_env().and_then(|env| env.to_str()), Some(variable.as_str()));
     }
 }
 
 #[test]
 fn the_summary_lists_every_key() {
     let config = Config { node: "node-1".parse().unwrap(), ..Config::default() };
-    crate::golden::check_named(
-        "check_config.txt",
-        &super::check_config::summary(&config).unwrap(),
-    );
+    crate::golden::check_named("check_config.txt", &super::check_config::summary(&config).unwrap());
 }

@@ -13,9 +13,7 @@ pub(super) fn explain(error: &clap::Error, args: &[OsString]) -> ExitCode {
     // A closed output is no reason for another error.
     let _ = error.print();
     if let Some(variable) = variable_at_fault(error, args) {
-        super::complain(&format!(
-            "the value comes from the environment variable {variable}"
-        ));
+        super::complain(&format!("the value comes from the environment variable {variable}"));
     }
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
@@ -29,22 +27,15 @@ fn variable_at_fault(error: &clap::Error, args: &[OsString]) -> Option<String> {
         return None;
     };
     let long = named.split([' ', '=']).next()?;
-    let given = args
-        .iter()
-        .filter_map(|arg| arg.to_str())
-        .any(|arg| arg.split('=').next() == Some(long));
-    if given {
-        None
-    } else {
-        variable_of(&Cli::command(), long.strip_prefix("--")?)
-    }
+    let given =
+        args.iter().filter_map(|arg| arg.to_str()).any(|arg| arg.split('=').next() == Some(long));
+    if given { None } else { variable_of(&Cli::command(), long.strip_prefix("--")?) }
 }
 
 fn variable_of(command: &Command, long: &str) -> Option<String> {
     let flags = command.get_subcommands().flat_map(Command::get_arguments);
-    let flag = flags
-        .into_iter()
-        .find(|flag| flag.get_long() == Some(long) && flag.get_env().is_some())?;
+    let flag =
+        flags.into_iter().find(|flag| flag.get_long() == Some(long) && flag.get_env().is_some())?;
     let name = flag.get_env()?.to_str()?;
     std::env::var_os(name).map(|_| name.to_owned())
 }

@@ -57,17 +57,12 @@ impl std::str::FromStr for What {
     type Err = crate::config::Refused;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let pid = text
-            .parse()
-            .ok()
-            .filter(|pid| *pid > 0 && !text.starts_with('+'))
-            .map(Self::Pid);
-        pid.or_else(|| text.parse().ok().map(Self::Id))
-            .ok_or_else(|| {
-                crate::config::Refused::new(
-                    "must be a process id such as 4242, or the `id` of a record, a UUID",
-                )
-            })
+        let pid = text.parse().ok().filter(|pid| *pid > 0 && !text.starts_with('+')).map(Self::Pid);
+        pid.or_else(|| text.parse().ok().map(Self::Id)).ok_or_else(|| {
+            crate::config::Refused::new(
+                "must be a process id such as 4242, or the `id` of a record, a UUID",
+            )
+        })
     }
 }
 
@@ -82,9 +77,7 @@ pub(super) fn main(args: &Args) -> anyhow::Result<ExitCode> {
         What::Pid(pid) => format!("/api/v1/deaths?pid={pid}&limit={SAME_PID}"),
         What::Id(id) => format!("/api/v1/deaths/{id}"),
     };
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let body = match runtime.block_on(args.api.get(&path)) {
         Ok(body) => body,
         Err(error) => {
@@ -99,9 +92,7 @@ pub(super) fn main(args: &Args) -> anyhow::Result<ExitCode> {
         (None, _) => Vec::new(),
         (Some(body), What::Id(_)) => vec![serde_json::from_slice(&body).context(FOREIGN)?],
         (Some(body), What::Pid(_)) => {
-            serde_json::from_slice::<Page>(&body)
-                .context(FOREIGN)?
-                .deaths
+            serde_json::from_slice::<Page>(&body).context(FOREIGN)?.deaths
         }
     };
     tell(&deaths, args)

@@ -44,10 +44,7 @@ pub enum ConfigError {
 /// # Errors
 /// If it cannot be read, is too long, or holds a key or a value that is not allowed.
 pub fn read(path: &Path) -> Result<Config, ConfigError> {
-    let unreadable = |cause| ConfigError::Unreadable {
-        path: path.to_owned(),
-        cause,
-    };
+    let unreadable = |cause| ConfigError::Unreadable { path: path.to_owned(), cause };
     let mut bytes = Vec::new();
     File::open(path)
         .map_err(unreadable)?
@@ -55,14 +52,9 @@ pub fn read(path: &Path) -> Result<Config, ConfigError> {
         .read_to_end(&mut bytes)
         .map_err(unreadable)?;
     if bytes.len() as u64 > MAX_BYTES {
-        return Err(ConfigError::TooLong {
-            path: path.to_owned(),
-        });
+        return Err(ConfigError::TooLong { path: path.to_owned() });
     }
-    parse(&bytes).map_err(|problem| ConfigError::Invalid {
-        path: path.to_owned(),
-        problem,
-    })
+    parse(&bytes).map_err(|problem| ConfigError::Invalid { path: path.to_owned(), problem })
 }
 
 /// Reads YAML. A file that is empty or holds comments only is the default configuration.

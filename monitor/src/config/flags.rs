@@ -16,11 +16,7 @@ use crate::ops::{LogFormat, LogLevel};
 #[derive(Debug, Clone, Default, Args)]
 pub struct Flags {
     /// YAML file to read first; environment and flags go over it
-    #[arg(
-        long = "config.file",
-        value_name = "FILE",
-        env = "KILLWATCH_CONFIG_FILE"
-    )]
+    #[arg(long = "config.file", value_name = "FILE", env = "KILLWATCH_CONFIG_FILE")]
     pub config_file: Option<PathBuf>,
 
     /// Address to serve HTTP on; may be given more than once [default: 127.0.0.1:9435]
@@ -33,11 +29,7 @@ pub struct Flags {
     web_listen_address: Option<Vec<ListenAddress>>,
 
     /// Path of the metrics [default: /metrics]
-    #[arg(
-        long = "web.telemetry-path",
-        value_name = "PATH",
-        env = "KILLWATCH_WEB_TELEMETRY_PATH"
-    )]
+    #[arg(long = "web.telemetry-path", value_name = "PATH", env = "KILLWATCH_WEB_TELEMETRY_PATH")]
     web_telemetry_path: Option<TelemetryPath>,
 
     /// What to log to standard error [default: info]
@@ -45,11 +37,7 @@ pub struct Flags {
     log_level: Option<LogLevel>,
 
     /// Form of the log [default: text]
-    #[arg(
-        long = "log.format",
-        value_name = "FORMAT",
-        env = "KILLWATCH_LOG_FORMAT"
-    )]
+    #[arg(long = "log.format", value_name = "FORMAT", env = "KILLWATCH_LOG_FORMAT")]
     log_format: Option<LogFormat>,
 
     /// Where to write each death as one line of JSON: `none`, `stdout`, or an absolute path [default: stdout]
@@ -57,43 +45,23 @@ pub struct Flags {
     log_sink: Option<LogSink>,
 
     /// Deaths to keep in memory for the API; the oldest goes first [default: 10000]
-    #[arg(
-        long = "ledger.max-deaths",
-        value_name = "N",
-        env = "KILLWATCH_LEDGER_MAX_DEATHS"
-    )]
+    #[arg(long = "ledger.max-deaths", value_name = "N", env = "KILLWATCH_LEDGER_MAX_DEATHS")]
     ledger_max_deaths: Option<Count<1, 10_000, 1_000_000>>,
 
     /// Size of the ring that the kernel side writes to, a power of two [default: 4MiB]
-    #[arg(
-        long = "probe.ring-bytes",
-        value_name = "SIZE",
-        env = "KILLWATCH_PROBE_RING_BYTES"
-    )]
+    #[arg(long = "probe.ring-bytes", value_name = "SIZE", env = "KILLWATCH_PROBE_RING_BYTES")]
     probe_ring_bytes: Option<RingBytes>,
 
     /// What the kernel side logs of itself [default: off]
-    #[arg(
-        long = "kernel.log-level",
-        value_name = "LEVEL",
-        env = "KILLWATCH_KERNEL_LOG_LEVEL"
-    )]
+    #[arg(long = "kernel.log-level", value_name = "LEVEL", env = "KILLWATCH_KERNEL_LOG_LEVEL")]
     kernel_log_level: Option<KernelLogLevel>,
 
     /// Records that may wait between the ring and the rest [default: 8192]
-    #[arg(
-        long = "queue.records",
-        value_name = "N",
-        env = "KILLWATCH_QUEUE_RECORDS"
-    )]
+    #[arg(long = "queue.records", value_name = "N", env = "KILLWATCH_QUEUE_RECORDS")]
     queue_records: Option<Count<64, 8_192, 1_000_000>>,
 
     /// Where the cgroup hierarchies are mounted [default: /sys/fs/cgroup]
-    #[arg(
-        long = "cgroup.root",
-        value_name = "PATH",
-        env = "KILLWATCH_CGROUP_ROOT"
-    )]
+    #[arg(long = "cgroup.root", value_name = "PATH", env = "KILLWATCH_CGROUP_ROOT")]
     cgroup_root: Option<AbsolutePath>,
 
     /// Environment variable of a victim to keep, beside the built-in list of job ids; may be given more than once
@@ -106,11 +74,7 @@ pub struct Flags {
     environ_allow: Option<Vec<VariableName>>,
 
     /// How long a shutdown may take to deliver what is on its way [default: 5s]
-    #[arg(
-        long = "shutdown.deadline",
-        value_name = "TIME",
-        env = "KILLWATCH_SHUTDOWN_DEADLINE"
-    )]
+    #[arg(long = "shutdown.deadline", value_name = "TIME", env = "KILLWATCH_SHUTDOWN_DEADLINE")]
     shutdown_deadline: Option<Period<100, 5_000, 300_000>>,
 
     /// Name of this node in every record [default: the host's name]
@@ -118,7 +82,7 @@ pub struct Flags {
     node: Option<NodeName>,
 
     /// Attach programs that do nothing too, for `cargo xtask bench`
-    #[arg(long = "bench.empty-programs", hide = true)]
+    #[arg(long = "bench.empty-programs", env = "KILLWATCH_BENCH_EMPTY_PROGRAMS", hide = true)]
     bench_empty_programs: bool,
 }
 
@@ -134,10 +98,7 @@ impl Flags {
         over(&mut config.probe.ring_bytes, &self.probe_ring_bytes);
         over(&mut config.probe.log_level, &self.kernel_log_level);
         over(&mut config.queue.records, &self.queue_records);
-        over(
-            &mut config.cgroup.root,
-            &self.cgroup_root.clone().map(CgroupRoot),
-        );
+        over(&mut config.cgroup.root, &self.cgroup_root.clone().map(CgroupRoot));
         over(&mut config.environ.allow, &self.environ_allow);
         over(&mut config.shutdown.deadline, &self.shutdown_deadline);
         over(&mut config.node, &self.node);

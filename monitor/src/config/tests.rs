@@ -16,19 +16,13 @@ struct Line {
 }
 
 fn flags(args: &[&str]) -> Flags {
-    Line::try_parse_from([&["killwatch"], args].concat())
-        .unwrap()
-        .flags
+    Line::try_parse_from([&["killwatch"], args].concat()).unwrap().flags
 }
 
 #[test]
 fn nothing_is_the_default() {
     for yaml in ["", "# a comment\n", "{}", "ledger: {}\n"] {
-        assert_eq!(
-            file::parse(yaml.as_bytes()),
-            Ok(Config::default()),
-            "{yaml:?}"
-        );
+        assert_eq!(file::parse(yaml.as_bytes()), Ok(Config::default()), "{yaml:?}");
     }
 }
 
@@ -49,37 +43,23 @@ node: worker-7
 ";
     let config = file::parse(yaml.as_bytes()).unwrap();
     assert_eq!(
-        config
-            .web
-            .listen_address
-            .iter()
-            .map(ToString::to_string)
-            .collect::<Vec<_>>(),
+        config.web.listen_address.iter().map(ToString::to_string).collect::<Vec<_>>(),
         ["127.0.0.1:1", "[::]:9435", "[::1]:9435"]
     );
     assert_eq!(config.web.telemetry_path.as_str(), "/m");
     assert_eq!(config.log_sink.to_string(), "/var/log/killwatch.jsonl");
+    assert_eq!((config.ledger.max_deaths.get(), config.ledger.max_bytes.get()), (7, 2 << 20));
     assert_eq!(
-        (
-            config.ledger.max_deaths.get(),
-            config.ledger.max_bytes.get()
-        ),
-        (7, 2 << 20)
-    );
-    assert_eq!(
-        (
-            config.metrics.max_series.get(),
-            config.metrics.keep_gone.get().as_secs()
-        ),
+        (config.metrics.max_series.get(), config.metrics.keep_gone.get().as_secs()),
         (5, 3600)
     );
     assert_eq!(config.probe.ring_bytes.get(), 65536);
-    assert_eq!(
-        (config.queue.records.get(), config.cgroup.max.get()),
-        (64, 1024)
-    );
+    assert_eq!((config.queue.records.get(), config.cgroup.max.get()), (64, 1024));
     assert_eq!(config.cgroup.root().to_str(), Some("/tmp/cgroup"));
-    assert_eq!(config.environ.allow.iter().map(VariableName::as_str).collect::<Vec<_>>(), ["MY_JOB"]);
+    assert_eq!(
+        config.environ.allow.iter().map(VariableName::as_str).collect::<Vec<_>>(),
+        ["MY_JOB"]
+    );
     assert_eq!(config.shutdown.deadline.get().as_millis(), 1500);
     assert_eq!(config.node.as_str(), "worker-7");
     // What is shown is what can be read again.
@@ -132,11 +112,8 @@ fn how_a_refusal_reads() {
 fn flags_go_over_the_file() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("k.yaml");
-    std::fs::write(
-        &path,
-        "ledger: {max_deaths: 7}\nqueue: {records: 100}\nnode: of-the-file\n",
-    )
-    .unwrap();
+    std::fs::write(&path, "ledger: {max_deaths: 7}\nqueue: {records: 100}\nnode: of-the-file\n")
+        .unwrap();
     let path = path.to_str().unwrap();
     let config = Config::load(&flags(&[
         "--config.file",
@@ -146,10 +123,7 @@ fn flags_go_over_the_file() {
         "--node=of-the-flag",
     ]))
     .unwrap();
-    assert_eq!(
-        (config.ledger.max_deaths.get(), config.queue.records.get()),
-        (8, 100)
-    );
+    assert_eq!((config.ledger.max_deaths.get(), config.queue.records.get()), (8, 100));
     assert_eq!(config.node.as_str(), "of-the-flag");
 }
 
@@ -160,13 +134,9 @@ fn lists_are_bounded_whatever_their_source() {
     assert!(matches!(error, ConfigError::Combination(_)));
     assert_eq!(
         error.to_string(),
-        "environ.allow: a list of 257 is not allowed: must have 0 to 256 items"
+        "environ.allow: a list of 201 is not allowed: must have 0 to 200 items"
     );
-    let two = flags(&[
-        "--web.listen-address",
-        "127.0.0.1:1",
-        "--web.listen-address=127.0.0.1:2",
-    ]);
+    let two = flags(&["--web.listen-address", "127.0.0.1:1", "--web.listen-address=127.0.0.1:2"]);
     assert_eq!(Config::load(&two).unwrap().web.listen_address.len(), 2);
 }
 
@@ -174,30 +144,16 @@ fn lists_are_bounded_whatever_their_source() {
 fn a_file_that_is_no_configuration() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("k.yaml");
-    assert!(matches!(
-        file::read(&path),
-        Err(ConfigError::Unreadable { .. })
-    ));
+    assert!(matches!(file::read(&path), Err(ConfigError::Unreadable { .. })));
     std::fs::write(&path, b"node: \xff").unwrap();
     assert!(
-        file::read(&path)
-            .unwrap_err()
-            .to_string()
-            .ends_with("k.yaml: not UTF-8 from byte 6 on")
+        file::read(&path).unwrap_err().to_string().ends_with("k.yaml: not UTF-8 from byte 6 on")
     );
-    std::fs::write(
-        &path,
-        "#".repeat(usize::try_from(file::MAX_BYTES).unwrap() + 1),
-    )
-    .unwrap();
-    assert!(matches!(
-        file::read(&path),
-        Err(ConfigError::TooLong { .. })
-    ));
+    std::fs::write(&path, "#".repeat(usize::try_from(file::MAX_BYTES).unwrap() + 1)).unwrap();
+    assert!(matches!(file::read(&path), Err(ConfigError::TooLong { .. })));
     std::fs::write(&path, "#".repeat(usize::try_from(file::MAX_BYTES).unwrap())).unwrap();
     assert_eq!(file::read(&path).unwrap(), Config::default());
 }
-
 
 /// Scalars of every kind, at keys that exist.
 fn yaml() -> impl Strategy<Value = String> {

@@ -55,7 +55,9 @@ impl<const MIN: usize, const DEFAULT: usize, const MAX: usize> Count<MIN, DEFAUL
 
     fn checked(number: Option<usize>) -> Result<Self, Refused> {
         number.filter(|n| (MIN..=MAX).contains(n)).map(Self).ok_or_else(|| {
-            Refused::new(format!("must be a whole number from {MIN} to {MAX}; there is no value for \"unlimited\""))
+            Refused::new(format!(
+                "must be a whole number from {MIN} to {MAX}; there is no value for \"unlimited\""
+            ))
         })
     }
 }
@@ -64,12 +66,7 @@ impl<const MIN: usize, const DEFAULT: usize, const MAX: usize> Default
     for Count<MIN, DEFAULT, MAX>
 {
     fn default() -> Self {
-        const {
-            assert!(
-                MIN <= DEFAULT && DEFAULT <= MAX,
-                "the default must be allowed"
-            )
-        };
+        const { assert!(MIN <= DEFAULT && DEFAULT <= MAX, "the default must be allowed") };
         Self(DEFAULT)
     }
 }
@@ -90,8 +87,7 @@ impl<const MIN: usize, const DEFAULT: usize, const MAX: usize> TryFrom<String>
     type Error = Refused;
 
     fn try_from(text: String) -> Result<Self, Refused> {
-        text.parse()
-            .map_err(|refused: Refused| refused.with_value(&text))
+        text.parse().map_err(|refused: Refused| refused.with_value(&text))
     }
 }
 
@@ -128,12 +124,7 @@ impl<const MIN: u64, const DEFAULT: u64, const MAX: u64> Size<MIN, DEFAULT, MAX>
 
 impl<const MIN: u64, const DEFAULT: u64, const MAX: u64> Default for Size<MIN, DEFAULT, MAX> {
     fn default() -> Self {
-        const {
-            assert!(
-                MIN <= DEFAULT && DEFAULT <= MAX,
-                "the default must be allowed"
-            )
-        };
+        const { assert!(MIN <= DEFAULT && DEFAULT <= MAX, "the default must be allowed") };
         Self(DEFAULT)
     }
 }
@@ -156,8 +147,7 @@ impl<const MIN: u64, const DEFAULT: u64, const MAX: u64> TryFrom<String>
     type Error = Refused;
 
     fn try_from(text: String) -> Result<Self, Refused> {
-        text.parse()
-            .map_err(|refused: Refused| refused.with_value(&text))
+        text.parse().map_err(|refused: Refused| refused.with_value(&text))
     }
 }
 
@@ -219,12 +209,7 @@ impl<const MIN: u64, const DEFAULT: u64, const MAX: u64> Period<MIN, DEFAULT, MA
 
 impl<const MIN: u64, const DEFAULT: u64, const MAX: u64> Default for Period<MIN, DEFAULT, MAX> {
     fn default() -> Self {
-        const {
-            assert!(
-                MIN <= DEFAULT && DEFAULT <= MAX,
-                "the default must be allowed"
-            )
-        };
+        const { assert!(MIN <= DEFAULT && DEFAULT <= MAX, "the default must be allowed") };
         Self(Duration::from_millis(DEFAULT))
     }
 }
@@ -234,20 +219,15 @@ impl<const MIN: u64, const DEFAULT: u64, const MAX: u64> FromStr for Period<MIN,
 
     fn from_str(text: &str) -> Result<Self, Refused> {
         let range = Duration::from_millis(MIN)..=Duration::from_millis(MAX);
-        let period = text
-            .parse::<SignedDuration>()
-            .ok()
-            .and_then(|span| Duration::try_from(span).ok());
-        period
-            .filter(|p| range.contains(p))
-            .map(Self)
-            .ok_or_else(|| {
-                Refused::new(format!(
-                    "must be a time span with its unit from {} to {}, such as 5s or 500ms",
-                    span(MIN),
-                    span(MAX)
-                ))
-            })
+        let period =
+            text.parse::<SignedDuration>().ok().and_then(|span| Duration::try_from(span).ok());
+        period.filter(|p| range.contains(p)).map(Self).ok_or_else(|| {
+            Refused::new(format!(
+                "must be a time span with its unit from {} to {}, such as 5s or 500ms",
+                span(MIN),
+                span(MAX)
+            ))
+        })
     }
 }
 
@@ -257,8 +237,7 @@ impl<const MIN: u64, const DEFAULT: u64, const MAX: u64> TryFrom<String>
     type Error = Refused;
 
     fn try_from(text: String) -> Result<Self, Refused> {
-        text.parse()
-            .map_err(|refused: Refused| refused.with_value(&text))
+        text.parse().map_err(|refused: Refused| refused.with_value(&text))
     }
 }
 

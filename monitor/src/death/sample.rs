@@ -152,12 +152,8 @@ pub(crate) fn relayed() -> Death {
     let mut death = host_process(Cause::Relayed, None);
     death.victim.exit_code = Some(137);
     death.victim.status = 137;
-    death.child = Some(Child {
-        id: id(1),
-        pid: 4242,
-        comm: "worker".into(),
-        cause: Cause::OomMemcg,
-    });
+    death.child =
+        Some(Child { id: id(1), pid: 4242, comm: "worker".into(), cause: Cause::OomMemcg });
     death.evidence = vec!["its child worker (pid 4242) died of signal 9 just before".into()];
     death.advice = "See the record of the child.".into();
     death
@@ -171,10 +167,7 @@ pub(crate) fn unknown() -> Death {
     death.killer.kind = KillerKind::Unknown;
     death.evidence =
         vec!["exit code 143 may stand for signal 15, but no such signal was seen".into()];
-    death.missing = vec![Missing {
-        field: "killer".into(),
-        why: "no signal was seen".into(),
-    }];
+    death.missing = vec![Missing { field: "killer".into(), why: "no signal was seen".into() }];
     death
 }
 
@@ -187,10 +180,7 @@ pub(crate) fn hostile() -> Death {
     death.killer.comm = Some(nasty.clone());
     death.workload.cgroup = Some(format!("/{nasty}"));
     death.workload.container_id = Some(nasty.clone());
-    death.job = Some(Job {
-        id: Some(nasty.clone()),
-        ..Job::default()
-    });
+    death.job = Some(Job { id: Some(nasty.clone()), ..Job::default() });
     death.evidence = vec![nasty.clone()];
     death.advice = nasty;
     death
@@ -222,10 +212,7 @@ fn host_process(cause: Cause, signal: Option<u8>) -> Death {
         trigger: None,
     };
     death.oom = None;
-    death.memory = MemoryStory {
-        anon_bytes: Some(512 * MIB),
-        ..MemoryStory::default()
-    };
+    death.memory = MemoryStory { anon_bytes: Some(512 * MIB), ..MemoryStory::default() };
     death.workload = Workload {
         cgroup: Some("/system.slice/indexer.service".into()),
         cgroup_id: Some(99),

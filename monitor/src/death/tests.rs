@@ -14,13 +14,7 @@ fn the_schema_file_is_the_type() {
 #[test]
 fn the_example_of_the_documentation_is_a_record() {
     let docs = include_str!("../../../docs/events.md");
-    let example = docs
-        .split("```json\n")
-        .nth(1)
-        .unwrap()
-        .split("```")
-        .next()
-        .unwrap();
+    let example = docs.split("```json\n").nth(1).unwrap().split("```").next().unwrap();
     let death: Death = serde_json::from_str(example).unwrap();
     assert_eq!(
         serde_json::to_value(&death).unwrap(),
@@ -39,15 +33,9 @@ fn the_example_of_the_documentation_is_a_record() {
 fn every_key_is_described() {
     let schema = serde_json::to_value(schemars::schema_for!(Death)).unwrap();
     let docs = include_str!("../../../docs/events.md");
-    let parts = schema["$defs"]
-        .as_object()
-        .unwrap()
-        .values()
-        .chain([&schema]);
-    let keys: Vec<_> = parts
-        .filter_map(|part| part["properties"].as_object())
-        .flat_map(|p| p.keys())
-        .collect();
+    let parts = schema["$defs"].as_object().unwrap().values().chain([&schema]);
+    let keys: Vec<_> =
+        parts.filter_map(|part| part["properties"].as_object()).flat_map(|p| p.keys()).collect();
     assert!(keys.len() > 60);
     for key in keys {
         assert!(

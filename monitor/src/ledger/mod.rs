@@ -81,9 +81,7 @@ struct Ring {
 
 impl Ring {
     fn first(&self) -> u64 {
-        self.entries
-            .front()
-            .map_or(self.last + 1, |entry| entry.seq)
+        self.entries.front().map_or(self.last + 1, |entry| entry.seq)
     }
 
     fn evict_oldest(&mut self) {
@@ -98,11 +96,7 @@ impl Ledger {
     /// An empty ledger.
     #[must_use]
     pub fn new(config: LedgerConfig) -> Self {
-        Self {
-            config,
-            ring: Mutex::default(),
-            last: watch::Sender::new(0),
-        }
+        Self { config, ring: Mutex::default(), last: watch::Sender::new(0) }
     }
 
     /// Records a death; the oldest give way to it. A record that is larger than `max_bytes` alone is kept until the next comes.
@@ -120,11 +114,7 @@ impl Ledger {
         }
         ring.last += 1;
         ring.bytes += size;
-        let entry = Arc::new(Entry {
-            seq: ring.last,
-            death: Arc::new(death),
-            json,
-        });
+        let entry = Arc::new(Entry { seq: ring.last, death: Arc::new(death), json });
         ring.entries.push_back(Arc::clone(&entry));
         // Under the lock, so that the number only ever rises.
         self.last.send_replace(entry.seq);
@@ -140,10 +130,7 @@ impl Ledger {
         let from = seq.saturating_add(1).max(first);
         let index = usize::try_from(from - first).unwrap_or(usize::MAX);
         let entries: Vec<_> = ring.entries.iter().skip(index).take(max).cloned().collect();
-        Batch {
-            entries,
-            skipped: from - seq.saturating_add(1),
-        }
+        Batch { entries, skipped: from - seq.saturating_add(1) }
     }
 
     /// At most `limit` deaths that `filter` lets through, newest first.
@@ -151,12 +138,7 @@ impl Ledger {
     pub fn newest(&self, filter: &Filter, limit: usize) -> Vec<Arc<Entry>> {
         // The values are looked at outside the lock: a search never makes an append wait for more than the copy of the pointers.
         let entries: Vec<_> = self.ring().entries.iter().cloned().collect();
-        entries
-            .into_iter()
-            .rev()
-            .filter(|entry| filter.matches(&entry.death))
-            .take(limit)
-            .collect()
+        entries.into_iter().rev().filter(|entry| filter.matches(&entry.death)).take(limit).collect()
     }
 
     /// The number of the newest death, and a wait for it to rise.

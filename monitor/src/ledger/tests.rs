@@ -25,37 +25,24 @@ fn death(pid: u32) -> Death {
 fn json_is_the_death() {
     let ledger = ledger(10);
     let entry = ledger.append(sample::oom_memcg()).unwrap();
-    assert_eq!(
-        serde_json::from_slice::<Death>(&entry.json).unwrap(),
-        sample::oom_memcg()
-    );
+    assert_eq!(serde_json::from_slice::<Death>(&entry.json).unwrap(), sample::oom_memcg());
     assert!(!entry.json.contains(&b'\n'));
 }
 
 #[test]
 fn bytes_are_bounded_too() {
-    let config = LedgerConfig {
-        max_bytes: "1MiB".parse().unwrap(),
-        ..LedgerConfig::default()
-    };
+    let config = LedgerConfig { max_bytes: "1MiB".parse().unwrap(), ..LedgerConfig::default() };
     let ledger = Ledger::new(config);
     for pid in 0..40 {
         let mut death = death(pid);
-        death
-            .victim
-            .environ
-            .insert("JOB_ID".into(), "x".repeat(100_000));
+        death.victim.environ.insert("JOB_ID".into(), "x".repeat(100_000));
         ledger.append(death).unwrap();
     }
     assert_eq!((ledger.len(), ledger.evicted()), (10, 30));
     let mut huge = death(1);
     huge.advice = "y".repeat(3 << 20);
     ledger.append(huge).unwrap();
-    assert_eq!(
-        ledger.len(),
-        1,
-        "a record above the bound is kept alone, not lost"
-    );
+    assert_eq!(ledger.len(), 1, "a record above the bound is kept alone, not lost");
 }
 
 #[test]
@@ -65,75 +52,17 @@ fn filters_and_order() {
         ledger.append(death(pid)).unwrap();
     }
     let seqs = |filter: &Filter, limit| {
-        ledger
-            .newest(filter, limit)
-            .iter()
-            .map(|e| e.seq)
-            .collect::<Vec<_>>()
+        ledger.newest(filter, limit).iter().map(|e| e.seq).collect::<Vec<_>>()
     };
     assert_eq!(seqs(&Filter::default(), 10), [3, 2, 1]);
-    assert_eq!(
-        seqs(
-            &Filter {
-                pid: Some(7),
-                ..Filter::default()
-            },
-            10
-        ),
-        [3, 1]
-    );
-    assert_eq!(
-        seqs(
-            &Filter {
-                pid: Some(7),
-                ..Filter::default()
-            },
-            1
-        ),
-        [3]
-    );
-    assert_eq!(
-        seqs(
-            &Filter {
-                job: Some("render-42".into()),
-                ..Filter::default()
-            },
-            1
-        ),
-        [3]
-    );
-    assert_eq!(
-        seqs(
-            &Filter {
-                job: Some("render".into()),
-                ..Filter::default()
-            },
-            10
-        ),
-        [0; 0]
-    );
+    assert_eq!(seqs(&Filter { pid: Some(7), ..Filter::default() }, 10), [3, 1]);
+    assert_eq!(seqs(&Filter { pid: Some(7), ..Filter::default() }, 1), [3]);
+    assert_eq!(seqs(&Filter { job: Some("render-42".into()), ..Filter::default() }, 1), [3]);
+    assert_eq!(seqs(&Filter { job: Some("render".into()), ..Filter::default() }, 10), [0; 0]);
     let time = sample::oom_memcg().time;
     let second = jiff::SignedDuration::from_secs(1);
-    assert_eq!(
-        seqs(
-            &Filter {
-                since: Some(time),
-                ..Filter::default()
-            },
-            1
-        ),
-        [3]
-    );
-    assert_eq!(
-        seqs(
-            &Filter {
-                since: Some(time + second),
-                ..Filter::default()
-            },
-            10
-        ),
-        [0; 0]
-    );
+    assert_eq!(seqs(&Filter { since: Some(time), ..Filter::default() }, 1), [3]);
+    assert_eq!(seqs(&Filter { since: Some(time + second), ..Filter::default() }, 10), [0; 0]);
 }
 
 #[test]

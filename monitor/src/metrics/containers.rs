@@ -55,11 +55,7 @@ struct Kills {
 
 impl Containers {
     pub(super) fn new(config: MetricsConfig) -> Self {
-        Self {
-            config,
-            overflowed: Counter::default(),
-            state: Mutex::default(),
-        }
+        Self { config, overflowed: Counter::default(), state: Mutex::default() }
     }
 
     /// Deaths that were counted in the overflow series.
@@ -76,11 +72,7 @@ impl Containers {
     }
 
     pub(super) fn gone(&self, workload: &Workload, now: Instant) {
-        if let Some(series) = self
-            .state()
-            .series
-            .get_mut(&ContainerLabels::from(workload))
-        {
+        if let Some(series) = self.state().series.get_mut(&ContainerLabels::from(workload)) {
             series.gone.get_or_insert(now);
         }
     }
@@ -88,19 +80,14 @@ impl Containers {
     pub(super) fn expire(&self, now: Instant) {
         let keep = self.config.keep_gone.get();
         let expired = |series: &Series| {
-            series
-                .gone
-                .is_some_and(|gone| now.saturating_duration_since(gone) >= keep)
+            series.gone.is_some_and(|gone| now.saturating_duration_since(gone) >= keep)
         };
         self.state().series.retain(|_, series| !expired(series));
     }
 
     pub(super) fn killed(&self, death: &Death, now: Instant) {
         let labels = Arc::new(ContainerLabels::from(&death.workload));
-        let incident = death
-            .oom
-            .as_ref()
-            .map_or(death.ktime_ns, |oom| oom.incident_ktime_ns);
+        let incident = death.oom.as_ref().map_or(death.ktime_ns, |oom| oom.incident_ktime_ns);
         let mut state = self.state();
         let first = state.remember(incident, &labels);
         let kills = match state.room_for(&labels, self.config.max_series.get(), now) {
@@ -117,12 +104,8 @@ impl Containers {
         drop(state);
         kills.victims.inc();
         if first {
-            let exemplar = DeathId {
-                death_id: death.id.to_string(),
-            };
-            kills
-                .incidents
-                .inc_by(1, Some(exemplar), Some(SystemTime::from(death.time)));
+            let exemplar = DeathId { death_id: death.id.to_string() };
+            kills.incidents.inc_by(1, Some(exemplar), Some(SystemTime::from(death.time)));
         }
     }
 
@@ -159,21 +142,13 @@ impl State {
         if !self.series.contains_key(labels) {
             if self.series.len() >= max {
                 let untouched = |s: &Series| s.gone.is_some() && s.kills.victims.get() == 0;
-                let oldest = self
-                    .series
-                    .iter()
-                    .filter(|(_, s)| untouched(s))
-                    .min_by_key(|(_, s)| s.gone);
+                let oldest =
+                    self.series.iter().filter(|(_, s)| untouched(s)).min_by_key(|(_, s)| s.gone);
                 let oldest = Arc::clone(oldest?.0);
                 self.series.remove(&oldest);
             }
-            self.series.insert(
-                Arc::clone(labels),
-                Series {
-                    kills: Kills::default(),
-                    gone: Some(now),
-                },
-            );
+            self.series
+                .insert(Arc::clone(labels), Series { kills: Kills::default(), gone: Some(now) });
         }
         self.series.get_mut(labels)
     }
@@ -183,11 +158,8 @@ impl Collector for Containers {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let overflow = Arc::new(ContainerLabels::overflow());
         let state = self.state();
-        let mut series: Vec<_> = state
-            .series
-            .iter()
-            .map(|(labels, s)| (Arc::clone(labels), s.kills.clone()))
-            .collect();
+        let mut series: Vec<_> =
+            state.series.iter().map(|(labels, s)| (Arc::clone(labels), s.kills.clone())).collect();
         series.push((overflow, state.overflow.clone()));
         drop(state);
 

@@ -20,10 +20,7 @@ pub(super) struct ContainerLabels {
 impl ContainerLabels {
     /// The label set of everything that found no room.
     pub(super) fn overflow() -> Self {
-        Self {
-            container_id: "overflow".to_owned(),
-            ..Self::default()
-        }
+        Self { container_id: "overflow".to_owned(), ..Self::default() }
     }
 }
 
@@ -52,9 +49,7 @@ pub(super) struct CauseLabel {
 
 impl From<Cause> for CauseLabel {
     fn from(cause: Cause) -> Self {
-        Self {
-            cause: cause.as_str(),
-        }
+        Self { cause: cause.as_str() }
     }
 }
 
@@ -81,9 +76,7 @@ impl From<Gap> for GapLabel {
 
 impl From<Queue> for QueueLabel {
     fn from(queue: Queue) -> Self {
-        Self {
-            queue: queue.as_str(),
-        }
+        Self { queue: queue.as_str() }
     }
 }
 

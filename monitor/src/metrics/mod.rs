@@ -96,10 +96,7 @@ impl Metrics {
             "Deaths by the OOM killer that found no room for a series of their container",
             containers.overflowed(),
         );
-        let build = vec![
-            ("version", env!("CARGO_PKG_VERSION")),
-            ("arch", std::env::consts::ARCH),
-        ];
+        let build = vec![("version", env!("CARGO_PKG_VERSION")), ("arch", std::env::consts::ARCH)];
         registry.register("killwatch_build", "The running program", Info::new(build));
         let r = &mut registry;
         let metrics = Self {
@@ -119,27 +116,16 @@ impl Metrics {
                 "killwatch_queue_dropped",
                 "Records that did not fit into a queue of the daemon",
             ),
-            written: add(
-                r,
-                "killwatch_sink_written",
-                "Deaths that a sink has delivered",
-            ),
-            failed: add(
-                r,
-                "killwatch_sink_failed",
-                "Attempts of a sink to deliver that failed",
-            ),
+            gaps: add(r, "killwatch_gaps", "Times that the daemon had to let something go"),
+            written: add(r, "killwatch_sink_written", "Deaths that a sink has delivered"),
+            failed: add(r, "killwatch_sink_failed", "Attempts of a sink to deliver that failed"),
             skipped: add(
                 r,
                 "killwatch_sink_skipped",
                 "Deaths that a sink was too slow for, or that a shutdown cut off",
             ),
             attached: add(r, "killwatch_probe_attached", "Whether a probe is attached"),
-            ready: add(
-                r,
-                "killwatch_ready",
-                "Whether all required probes are attached",
-            ),
+            ready: add(r, "killwatch_ready", "Whether all required probes are attached"),
             cgroups: add(r, "killwatch_cgroups", "Cgroups whose path is known"),
             ledger_evicted: add(
                 r,
@@ -180,9 +166,7 @@ impl Metrics {
 
     /// Counts a death. `now` is when, for the age of its container's series.
     pub fn observe(&self, death: &Death, now: Instant) {
-        self.deaths
-            .get_or_create_owned(&CauseLabel::from(death.cause))
-            .inc();
+        self.deaths.get_or_create_owned(&CauseLabel::from(death.cause)).inc();
         if death.cause.is_kernel_oom() {
             self.containers.killed(death, now);
         }
@@ -213,9 +197,7 @@ impl Metrics {
 
     /// Deaths that the ledger has evicted since the start.
     pub fn set_ledger_evicted(&self, total: u64) {
-        self.ledger_evicted
-            .inner()
-            .fetch_max(total, Ordering::Relaxed);
+        self.ledger_evicted.inner().fetch_max(total, Ordering::Relaxed);
     }
 
     /// Cgroups that the index holds.
@@ -228,9 +210,7 @@ impl Metrics {
         for report in reports {
             let attached = i64::from(report.state == ProbeState::Attached);
             self.attached
-                .get_or_create_owned(&ProbeLabel {
-                    probe: report.name.clone(),
-                })
+                .get_or_create_owned(&ProbeLabel { probe: report.name.clone() })
                 .set(attached);
         }
     }
@@ -261,22 +241,16 @@ impl Metrics {
     /// Numbers that the status page repeats.
     #[must_use]
     pub fn counters(&self) -> Counters {
-        let deaths = Cause::ALL
+        let deaths =
+            Cause::ALL.iter().map(|c| self.deaths.get_or_create_owned(&CauseLabel::from(*c)).get());
+        let lost = killwatch_ebpf::wire::PROGRAMS
             .iter()
-            .map(|c| self.deaths.get_or_create_owned(&CauseLabel::from(*c)).get());
-        let lost = killwatch_ebpf::wire::PROGRAMS.iter().map(|program| {
-            self.kernel_lost
-                .get_or_create_owned(&ProgramLabel { program })
-                .get()
-        });
+            .map(|program| self.kernel_lost.get_or_create_owned(&ProgramLabel { program }).get());
         Counters {
             deaths: deaths.sum(),
             decode_errors: self.decode_errors.get(),
             kernel_records_lost: lost.sum(),
-            queue_dropped: Queue::ALL
-                .iter()
-                .map(|queue| self.queue_dropped(*queue).get())
-                .sum(),
+            queue_dropped: Queue::ALL.iter().map(|queue| self.queue_dropped(*queue).get()).sum(),
             not_recorded: self.not_recorded.get(),
         }
     }

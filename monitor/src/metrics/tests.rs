@@ -17,10 +17,7 @@ fn metrics(max_series: usize) -> Metrics {
 }
 
 fn container(id: &str) -> Workload {
-    Workload {
-        container_id: Some(id.into()),
-        ..Workload::default()
-    }
+    Workload { container_id: Some(id.into()), ..Workload::default() }
 }
 
 fn kill(id: &str, incident: u64) -> Death {
@@ -44,12 +41,7 @@ fn the_whole_text() {
     let ops = Ops::new(std::sync::Arc::clone(&metrics));
     let now = Instant::now();
     metrics.container_seen(&container("quiet"), now);
-    for death in [
-        sample::oom_memcg(),
-        sample::oom_global(),
-        sample::killed(),
-        sample::hostile(),
-    ] {
+    for death in [sample::oom_memcg(), sample::oom_global(), sample::killed(), sample::hostile()] {
         metrics.observe(&death, now);
     }
     let mut hostile = sample::hostile();
@@ -97,26 +89,16 @@ fn the_text_is_well_formed() {
     for line in text.lines().filter(|line| *line != "# EOF") {
         if let Some(help) = line.strip_prefix("# HELP ") {
             assert!(help.ends_with('.') && !help.ends_with(".."), "{line}");
-            assert!(
-                names.insert(help.split(' ').next().unwrap()),
-                "{line}: twice"
-            );
+            assert!(names.insert(help.split(' ').next().unwrap()), "{line}: twice");
         } else if !line.starts_with('#') {
-            let (series, exemplar) = line
-                .split_once(" # ")
-                .map_or((line, None), |(s, e)| (s, Some(e)));
+            let (series, exemplar) =
+                line.split_once(" # ").map_or((line, None), |(s, e)| (s, Some(e)));
             let (name, value) = series.rsplit_once(' ').unwrap();
             assert!(value.parse::<f64>().is_ok(), "{line}");
             let name = name.split('{').next().unwrap();
-            assert!(
-                names.iter().any(|known| name.starts_with(known)),
-                "{line}: no HELP before"
-            );
+            assert!(names.iter().any(|known| name.starts_with(known)), "{line}: no HELP before");
             assert!(!name.ends_with("_total_total"), "{line}");
-            assert!(
-                exemplar.is_none_or(|e| e.split('}').next().unwrap().len() <= 128),
-                "{line}"
-            );
+            assert!(exemplar.is_none_or(|e| e.split('}').next().unwrap().len() <= 128), "{line}");
         }
     }
 }
@@ -166,10 +148,7 @@ fn series_outlive_the_container_and_then_go() {
     );
     metrics.expire(now + day + hour);
     assert_eq!(sample_of(&metrics, "container_oom_killed", "a"), None);
-    assert_eq!(
-        sample_of(&metrics, "container_oom_killed", "alive"),
-        Some(0)
-    );
+    assert_eq!(sample_of(&metrics, "container_oom_killed", "alive"), Some(0));
     // One that was never announced does not stay for ever either.
     metrics.observe(&kill("late", 2), now);
     metrics.expire(now + day);
@@ -187,20 +166,9 @@ fn what_does_not_fit_is_counted_in_the_overflow() {
         metrics.observe(&kill(id, incident), now);
     }
     assert_eq!(sample_of(&metrics, "container_oom_killed", "a"), Some(1));
-    assert_eq!(
-        sample_of(&metrics, "container_oom_killed", "overflow"),
-        Some(2)
-    );
-    assert_eq!(
-        sample_of(&metrics, "container_oom_victims", "overflow"),
-        Some(3)
-    );
-    assert!(
-        metrics
-            .encode()
-            .unwrap()
-            .contains("killwatch_series_overflow_total 3\n")
-    );
+    assert_eq!(sample_of(&metrics, "container_oom_killed", "overflow"), Some(2));
+    assert_eq!(sample_of(&metrics, "container_oom_victims", "overflow"), Some(3));
+    assert!(metrics.encode().unwrap().contains("killwatch_series_overflow_total 3\n"));
     // One that is gone and had no kill gives way.
     metrics.container_gone(&container("b"), now);
     metrics.container_seen(&container("c"), now);

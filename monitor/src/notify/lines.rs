@@ -36,12 +36,7 @@ impl Lines {
 
     /// Lines to any writer.
     pub(super) fn to(out: Box<dyn Write + Send>) -> Self {
-        Self {
-            path: None,
-            out,
-            identity: None,
-            torn: false,
-        }
+        Self { path: None, out, identity: None, torn: false }
     }
 
     /// Lines to the end of a file, made with mode 0640 if there is none.
@@ -49,12 +44,8 @@ impl Lines {
     /// # Errors
     /// If it cannot be opened or read.
     pub(super) fn file(path: &Path) -> io::Result<Self> {
-        let mut file = OpenOptions::new()
-            .append(true)
-            .read(true)
-            .create(true)
-            .mode(0o640)
-            .open(path)?;
+        let mut file =
+            OpenOptions::new().append(true).read(true).create(true).mode(0o640).open(path)?;
         let torn = ends_torn(&mut file)?;
         let identity = file.metadata().map(|m| (m.dev(), m.ino()))?;
         Ok(Self {
@@ -68,23 +59,14 @@ impl Lines {
     /// Writes lines, each given without its newline, until one fails. May block.
     pub(super) fn write(&mut self, lines: &[Bytes]) -> Outcome {
         if let Err(error) = self.follow_rotation() {
-            return Outcome {
-                written: 0,
-                error: Some(error),
-            };
+            return Outcome { written: 0, error: Some(error) };
         }
         for (written, line) in lines.iter().enumerate() {
             if let Err(error) = self.line(line) {
-                return Outcome {
-                    written,
-                    error: Some(error),
-                };
+                return Outcome { written, error: Some(error) };
             }
         }
-        Outcome {
-            written: lines.len(),
-            error: None,
-        }
+        Outcome { written: lines.len(), error: None }
     }
 
     fn line(&mut self, line: &[u8]) -> io::Result<()> {
@@ -167,18 +149,12 @@ mod tests {
     fn whatever_the_room_every_line_is_whole_once_or_no_record() {
         for room in 0..24 {
             let (bytes, left) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(room)));
-            let disk = Disk {
-                bytes: Arc::clone(&bytes),
-                room: Arc::clone(&left),
-            };
+            let disk = Disk { bytes: Arc::clone(&bytes), room: Arc::clone(&left) };
             let mut out = Lines::to(Box::new(disk));
             let outcome = out.write(&lines());
             assert_eq!(outcome.written, room / 8, "with room for {room} bytes");
             *left.lock().unwrap() = 1000;
-            assert_eq!(
-                out.write(&lines()[outcome.written..]).written,
-                3 - outcome.written
-            );
+            assert_eq!(out.write(&lines()[outcome.written..]).written, 3 - outcome.written);
 
             let text = String::from_utf8(bytes.lock().unwrap().clone()).unwrap();
             let records: Vec<_> = text
@@ -192,10 +168,7 @@ mod tests {
                 [r#"{"a":1}"#, r#"{"b":2}"#, r#"{"c":3}"#],
                 "with room for {room} bytes: {text}"
             );
-            assert!(
-                records.len() <= 4,
-                "only a line that lacked nothing but its end comes twice"
-            );
+            assert!(records.len() <= 4, "only a line that lacked nothing but its end comes twice");
         }
     }
 
@@ -205,19 +178,13 @@ mod tests {
         let path = dir.path().join("deaths.jsonl");
         std::fs::write(&path, "{\"whole\":1}\n{\"half").unwrap();
         assert_eq!(Lines::file(&path).unwrap().write(&lines()[..1]).written, 1);
-        assert_eq!(
-            std::fs::read_to_string(&path).unwrap(),
-            "{\"whole\":1}\n{\"half\n{\"a\":1}\n"
-        );
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "{\"whole\":1}\n{\"half\n{\"a\":1}\n");
     }
 
     #[test]
     fn follows_logrotate_and_is_not_world_readable() {
         let dir = tempfile::tempdir().unwrap();
-        let (path, moved) = (
-            dir.path().join("deaths.jsonl"),
-            dir.path().join("deaths.jsonl.1"),
-        );
+        let (path, moved) = (dir.path().join("deaths.jsonl"), dir.path().join("deaths.jsonl.1"));
         let mut out = Lines::file(&path).unwrap();
         out.write(&lines()[..1]);
         std::fs::rename(&path, &moved).unwrap();

@@ -50,13 +50,7 @@ impl Worker {
 
     fn new(lines: Lines, ledger: Arc<Ledger>, ops: Arc<Ops>) -> Self {
         ops.sink_written(NAME, 0);
-        Self {
-            lines: Some(lines),
-            ledger,
-            ops,
-            cursor: 0,
-            failing: None,
-        }
+        Self { lines: Some(lines), ledger, ops, cursor: 0, failing: None }
     }
 
     /// Writes until `stop` is cancelled, then what the ledger still holds, for at most `deadline`. Cancel when nothing will be
@@ -96,11 +90,7 @@ impl Worker {
                 }
                 continue;
             }
-            let json = batch
-                .entries
-                .iter()
-                .map(|entry| entry.json.clone())
-                .collect();
+            let json = batch.entries.iter().map(|entry| entry.json.clone()).collect();
             let Some(outcome) = self.write(json).await else {
                 return;
             };

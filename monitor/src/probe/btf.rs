@@ -92,7 +92,8 @@ impl<'a> Btf<'a> {
             Some(other) => return Err(BtfError::Magic(other)),
             None => return Err(truncated(0, "header")),
         }
-        let field = |offset| u32_at(bytes, offset).map(|v| v as usize).ok_or(truncated(offset, "header"));
+        let field =
+            |offset| u32_at(bytes, offset).map(|v| v as usize).ok_or(truncated(offset, "header"));
         let header = field(4)?;
         let section = |offset: usize, len: usize, what| {
             header
@@ -198,7 +199,8 @@ impl<'a> Btf<'a> {
         }
         let (_, outer) = self.resolve(id).filter(|(_, found)| found.kind == Kind::Struct)?;
         for member in outer.rest.chunks_exact(12) {
-            let (name_at, member_id, place) = (u32_at(member, 0)?, u32_at(member, 4)?, u32_at(member, 8)?);
+            let (name_at, member_id, place) =
+                (u32_at(member, 0)?, u32_at(member, 4)?, u32_at(member, 8)?);
             // With the flag, the upper byte is the size of a bit field.
             let offset = if outer.flag { place & 0x00ff_ffff } else { place };
             if name_at != 0 {
@@ -255,7 +257,8 @@ impl<'a> Btf<'a> {
             .rest
             .chunks_exact(step)
             .find(|entry| {
-                u32_at(entry, 0).and_then(|name| string(self.strings, name)) == Some(variant.as_bytes())
+                u32_at(entry, 0).and_then(|name| string(self.strings, name))
+                    == Some(variant.as_bytes())
             })
             .and_then(|entry| u32_at(entry, 4))
     }
@@ -265,7 +268,8 @@ impl<'a> Btf<'a> {
     pub fn tracepoint(&self, name: &str) -> Option<Vec<bool>> {
         let pointer = self.get(*self.typedefs.get(format!("btf_trace_{name}").as_bytes())?)?.value;
         let (_, pointer) = self.resolve(pointer).filter(|(_, found)| found.kind == Kind::Ptr)?;
-        let (_, prototype) = self.resolve(pointer.value).filter(|(_, found)| found.kind == Kind::FuncProto)?;
+        let (_, prototype) =
+            self.resolve(pointer.value).filter(|(_, found)| found.kind == Kind::FuncProto)?;
         // The first parameter is the tracepoint's private data.
         prototype
             .rest

@@ -1,7 +1,8 @@
 //! Bytes from the ring → values. Pure, and never panics: the ring is trusted less than the verifier.
 
 use killwatch_ebpf::wire::{
-    CgroupGone, CgroupPath, Exit, Header, Kind, LargeChunk, LastWords, Mark, SmallChunk, Text, VERSION,
+    CgroupGone, CgroupPath, Exit, Header, Kind, LargeChunk, LastWords, Mark, SmallChunk, Text,
+    VERSION,
 };
 use thiserror::Error;
 use zerocopy::FromBytes;
@@ -90,7 +91,8 @@ pub enum DecodeError {
 /// # Errors
 /// If the bytes are not a record of this version. The record is then to be counted and skipped.
 pub fn decode(bytes: &[u8]) -> Result<Raw<'_>, DecodeError> {
-    let (header, _) = Header::ref_from_prefix(bytes).map_err(|_| DecodeError::Short(bytes.len()))?;
+    let (header, _) =
+        Header::ref_from_prefix(bytes).map_err(|_| DecodeError::Short(bytes.len()))?;
     if header.version != VERSION {
         return Err(DecodeError::Version(header.version));
     }
@@ -111,7 +113,10 @@ pub fn decode(bytes: &[u8]) -> Result<Raw<'_>, DecodeError> {
         k if k == Kind::CgroupRenamed as u16 => path(kind, bytes).map(Raw::CgroupRenamed),
         k if k == Kind::CgroupGone as u16 => {
             let gone: &CgroupGone = view(kind, bytes)?;
-            Ok(Raw::CgroupGone(CgroupId { hierarchy: gone.hierarchy, id: gone.id }, gone.header.ktime_ns))
+            Ok(Raw::CgroupGone(
+                CgroupId { hierarchy: gone.hierarchy, id: gone.id },
+                gone.header.ktime_ns,
+            ))
         }
         other => Err(DecodeError::Kind(other)),
     }
@@ -145,14 +150,19 @@ fn chunk(
         t if t == Text::Env as u32 => Text::Env,
         value => return Err(DecodeError::Field { kind, field: "text", value }),
     };
-    let bytes = data.get(..len as usize).ok_or(DecodeError::Field { kind, field: "len", value: len })?;
+    let bytes =
+        data.get(..len as usize).ok_or(DecodeError::Field { kind, field: "len", value: len })?;
     Ok(ChunkRef { tgid, start_ns, text, offset, bytes })
 }
 
 fn path(kind: u16, bytes: &[u8]) -> Result<CgroupPathRef<'_>, DecodeError> {
     let record: &CgroupPath = view(kind, bytes)?;
     let len = record.len as usize;
-    let path = record.path.get(..len).ok_or(DecodeError::Field { kind, field: "len", value: record.len })?;
+    let path = record.path.get(..len).ok_or(DecodeError::Field {
+        kind,
+        field: "len",
+        value: record.len,
+    })?;
     Ok(CgroupPathRef {
         id: CgroupId { hierarchy: record.hierarchy, id: record.id },
         path,
@@ -170,7 +180,12 @@ mod tests {
     use super::*;
 
     fn header(kind: Kind, len: usize) -> Header {
-        Header { kind: kind as u16, version: VERSION, len: u32::try_from(len).unwrap(), ktime_ns: 5 }
+        Header {
+            kind: kind as u16,
+            version: VERSION,
+            len: u32::try_from(len).unwrap(),
+            ktime_ns: 5,
+        }
     }
 
     #[test]
@@ -188,7 +203,8 @@ mod tests {
         made.header = header(Kind::CgroupMade, size_of::<CgroupPath>());
         (made.id, made.hierarchy, made.len) = (7, 4, 2);
         made.path[..2].copy_from_slice(b"/a");
-        let expected = CgroupPathRef { id: CgroupId { hierarchy: 4, id: 7 }, path: b"/a", truncated: false };
+        let expected =
+            CgroupPathRef { id: CgroupId { hierarchy: 4, id: 7 }, path: b"/a", truncated: false };
         assert_eq!(decode(made.as_bytes()), Ok(Raw::CgroupMade(expected)));
         made.len = u32::try_from(PATH_LEN).unwrap() - 1;
         assert!(matches!(decode(made.as_bytes()), Ok(Raw::CgroupMade(path)) if path.truncated));

@@ -36,18 +36,18 @@ pub struct Choices {
 /// # Errors
 /// If the kernel lacks something that the main job needs. What is optional and absent is marked [`ABSENT`].
 pub fn resolve(btf: &Btf<'_>, choices: Choices) -> Result<Config, LayoutError> {
-    let layout = Layout::try_resolve(|field| {
-        match field.paths.iter().find_map(|path| btf.member(path)) {
+    let layout =
+        Layout::try_resolve(|field| match field.paths.iter().find_map(|path| btf.member(path)) {
             Some(member) => Ok(member.offset),
             None if field.required => Err(LayoutError::Field(field)),
             None => Ok(ABSENT),
-        }
-    })?;
+        })?;
     let size = |name| btf.struct_size(name).ok_or(LayoutError::Size(name));
     let (rss_stat_stride, rss_stat_count) = rss_stat(btf);
     let mark = btf.tracepoint("mark_victim").ok_or(LayoutError::Tracepoint("oom:mark_victim"))?;
-    let exit =
-        btf.tracepoint("sched_process_exit").ok_or(LayoutError::Tracepoint("sched:sched_process_exit"))?;
+    let exit = btf
+        .tracepoint("sched_process_exit")
+        .ok_or(LayoutError::Tracepoint("sched:sched_process_exit"))?;
     Ok(Config {
         layout,
         rss_stat_stride,
@@ -113,7 +113,8 @@ mod tests {
         bytes[4] = 24;
         bytes[20] = 1;
         let btf = Btf::parse(&bytes).unwrap();
-        let error = resolve(&btf, Choices { memory_hierarchy: 0, texts_high_water: 0 }).unwrap_err();
+        let error =
+            resolve(&btf, Choices { memory_hierarchy: 0, texts_high_water: 0 }).unwrap_err();
         assert_eq!(error.to_string(), "this kernel's BTF has no task_struct.exit_code");
     }
 }

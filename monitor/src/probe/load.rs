@@ -35,7 +35,9 @@ pub enum LoadError {
     #[error("this killwatch was built without its kernel side; build it with `cargo xtask build`")]
     NoObject,
     /// No BTF.
-    #[error("cannot read {BTF_PATH}: {0}; the kernel must be built with CONFIG_DEBUG_INFO_BTF=y (5.10 or later)")]
+    #[error(
+        "cannot read {BTF_PATH}: {0}; the kernel must be built with CONFIG_DEBUG_INFO_BTF=y (5.10 or later)"
+    )]
     NoBtf(#[source] io::Error),
     /// BTF that cannot be read.
     #[error("cannot understand {BTF_PATH}: {0}")]
@@ -44,7 +46,9 @@ pub enum LoadError {
     #[error(transparent)]
     Layout(#[from] LayoutError),
     /// Refused by the kernel.
-    #[error("the kernel refused the maps of the kernel side: {0}; root, or CAP_BPF with CAP_PERFMON, is needed")]
+    #[error(
+        "the kernel refused the maps of the kernel side: {0}; root, or CAP_BPF with CAP_PERFMON, is needed"
+    )]
     Refused(String),
 }
 
@@ -159,8 +163,16 @@ fn attach(ebpf: &mut Ebpf, probe: &Probe, btf: &AyaBtf) -> Result<(), String> {
     result.map_err(|error| match &error {
         ProgramError::LoadError { io_error, verifier_log } => {
             let log = verifier_log.to_string();
-            tracing::debug!(program = probe.program, verifier = log, "the kernel refused a program");
-            match log.lines().rev().find(|line| !line.trim().is_empty() && !line.starts_with("processed")) {
+            tracing::debug!(
+                program = probe.program,
+                verifier = log,
+                "the kernel refused a program"
+            );
+            match log
+                .lines()
+                .rev()
+                .find(|line| !line.trim().is_empty() && !line.starts_with("processed"))
+            {
                 Some(last) => format!("the kernel refused it: {io_error}: {}", last.trim()),
                 None => format!("the kernel refused it: {io_error}"),
             }

@@ -29,7 +29,12 @@ pub struct Probe {
     pub required: bool,
 }
 
-const fn tracepoint(group: &'static str, name: &'static str, purpose: &'static str, required: bool) -> Probe {
+const fn tracepoint(
+    group: &'static str,
+    name: &'static str,
+    purpose: &'static str,
+    required: bool,
+) -> Probe {
     Probe { program: name, hook: Hook::Tracepoint { group, name }, purpose, required }
 }
 
@@ -46,8 +51,18 @@ pub const PROBES: &[Probe] = &[
         required: false,
     },
     tracepoint("signal", "signal_generate", "says who sent a fatal signal", true),
-    tracepoint("oom", "mark_victim", "tells OOM kills, with the memory of victim and cgroups", true),
-    tracepoint("signal", "signal_deliver", "reads the victim's command line and environment", false),
+    tracepoint(
+        "oom",
+        "mark_victim",
+        "tells OOM kills, with the memory of victim and cgroups",
+        true,
+    ),
+    tracepoint(
+        "signal",
+        "signal_deliver",
+        "reads the victim's command line and environment",
+        false,
+    ),
     tracepoint("sched", "sched_process_exit", "reports each abnormal end", true),
 ];
 

@@ -94,7 +94,10 @@ impl Drain {
 
     /// Sleeps until there is something to read, and says whether it is time to stop.
     fn wait(&self, stop: BorrowedFd<'_>) -> io::Result<bool> {
-        let mut fds = vec![PollFd::from_borrowed_fd(stop, PollFlags::IN), PollFd::new(&self.sources.ring, PollFlags::IN)];
+        let mut fds = vec![
+            PollFd::from_borrowed_fd(stop, PollFlags::IN),
+            PollFd::new(&self.sources.ring, PollFlags::IN),
+        ];
         if let Some(log) = &self.sources.log {
             fds.push(PollFd::new(log, PollFlags::IN));
         }

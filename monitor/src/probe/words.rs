@@ -72,11 +72,7 @@ impl Assembler {
                 {
                     pass(oldest.close());
                 }
-                let open = Open {
-                    words,
-                    args: Vec::new(),
-                    environ: Scanner::new(&self.allowlist),
-                };
+                let open = Open { words, args: Vec::new(), environ: Scanner::new(&self.allowlist) };
                 if open.last_piece().is_none() {
                     pass(open.close());
                 } else {
@@ -100,10 +96,18 @@ impl Assembler {
             }
             Raw::Mark(mark) => pass(Record::Mark(mark)),
             Raw::CgroupMade(made) => {
-                pass(Record::CgroupMade { id: made.id, path: made.path.into(), truncated: made.truncated });
+                pass(Record::CgroupMade {
+                    id: made.id,
+                    path: made.path.into(),
+                    truncated: made.truncated,
+                });
             }
             Raw::CgroupRenamed(made) => {
-                pass(Record::CgroupRenamed { id: made.id, path: made.path.into(), truncated: made.truncated });
+                pass(Record::CgroupRenamed {
+                    id: made.id,
+                    path: made.path.into(),
+                    truncated: made.truncated,
+                });
             }
             Raw::CgroupGone(id, ktime_ns) => pass(Record::CgroupGone { id, ktime_ns }),
         }
@@ -138,7 +142,8 @@ impl Open {
     /// The last piece that the kernel side sends; `None` if it sends none.
     fn last_piece(&self) -> Option<(Text, u32)> {
         let (args, env) = self.expected();
-        let start = |len: u64, size: usize| u32::try_from((len - 1) / size as u64 * size as u64).ok();
+        let start =
+            |len: u64, size: usize| u32::try_from((len - 1) / size as u64 * size as u64).ok();
         if env > 0 {
             let size = if env <= SMALL_CHUNK as u64 { SMALL_CHUNK } else { LARGE_CHUNK };
             Some((Text::Env, start(env, size)?))
@@ -152,7 +157,9 @@ impl Open {
     fn take(&mut self, chunk: &ChunkRef<'_>) {
         match chunk.text {
             // A hole in a command line ends it: what follows would read as if it were next.
-            Text::Args if chunk.offset as usize == self.args.len() => self.args.extend_from_slice(chunk.bytes),
+            Text::Args if chunk.offset as usize == self.args.len() => {
+                self.args.extend_from_slice(chunk.bytes)
+            }
             Text::Args => {}
             Text::Env => self.environ.feed(chunk.offset, chunk.bytes),
         }

@@ -41,12 +41,17 @@ fn memcg(facts: &Facts<'_>, verdict: &Verdict) -> String {
         return "A memory cgroup above it was at its limit: raise that limit, or use less memory below it.".to_owned();
     };
     let limit = bytes(level.limit_bytes.unwrap_or(0));
-    let own: Option<u64> = [facts.memory.anon_bytes, facts.memory.file_bytes, facts.memory.shmem_bytes]
-        .into_iter()
-        .flatten()
-        .reduce(u64::saturating_add);
+    let own: Option<u64> =
+        [facts.memory.anon_bytes, facts.memory.file_bytes, facts.memory.shmem_bytes]
+            .into_iter()
+            .flatten()
+            .reduce(u64::saturating_add);
     let path = level.cgroup.as_deref().unwrap_or("(path not known)");
-    let whose = if place == 0 { "its own cgroup's limit".to_owned() } else { format!("the limit of {path}, above its own cgroup,") };
+    let whose = if place == 0 {
+        "its own cgroup's limit".to_owned()
+    } else {
+        format!("the limit of {path}, above its own cgroup,")
+    };
     let share = match own {
         // Less than half of what is charged: others took the rest.
         Some(own) if own < level.usage_bytes / 2 => format!(
@@ -57,7 +62,9 @@ fn memcg(facts: &Facts<'_>, verdict: &Verdict) -> String {
         Some(own) => format!(" The victim held {} of it.", bytes(own)),
         None => String::new(),
     };
-    format!("It hit {whose} of {limit}: raise that limit (memory.max; resources.limits.memory; MemoryMax=), or make the work smaller.{share}")
+    format!(
+        "It hit {whose} of {limit}: raise that limit (memory.max; resources.limits.memory; MemoryMax=), or make the work smaller.{share}"
+    )
 }
 
 fn killed(verdict: &Verdict) -> String {
@@ -67,7 +74,8 @@ fn killed(verdict: &Verdict) -> String {
             "This was no lack of memory: ask why {comm} (pid {pid}, uid {}) sent the signal; its own log should say.",
             killer.uid.unwrap_or(u32::MAX)
         ),
-        _ => "It sent the signal to itself: look in the program for the place that does so.".to_owned(),
+        _ => "It sent the signal to itself: look in the program for the place that does so."
+            .to_owned(),
     }
 }
 

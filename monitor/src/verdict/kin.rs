@@ -31,7 +31,11 @@ impl Kin {
     /// The last child of `parent` that ended with `status`.
     #[must_use]
     pub fn child(&self, parent: ProcessId, status: u8) -> Option<&Child> {
-        self.0.iter().rev().find(|dead| dead.status == status && dead.parent == parent).map(|dead| &dead.child)
+        self.0
+            .iter()
+            .rev()
+            .find(|dead| dead.status == status && dead.parent == parent)
+            .map(|dead| &dead.child)
     }
 }
 
@@ -45,7 +49,11 @@ mod tests {
         let mut kin = Kin::default();
         let parent = ProcessId { tgid: 1, start_ns: 2 };
         for pid in 0..10_000 {
-            kin.died(parent, 137, Child { id: uuid::Uuid::nil(), pid, comm: "c".into(), cause: Cause::Killed });
+            kin.died(
+                parent,
+                137,
+                Child { id: uuid::Uuid::nil(), pid, comm: "c".into(), cause: Cause::Killed },
+            );
         }
         assert_eq!(kin.0.len(), MAX);
         assert_eq!(kin.child(parent, 137).unwrap().pid, 9999);

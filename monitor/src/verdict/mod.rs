@@ -141,7 +141,9 @@ fn by_signal(facts: &Facts<'_>, signal: u8) -> Verdict {
     let fault = sender.code > 0 && !by_kernel;
     let (cause, kind) = match signal {
         signals::SIGABRT if sender.is_victim => (Cause::Abort, KillerKind::Itself),
-        _ if signals::is_fault(signal) && (fault || sender.is_victim) => (Cause::Crash, KillerKind::Itself),
+        _ if signals::is_fault(signal) && (fault || sender.is_victim) => {
+            (Cause::Crash, KillerKind::Itself)
+        }
         _ if by_kernel => (Cause::Unknown, KillerKind::Kernel),
         _ if sender.is_victim => (Cause::Killed, KillerKind::Itself),
         _ => (Cause::Killed, KillerKind::Process),
@@ -173,19 +175,30 @@ fn by_exit_code(facts: &Facts<'_>) -> Verdict {
     if let Some(child) = facts.child {
         let evidence = vec![
             meaning,
-            format!("its child {} (pid {}) ended that way just before: {}", child.comm, child.pid, child.cause.as_str()),
+            format!(
+                "its child {} (pid {}) ended that way just before: {}",
+                child.comm,
+                child.pid,
+                child.cause.as_str()
+            ),
         ];
         return plain(Cause::Relayed, nobody(KillerKind::Itself), evidence);
     }
     if let Some(term) = facts.term.filter(|term| term.signal == signal) {
         let evidence = vec![
             meaning,
-            format!("{} (pid {}, uid {}) had sent it {name}, which it handled", term.comm, term.pid, term.uid),
+            format!(
+                "{} (pid {}, uid {}) had sent it {name}, which it handled",
+                term.comm, term.pid, term.uid
+            ),
         ];
         let kind = if term.is_victim { KillerKind::Itself } else { KillerKind::Process };
         return plain(Cause::Killed, killer(kind, term), evidence);
     }
-    let evidence = vec![meaning, format!("no child of it was seen to end by {name}, and it was not sent {name}")];
+    let evidence = vec![
+        meaning,
+        format!("no child of it was seen to end by {name}, and it was not sent {name}"),
+    ];
     plain(Cause::Unknown, nobody(KillerKind::Itself), evidence)
 }
 

@@ -29,14 +29,26 @@ pub struct Finding {
 pub fn find(memory: &MemoryStory, kill: &OomFacts) -> Finding {
     let (cause, level, said) = match kill.constraint {
         Some(Constraint::Memcg) => (Cause::OomMemcg, kill.level, "the kernel named this limit"),
-        Some(Constraint::None) => (Cause::OomGlobal, None, "the kernel named no constraint: the host is out of memory"),
-        Some(Constraint::Cpuset) => (Cause::OomCpuset, None, "the kernel named the cpuset as the constraint"),
+        Some(Constraint::None) => {
+            (Cause::OomGlobal, None, "the kernel named no constraint: the host is out of memory")
+        }
+        Some(Constraint::Cpuset) => {
+            (Cause::OomCpuset, None, "the kernel named the cpuset as the constraint")
+        }
         Some(Constraint::MemoryPolicy) => {
             (Cause::OomMempolicy, None, "the kernel named a memory policy as the constraint")
         }
         None => match full_level(memory, kill) {
-            Some(level) => (Cause::OomMemcg, Some(level), "it is the lowest level of the path that is at its limit"),
-            None => (Cause::OomGlobal, None, "no cgroup on its path is at its limit, so the host is out of memory"),
+            Some(level) => (
+                Cause::OomMemcg,
+                Some(level),
+                "it is the lowest level of the path that is at its limit",
+            ),
+            None => (
+                Cause::OomGlobal,
+                None,
+                "no cgroup on its path is at its limit, so the host is out of memory",
+            ),
         },
     };
     let mut evidence = Vec::new();
@@ -61,7 +73,9 @@ pub fn find(memory: &MemoryStory, kill: &OomFacts) -> Finding {
 /// lowered it, from outside.
 fn full_level(memory: &MemoryStory, kill: &OomFacts) -> Option<usize> {
     let full = |level: &LevelUse| {
-        level.limit_bytes.is_some_and(|limit| level.usage_bytes.saturating_add(SLACK_BYTES) >= limit)
+        level
+            .limit_bytes
+            .is_some_and(|limit| level.usage_bytes.saturating_add(SLACK_BYTES) >= limit)
     };
     let shared = |level: &LevelUse| match (&level.cgroup, &kill.trigger.cgroup) {
         (Some(level), Some(trigger)) => is_below(trigger, level),

@@ -35,11 +35,24 @@ fn victim(signal: Option<u8>, exit_code: Option<u8>) -> Victim {
 }
 
 fn sender(signal: u8, code: i32, pid: u32) -> Sender {
-    Sender { signal, code, pid, comm: "other".into(), uid: 0, ppid: 1, cgroup: None, is_victim: pid == 42 }
+    Sender {
+        signal,
+        code,
+        pid,
+        comm: "other".into(),
+        uid: 0,
+        ppid: 1,
+        cgroup: None,
+        is_victim: pid == 42,
+    }
 }
 
 fn level(path: &str, usage: u64, limit: Option<u64>) -> LevelUse {
-    LevelUse { cgroup: Some(path.into()), usage_bytes: usage * MIB, limit_bytes: limit.map(|limit| limit * MIB) }
+    LevelUse {
+        cgroup: Some(path.into()),
+        usage_bytes: usage * MIB,
+        limit_bytes: limit.map(|limit| limit * MIB),
+    }
 }
 
 fn oom(trigger: &str) -> OomFacts {
@@ -91,13 +104,55 @@ impl Case {
 fn finds_the_level_that_was_hit() {
     let own = level("/a/b", 20, Some(64));
     let cases = [
-        ("own limit", "/a/b", vec![level("/a/b", 32, Some(32)), level("/a", 40, Some(64))], Cause::OomMemcg, Some(0)),
-        ("parent's limit", "/a/b", vec![own.clone(), level("/a", 32, Some(32)), level("/", 99, None)], Cause::OomMemcg, Some(1)),
-        ("both full: the lower one was hit", "/a/b", vec![level("/a/b", 32, Some(32)), level("/a", 32, Some(32))], Cause::OomMemcg, Some(0)),
-        ("a sibling allocated: the shared level", "/a/c", vec![level("/a/b", 32, Some(32)), level("/a", 64, Some(64))], Cause::OomMemcg, Some(1)),
-        ("lowered from outside", "/", vec![level("/a/b", 50, Some(32)), level("/a", 50, None)], Cause::OomMemcg, Some(0)),
-        ("a name that begins like another's is not below it", "/a/bc", vec![level("/a/b", 32, Some(32)), level("/a", 64, Some(64))], Cause::OomMemcg, Some(1)),
-        ("no level full: the host", "/a/b", vec![own, level("/a", 50, None)], Cause::OomGlobal, None),
+        (
+            "own limit",
+            "/a/b",
+            vec![level("/a/b", 32, Some(32)), level("/a", 40, Some(64))],
+            Cause::OomMemcg,
+            Some(0),
+        ),
+        (
+            "parent's limit",
+            "/a/b",
+            vec![own.clone(), level("/a", 32, Some(32)), level("/", 99, None)],
+            Cause::OomMemcg,
+            Some(1),
+        ),
+        (
+            "both full: the lower one was hit",
+            "/a/b",
+            vec![level("/a/b", 32, Some(32)), level("/a", 32, Some(32))],
+            Cause::OomMemcg,
+            Some(0),
+        ),
+        (
+            "a sibling allocated: the shared level",
+            "/a/c",
+            vec![level("/a/b", 32, Some(32)), level("/a", 64, Some(64))],
+            Cause::OomMemcg,
+            Some(1),
+        ),
+        (
+            "lowered from outside",
+            "/",
+            vec![level("/a/b", 50, Some(32)), level("/a", 50, None)],
+            Cause::OomMemcg,
+            Some(0),
+        ),
+        (
+            "a name that begins like another's is not below it",
+            "/a/bc",
+            vec![level("/a/b", 32, Some(32)), level("/a", 64, Some(64))],
+            Cause::OomMemcg,
+            Some(1),
+        ),
+        (
+            "no level full: the host",
+            "/a/b",
+            vec![own, level("/a", 50, None)],
+            Cause::OomGlobal,
+            None,
+        ),
         ("no level known: the host", "/a/b", vec![], Cause::OomGlobal, None),
     ];
     for (what, trigger, levels, cause, limit) in cases {
@@ -163,8 +218,12 @@ fn explains_exit_codes() {
     // A SIGKILL that was sent but did not end it explains nothing.
     case.fatal = Some(sender(9, 0, 7));
     assert_eq!(case.judge().cause, Cause::Unknown);
-    case.child =
-        Some(Child { id: uuid::Uuid::nil(), pid: 43, comm: "child".into(), cause: Cause::OomMemcg });
+    case.child = Some(Child {
+        id: uuid::Uuid::nil(),
+        pid: 43,
+        comm: "child".into(),
+        cause: Cause::OomMemcg,
+    });
     let verdict = case.judge();
     assert_eq!(verdict.cause, Cause::Relayed);
     assert!(verdict.advice.contains("pid 43"), "{}", verdict.advice);

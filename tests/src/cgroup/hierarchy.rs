@@ -34,10 +34,7 @@ impl Hierarchy {
             let file = found.root.join("cgroup.subtree_control");
             let handed_on = std::fs::read_to_string(&file)
                 .with_context(|| format!("read {}", file.display()))?;
-            if !handed_on
-                .split_whitespace()
-                .any(|controller| controller == "memory")
-            {
+            if !handed_on.split_whitespace().any(|controller| controller == "memory") {
                 bail!(
                     "{} lacks `memory`: the host accounts no memory below the root",
                     file.display()
@@ -60,16 +57,8 @@ impl Hierarchy {
             kind == "cgroup" && options.split(',').any(|option| option == "memory")
         });
         let v2 = || find(&|kind, _| kind == "cgroup2");
-        v1.map(|root| Self {
-            version: Version::V1,
-            root,
-        })
-        .or_else(|| {
-            v2().map(|root| Self {
-                version: Version::V2,
-                root,
-            })
-        })
+        v1.map(|root| Self { version: Version::V1, root })
+            .or_else(|| v2().map(|root| Self { version: Version::V2, root }))
     }
 
     /// Path of a process's cgroup in this hierarchy, from its root. `process` is a pid or `self`.
@@ -89,9 +78,7 @@ impl Hierarchy {
             let mut fields = line.splitn(3, ':');
             let (number, controllers, path) = (fields.next()?, fields.next()?, fields.next()?);
             let fits = match self.version {
-                Version::V1 => controllers
-                    .split(',')
-                    .any(|controller| controller == "memory"),
+                Version::V1 => controllers.split(',').any(|controller| controller == "memory"),
                 Version::V2 => number == "0",
             };
             fits.then(|| path.to_owned())
@@ -115,33 +102,18 @@ cgroup /sys/fs/cgroup/memory cgroup rw,relatime,memory 0 0
         let hybrid = Hierarchy::from_mounts(HYBRID).unwrap();
         assert_eq!(
             hybrid,
-            Hierarchy {
-                version: Version::V1,
-                root: "/sys/fs/cgroup/memory".into()
-            }
+            Hierarchy { version: Version::V1, root: "/sys/fs/cgroup/memory".into() }
         );
         let pure = Hierarchy::from_mounts("none /sys/fs/cgroup cgroup2 rw,nosuid 0 0\n").unwrap();
-        assert_eq!(
-            pure,
-            Hierarchy {
-                version: Version::V2,
-                root: "/sys/fs/cgroup".into()
-            }
-        );
+        assert_eq!(pure, Hierarchy { version: Version::V2, root: "/sys/fs/cgroup".into() });
         assert_eq!(Hierarchy::from_mounts("proc /proc proc rw 0 0\n"), None);
     }
 
     #[test]
     fn a_process_has_one_path_in_each() {
         let text = "9:name=systemd:/\n4:cpuset,memory:/a:b/c\n0::/other\n";
-        let v1 = Hierarchy {
-            version: Version::V1,
-            root: PathBuf::new(),
-        };
-        let v2 = Hierarchy {
-            version: Version::V2,
-            root: PathBuf::new(),
-        };
+        let v1 = Hierarchy { version: Version::V1, root: PathBuf::new() };
+        let v2 = Hierarchy { version: Version::V2, root: PathBuf::new() };
         assert_eq!(v1.path_in(text).as_deref(), Some("/a:b/c"));
         assert_eq!(v2.path_in(text).as_deref(), Some("/other"));
         assert_eq!(v1.path_in("0::/other\n"), None);

@@ -47,10 +47,7 @@ impl Tree {
             std::process::id(),
             COUNT.fetch_add(1, Ordering::Relaxed)
         );
-        let top = Group {
-            dir: hierarchy.root.join(name),
-            hierarchy,
-        };
+        let top = Group { dir: hierarchy.root.join(name), hierarchy };
         std::fs::create_dir(&top.dir).with_context(|| format!("make {}", top.dir.display()))?;
         Ok(Self { top })
     }
@@ -96,10 +93,7 @@ impl Tree {
 impl Drop for Tree {
     fn drop(&mut self) {
         if let Err(error) = self.top.remove_all() {
-            eprintln!(
-                "killwatch-tests: {} is left behind: {error:#}",
-                self.top.dir.display()
-            );
+            eprintln!("killwatch-tests: {} is left behind: {error:#}", self.top.dir.display());
         }
     }
 }
@@ -120,10 +114,7 @@ impl Group {
     /// Its path from the root of the hierarchy, with a leading `/`.
     #[must_use]
     pub fn path(&self) -> String {
-        let below = self
-            .dir
-            .strip_prefix(&self.hierarchy.root)
-            .unwrap_or(&self.dir);
+        let below = self.dir.strip_prefix(&self.hierarchy.root).unwrap_or(&self.dir);
         format!("/{}", below.display())
     }
 
@@ -140,15 +131,8 @@ impl Group {
     /// The cgroup around it.
     #[must_use]
     pub fn parent(&self) -> Option<Self> {
-        let dir = self
-            .dir
-            .parent()
-            .filter(|dir| dir.starts_with(&self.hierarchy.root))?
-            .to_owned();
-        Some(Self {
-            hierarchy: self.hierarchy.clone(),
-            dir,
-        })
+        let dir = self.dir.parent().filter(|dir| dir.starts_with(&self.hierarchy.root))?.to_owned();
+        Some(Self { hierarchy: self.hierarchy.clone(), dir })
     }
 
     /// Its limit in bytes, as the kernel reads it back; none when it is above every memory.
@@ -164,10 +148,8 @@ impl Group {
         if text.trim() == "max" {
             return Ok(None);
         }
-        let bytes: u64 = text
-            .trim()
-            .parse()
-            .with_context(|| format!("{} says {text:?}", self.limit_file()))?;
+        let bytes: u64 =
+            text.trim().parse().with_context(|| format!("{} says {text:?}", self.limit_file()))?;
         Ok((bytes < 1 << 62).then_some(bytes))
     }
 
@@ -209,10 +191,7 @@ impl Group {
             }
             level = group.parent();
         }
-        bail!(
-            "{} has no limit of {CEILING} bytes or less: no hog runs there",
-            self.dir.display()
-        )
+        bail!("{} has no limit of {CEILING} bytes or less: no hog runs there", self.dir.display())
     }
 
     /// Moves a process into it.
@@ -239,16 +218,14 @@ impl Group {
     /// # Errors
     /// When it does not within the deadline: something lives in it.
     pub fn remove(&self) -> Result<()> {
-        wait_until(
-            PATIENCE,
-            &format!("{} can be removed", self.dir.display()),
-            || match std::fs::remove_dir(&self.dir) {
+        wait_until(PATIENCE, &format!("{} can be removed", self.dir.display()), || {
+            match std::fs::remove_dir(&self.dir) {
                 Ok(()) => Ok(Some(())),
                 Err(error) if error.kind() == ErrorKind::NotFound => Ok(Some(())),
                 Err(error) if error.kind() == ErrorKind::ResourceBusy => Ok(None),
                 Err(error) => Err(error).with_context(|| format!("remove {}", self.dir.display())),
-            },
-        )
+            }
+        })
     }
 
     /// Kills what runs in it and below, and removes it and all below.
@@ -260,27 +237,19 @@ impl Group {
         for entry in entries {
             let entry = entry?;
             if entry.file_type()?.is_dir() {
-                Self {
-                    hierarchy: self.hierarchy.clone(),
-                    dir: entry.path(),
-                }
-                .remove_all()?;
+                Self { hierarchy: self.hierarchy.clone(), dir: entry.path() }.remove_all()?;
             }
         }
-        wait_until(
-            PATIENCE,
-            &format!("{} is empty", self.dir.display()),
-            || {
-                let processes = self.processes()?;
-                for pid in &processes {
-                    if let Some(pid) = i32::try_from(*pid).ok().and_then(Pid::from_raw) {
-                        // It may be gone already; whether it is shows at the next look.
-                        let _ = kill_process(pid, Signal::KILL);
-                    }
+        wait_until(PATIENCE, &format!("{} is empty", self.dir.display()), || {
+            let processes = self.processes()?;
+            for pid in &processes {
+                if let Some(pid) = i32::try_from(*pid).ok().and_then(Pid::from_raw) {
+                    // It may be gone already; whether it is shows at the next look.
+                    let _ = kill_process(pid, Signal::KILL);
                 }
-                Ok(processes.is_empty().then_some(()))
-            },
-        )?;
+            }
+            Ok(processes.is_empty().then_some(()))
+        })?;
         self.remove()
     }
 

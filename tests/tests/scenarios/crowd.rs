@@ -17,17 +17,10 @@ fn two_hundred_in_one_second_have_one_record_each() -> Result<()> {
     scenario(|stage| {
         let group = stage.tree.make("crowd")?;
         let crowd = CROWD.to_string();
-        let mut parent = stage
-            .cast()
-            .within(&group)
-            .args(["--gate", "deaths", &crowd])
-            .start()?;
+        let mut parent = stage.cast().within(&group).args(["--gate", "deaths", &crowd]).start()?;
         let waiting = parent.hear("pids")?;
         let killer = Sender::from(&Truth::of(parent.pid())?);
-        let pids = waiting
-            .get("pids")
-            .and_then(Value::as_array)
-            .context("no pids")?;
+        let pids = waiting.get("pids").and_then(Value::as_array).context("no pids")?;
         let mut truths = Vec::new();
         for pid in pids.iter().filter_map(Value::as_u64) {
             truths.push(Truth::of(u32::try_from(pid)?)?);
@@ -36,9 +29,7 @@ fn two_hundred_in_one_second_have_one_record_each() -> Result<()> {
         parent.go()?;
         let done = parent.hear("seconds")?;
         ensure!(
-            done["seconds"]
-                .as_f64()
-                .is_some_and(|seconds| seconds < 1.0),
+            done["seconds"].as_f64().is_some_and(|seconds| seconds < 1.0),
             "not within a second: {done}"
         );
         parent.reap_exited(0)?;
@@ -66,28 +57,16 @@ fn one_each(records: &[Value], truths: &[Truth]) -> Result<()> {
     let mut ids = BTreeMap::<&str, u32>::new();
     let mut pids = BTreeMap::<u64, u32>::new();
     for record in records {
-        *ids.entry(
-            record
-                .pointer("/id")
-                .and_then(Value::as_str)
-                .context("no id")?,
-        )
-        .or_default() += 1;
+        *ids.entry(record.pointer("/id").and_then(Value::as_str).context("no id")?).or_default() +=
+            1;
         *pids
-            .entry(
-                record
-                    .pointer("/victim/pid")
-                    .and_then(Value::as_u64)
-                    .context("no pid")?,
-            )
+            .entry(record.pointer("/victim/pid").and_then(Value::as_u64).context("no pid")?)
             .or_default() += 1;
     }
     ids.retain(|_, count| *count > 1);
     ensure!(ids.is_empty(), "ids that are not unique: {ids:?}");
-    let wrong: Vec<_> = truths
-        .iter()
-        .filter(|truth| pids.get(&u64::from(truth.pid)) != Some(&1))
-        .collect();
+    let wrong: Vec<_> =
+        truths.iter().filter(|truth| pids.get(&u64::from(truth.pid)) != Some(&1)).collect();
     ensure!(wrong.is_empty(), "without one record each: {wrong:#?}");
     Ok(())
 }

@@ -24,9 +24,7 @@ fn exit_137_relays_the_death_of_a_child() -> Result<()> {
         relay.go()?;
         relay.reap_exited(137)?;
         let record = stage.daemon.death_of(child.pid)?;
-        Expected::death(&child, stage.daemon.node())
-            .oom(&child, &group, LIMIT)
-            .compare(&record)?;
+        Expected::death(&child, stage.daemon.node()).oom(&child, &group, LIMIT).compare(&record)?;
         relayed(&truth, &record, stage.daemon.node()).compare(&stage.daemon.death_of(truth.pid)?)
     })
 }
@@ -87,12 +85,8 @@ fn ordinary_exits_leave_no_record() -> Result<()> {
         let mut silent = Vec::new();
         for code in [0, 1, 2, 127, 128] {
             let code_text = code.to_string();
-            let (mut victim, truth) = at_the_gate(
-                &stage
-                    .cast()
-                    .within(&group)
-                    .args(["--gate", "exit", &code_text]),
-            )?;
+            let (mut victim, truth) =
+                at_the_gate(&stage.cast().within(&group).args(["--gate", "exit", &code_text]))?;
             victim.go()?;
             victim.reap_exited(code)?;
             silent.push(truth.pid);
@@ -104,14 +98,9 @@ fn ordinary_exits_leave_no_record() -> Result<()> {
         stage.daemon.death_of(truth.pid)?;
         let mut told = stage.daemon.deaths("limit=1000")?;
         told.retain(|record| {
-            record
-                .pointer("/workload/cgroup")
-                .is_some_and(|cgroup| *cgroup == group.path())
+            record.pointer("/workload/cgroup").is_some_and(|cgroup| *cgroup == group.path())
         });
-        let pids: Vec<_> = told
-            .iter()
-            .filter_map(|record| record.pointer("/victim/pid"))
-            .collect();
+        let pids: Vec<_> = told.iter().filter_map(|record| record.pointer("/victim/pid")).collect();
         ensure!(
             pids == [truth.pid],
             "of the exits {silent:?} and the marker {} there are records of {pids:?}",
@@ -142,9 +131,7 @@ fn relayed(truth: &Truth, child: &Value, node: &str) -> Expected {
 fn ended_itself(truth: &Truth, code: u8, node: &str) -> Expected {
     Expected::death(truth, node)
         .exit_code(code, truth)
-        .like("/killer/kind", "self or unknown", |kind| {
-            kind == "self" || kind == "unknown"
-        })
+        .like("/killer/kind", "self or unknown", |kind| kind == "self" || kind == "unknown")
         .maybe("/killer/pid", truth.pid)
         .maybe("/killer/comm", truth.comm.clone())
         .maybe("/killer/uid", truth.uid)

@@ -24,14 +24,7 @@ pub(crate) fn play() -> Result<()> {
         }
         let (total, group) = (memory_total()?, stage.tree.make("hog")?);
         let more = ((total >> 20) * 2).to_string();
-        let hog = [
-            "--oom-score-adj",
-            "1000",
-            "--gate",
-            "hog",
-            "--limit-mib",
-            &more,
-        ];
+        let hog = ["--oom-score-adj", "1000", "--gate", "hog", "--limit-mib", &more];
         let (mut hog, truth) =
             at_the_gate(&stage.cast().on_our_own_host()?.within(&group).args(hog))?;
         hog.go()?;
@@ -43,37 +36,21 @@ pub(crate) fn play() -> Result<()> {
             .is("/victim/oom_score_adj", 1000)
             .is("/killer/kind", "kernel")
             // Whoever allocates next when nothing is left: the hog, or any other.
-            .like("/killer/trigger", "a task", |task| {
-                task.get("pid").is_some_and(Value::is_u64)
+            .like("/killer/trigger", "a task", |task| task.get("pid").is_some_and(Value::is_u64))
+            .like("/oom/incident_ktime_ns", "after the victim was seen", move |at| {
+                at.as_u64().is_some_and(|at| u128::from(at) >= seen)
             })
-            .like(
-                "/oom/incident_ktime_ns",
-                "after the victim was seen",
-                move |at| at.as_u64().is_some_and(|at| u128::from(at) >= seen),
-            )
             .is("/oom/group", false)
             .maybe("/oom/constraint", "none")
-            .like(
-                "/memory/anon_bytes",
-                "half the memory or more",
-                move |size| {
-                    size.as_u64()
-                        .is_some_and(|size| (total / 2..=total).contains(&size))
-                },
-            )
-            .like(
-                "/memory/peak_rss_bytes",
-                "half the memory or more",
-                move |size| {
-                    size.as_u64()
-                        .is_some_and(|size| (total / 2..=total).contains(&size))
-                },
-            )
+            .like("/memory/anon_bytes", "half the memory or more", move |size| {
+                size.as_u64().is_some_and(|size| (total / 2..=total).contains(&size))
+            })
+            .like("/memory/peak_rss_bytes", "half the memory or more", move |size| {
+                size.as_u64().is_some_and(|size| (total / 2..=total).contains(&size))
+            })
             .maybe_like("/memory/levels", "no level with a limit", |levels| {
                 levels.as_array().is_some_and(|levels| {
-                    levels
-                        .iter()
-                        .all(|level| level.get("limit_bytes").is_none())
+                    levels.iter().all(|level| level.get("limit_bytes").is_none())
                 })
             })
             .compare(&stage.daemon.death_of(truth.pid)?)
@@ -83,10 +60,8 @@ pub(crate) fn play() -> Result<()> {
 /// Bytes of memory of this host.
 fn memory_total() -> Result<u64> {
     let text = fs::read_to_string("/proc/meminfo").context("read /proc/meminfo")?;
-    let line = text
-        .lines()
-        .find_map(|line| line.strip_prefix("MemTotal:"))
-        .context("no MemTotal")?;
+    let line =
+        text.lines().find_map(|line| line.strip_prefix("MemTotal:")).context("no MemTotal")?;
     let kib: u64 = line
         .trim()
         .trim_end_matches(" kB")

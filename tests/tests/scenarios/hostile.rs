@@ -70,11 +70,8 @@ fn gone_within_milliseconds_of_its_exec() -> Result<()> {
         let group = stage.tree.make("worker")?;
         let own = Truth::of(std::process::id())?;
         for turn in 0..20 {
-            let casting = stage
-                .cast()
-                .within(&group)
-                .with_env("JOB_ID", &turn.to_string())
-                .args(["abort"]);
+            let casting =
+                stage.cast().within(&group).with_env("JOB_ID", &turn.to_string()).args(["abort"]);
             let seen = since_boot();
             let mut victim = casting.start()?;
             let pid = victim.pid();
@@ -87,14 +84,9 @@ fn gone_within_milliseconds_of_its_exec() -> Result<()> {
                 ppid: own.pid,
                 parent_comm: name_of(own.pid)?,
                 comm: "victim".to_owned(),
-                cmdline: [
-                    "victim",
-                    "--cgroup",
-                    &group.dir().display().to_string(),
-                    "abort",
-                ]
-                .map(str::to_owned)
-                .to_vec(),
+                cmdline: ["victim", "--cgroup", &group.dir().display().to_string(), "abort"]
+                    .map(str::to_owned)
+                    .to_vec(),
                 uid: 0,
                 oom_score_adj: own.oom_score_adj,
                 started: seen,
@@ -110,24 +102,16 @@ fn gone_within_milliseconds_of_its_exec() -> Result<()> {
                 .by_itself("abort", &truth)
                 .job_of_environ("JOB_ID", &turn.to_string())
                 .is("/victim/cmdline", json!(cmdline))
-                .like(
-                    "/victim/start_ktime_ns",
-                    "a moment of the scenario",
-                    move |at| {
-                        at.as_u64().is_some_and(|at| {
-                            (seen.as_nanos()..=(seen + lived).as_nanos()).contains(&at.into())
-                        })
-                    },
-                )
-                .like(
-                    "/victim/lifetime_seconds",
-                    &format!("{lived:?} at most"),
-                    move |seconds| {
-                        seconds
-                            .as_f64()
-                            .is_some_and(|seconds| seconds > 0.0 && seconds <= lived.as_secs_f64())
-                    },
-                )
+                .like("/victim/start_ktime_ns", "a moment of the scenario", move |at| {
+                    at.as_u64().is_some_and(|at| {
+                        (seen.as_nanos()..=(seen + lived).as_nanos()).contains(&at.into())
+                    })
+                })
+                .like("/victim/lifetime_seconds", &format!("{lived:?} at most"), move |seconds| {
+                    seconds
+                        .as_f64()
+                        .is_some_and(|seconds| seconds > 0.0 && seconds <= lived.as_secs_f64())
+                })
                 .compare(&stage.daemon.death_of(pid)?)?;
         }
         Ok(())

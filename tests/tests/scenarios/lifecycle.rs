@@ -16,10 +16,7 @@ fn all_probes_are_attached() -> Result<()> {
     scenario(|stage| {
         probes_are_attached(&stage.daemon)?;
         ensure!(stage.daemon.get("/-/healthy")?.0 == 200);
-        ensure!(
-            stage.daemon.metrics()?.ends_with("# EOF\n"),
-            "the metrics page has no end"
-        );
+        ensure!(stage.daemon.metrics()?.ends_with("# EOF\n"), "the metrics page has no end");
         Ok(())
     })
 }
@@ -46,20 +43,11 @@ fn sigterm_drains_and_ends_well() -> Result<()> {
         let truth = aborts(stage)?;
         let asked = Instant::now();
         let status = stage.daemon.stop()?;
-        ensure!(
-            status.code() == Some(0),
-            "the daemon was to end well, but: {status}"
-        );
+        ensure!(status.code() == Some(0), "the daemon was to end well, but: {status}");
         eprintln!("stopped after {:?}", asked.elapsed());
-        ensure!(
-            stage.daemon.get("/-/ready").is_err(),
-            "somebody still answers"
-        );
+        ensure!(stage.daemon.get("/-/ready").is_err(), "somebody still answers");
         aborted(&truth, &stage.daemon).compare(&stage.daemon.sunk_death_of(truth.pid)?)?;
-        ensure!(
-            stage.daemon.sink_text()?.ends_with('\n'),
-            "the log sink breaks off"
-        );
+        ensure!(stage.daemon.sink_text()?.ends_with('\n'), "the log sink breaks off");
         Ok(())
     })
 }
@@ -83,23 +71,16 @@ fn a_restart_starts_clean() -> Result<()> {
 /// Every probe that is required is attached, and none failed where the kernel could have had it.
 fn probes_are_attached(daemon: &Daemon) -> Result<()> {
     let status = daemon.json("/api/v1/status")?;
-    let probes = status
-        .get("probes")
-        .and_then(Value::as_array)
-        .context("a status without `probes`")?;
+    let probes =
+        status.get("probes").and_then(Value::as_array).context("a status without `probes`")?;
     let is = |probe: &Value, state: &str| probe.get("state").is_some_and(|found| found == state);
     let told = |probe: &Value, key: &str| {
-        probe
-            .get(key)
-            .and_then(Value::as_str)
-            .is_some_and(|text| !text.is_empty())
+        probe.get(key).and_then(Value::as_str).is_some_and(|text| !text.is_empty())
     };
     let wrong: Vec<_> = probes
         .iter()
         .filter(|probe| {
-            let required = probe
-                .get("required")
-                .is_none_or(|required| required != false);
+            let required = probe.get("required").is_none_or(|required| required != false);
             let in_order = is(probe, "attached")
                 || !required && is(probe, "unsupported") && told(probe, "why");
             !(in_order && told(probe, "name") && told(probe, "hook") && told(probe, "purpose"))
@@ -109,37 +90,22 @@ fn probes_are_attached(daemon: &Daemon) -> Result<()> {
         !probes.is_empty() && wrong.is_empty(),
         "probes that are not in order: {wrong:#?} of {probes:#?}"
     );
-    for required in [
-        "mark_victim",
-        "sched_process_exit",
-        "signal_generate",
-        "signal_deliver",
-    ] {
-        let attached = probes
-            .iter()
-            .any(|probe| probe["name"] == required && is(probe, "attached"));
-        ensure!(
-            attached,
-            "{required} is not among the attached: {probes:#?}"
-        );
+    for required in ["mark_victim", "sched_process_exit", "signal_generate", "signal_deliver"] {
+        let attached =
+            probes.iter().any(|probe| probe["name"] == required && is(probe, "attached"));
+        ensure!(attached, "{required} is not among the attached: {probes:#?}");
     }
     Ok(())
 }
 
 fn aborts(stage: &Stage) -> Result<Truth> {
-    let (mut victim, truth) = at_the_gate(
-        &stage
-            .cast()
-            .within(stage.tree.top())
-            .args(["--gate", "abort"]),
-    )?;
+    let (mut victim, truth) =
+        at_the_gate(&stage.cast().within(stage.tree.top()).args(["--gate", "abort"]))?;
     victim.go()?;
     victim.reap_killed_by(6)?;
     Ok(truth)
 }
 
 fn aborted(truth: &Truth, daemon: &Daemon) -> Expected {
-    Expected::death(truth, daemon.node())
-        .signal(6, "SIGABRT")
-        .by_itself("abort", truth)
+    Expected::death(truth, daemon.node()).signal(6, "SIGABRT").by_itself("abort", truth)
 }

@@ -33,10 +33,8 @@ fn scenario(play: impl FnOnce(&mut Stage) -> Result<()>) -> Result<()> {
 fn at_the_gate(casting: &Casting) -> Result<(Victim, Truth)> {
     let mut victim = casting.start()?;
     let said = victim.hear("tids")?;
-    let pid = said
-        .get("pid")
-        .and_then(serde_json::Value::as_u64)
-        .context("the victim says no pid")?;
+    let pid =
+        said.get("pid").and_then(serde_json::Value::as_u64).context("the victim says no pid")?;
     let truth = Truth::of(u32::try_from(pid)?)?;
     Ok((victim, truth))
 }

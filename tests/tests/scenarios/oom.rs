@@ -60,10 +60,7 @@ fn not_the_first_process_and_the_parent_lives_on() -> Result<()> {
             .compare(&stage.daemon.death_of(truth.pid)?)?;
         Truth::of(parent.pid()).context("the parent is gone")?;
         ensure!(
-            stage
-                .daemon
-                .deaths(&format!("pid={}", parent.pid()))?
-                .is_empty(),
+            stage.daemon.deaths(&format!("pid={}", parent.pid()))?.is_empty(),
             "the living parent has a record"
         );
         parent.release();
@@ -95,10 +92,5 @@ fn thread_named(name: &str, truth: &Truth) -> Result<u32> {
         std::fs::read_to_string(format!("/proc/{}/task/{tid}/comm", truth.pid))
             .is_ok_and(|comm| comm.trim() == name)
     };
-    truth
-        .tids
-        .iter()
-        .find(named)
-        .copied()
-        .with_context(|| format!("no thread is named {name}"))
+    truth.tids.iter().find(named).copied().with_context(|| format!("no thread is named {name}"))
 }

@@ -16,10 +16,7 @@ fn kill_9_by_a_shell_of_another_user() -> Result<()> {
         let group = stage.tree.make("worker")?;
         let user = SOMEONE.to_string();
         let casting =
-            stage
-                .cast()
-                .within(&group)
-                .args(["--uid", &user, "--oom-score-adj", "321", "sleep"]);
+            stage.cast().within(&group).args(["--uid", &user, "--oom-score-adj", "321", "sleep"]);
         let (mut victim, truth) = at_the_gate(&casting)?;
         let sender = kill_by_shell("9", truth.pid, SOMEONE)?;
         victim.reap_killed_by(9)?;
@@ -35,12 +32,8 @@ fn kill_9_by_a_shell_of_another_user() -> Result<()> {
 #[test]
 fn sigterm_by_a_shell() -> Result<()> {
     scenario(|stage| {
-        let (mut victim, truth) = at_the_gate(
-            &stage
-                .cast()
-                .within(&stage.tree.make("worker")?)
-                .args(["sleep"]),
-        )?;
+        let (mut victim, truth) =
+            at_the_gate(&stage.cast().within(&stage.tree.make("worker")?).args(["sleep"]))?;
         let sender = kill_by_shell("TERM", truth.pid, 0)?;
         victim.reap_killed_by(15)?;
         Expected::death(&truth, stage.daemon.node())

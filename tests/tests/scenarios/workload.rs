@@ -23,15 +23,10 @@ fn container_id(digit: char) -> String {
 fn a_kubelets_container_is_named_and_counted() -> Result<()> {
     scenario(|stage| {
         let container = container_id('1');
-        let group = stage.tree.limited(
-            &format!("kubepods/burstable/pod{POD_UID}/{container}"),
-            LIMIT,
-        )?;
-        let casting = stage
-            .cast()
-            .within(&group)
-            .with_env("JOB_ID", "4711")
-            .args(["--gate", "hog"]);
+        let group =
+            stage.tree.limited(&format!("kubepods/burstable/pod{POD_UID}/{container}"), LIMIT)?;
+        let casting =
+            stage.cast().within(&group).with_env("JOB_ID", "4711").args(["--gate", "hog"]);
         let (mut hog, truth) = at_the_gate(&casting)?;
         count_is(&stage.daemon, &container, 0.0)?;
         hog.go()?;
@@ -49,9 +44,7 @@ fn a_kubelets_container_is_named_and_counted() -> Result<()> {
                 .daemon
                 .deaths("job=4711&limit=1000")?
                 .iter()
-                .any(|record| record
-                    .pointer("/victim/pid")
-                    .is_some_and(|pid| *pid == truth.pid)),
+                .any(|record| record.pointer("/victim/pid").is_some_and(|pid| *pid == truth.pid)),
             "the job does not lead to its death"
         );
         Ok(())
@@ -62,10 +55,8 @@ fn a_kubelets_container_is_named_and_counted() -> Result<()> {
 fn each_kill_of_a_container_counts() -> Result<()> {
     scenario(|stage| {
         let container = container_id('2');
-        let group = stage.tree.limited(
-            &format!("kubepods/besteffort/pod{POD_UID}/{container}"),
-            LIMIT,
-        )?;
+        let group =
+            stage.tree.limited(&format!("kubepods/besteffort/pod{POD_UID}/{container}"), LIMIT)?;
         let mut incidents = Vec::new();
         for kills in [1.0, 2.0] {
             let (mut hog, truth) =
@@ -82,10 +73,7 @@ fn each_kill_of_a_container_counts() -> Result<()> {
             incidents.push(record["oom"]["incident_ktime_ns"].clone());
             count_is(&stage.daemon, &container, kills)?;
         }
-        ensure!(
-            incidents[0] != incidents[1],
-            "two decisions under one time: {incidents:?}"
-        );
+        ensure!(incidents[0] != incidents[1], "two decisions under one time: {incidents:?}");
         Ok(())
     })
 }

@@ -32,10 +32,7 @@ fn a_page_for_each_cause() {
         ("hostile", sample::hostile()),
     ];
     for cause in Cause::ALL {
-        assert!(
-            deaths.iter().any(|(_, death)| death.cause == *cause),
-            "no page for {cause:?}"
-        );
+        assert!(deaths.iter().any(|(_, death)| death.cause == *cause), "no page for {cause:?}");
     }
     for (name, death) in deaths {
         crate::golden::check_named(&format!("story/{name}.txt"), &story(&death));

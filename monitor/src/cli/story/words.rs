@@ -36,16 +36,8 @@ pub(super) fn command(args: &[String], max: usize) -> String {
     let plain = |arg: &str| {
         !arg.is_empty() && !arg.contains(|c: char| c.is_whitespace() || "'\"\\".contains(c))
     };
-    let quoted: Vec<_> = args
-        .iter()
-        .map(|arg| {
-            if plain(arg) {
-                arg.clone()
-            } else {
-                format!("{arg:?}")
-            }
-        })
-        .collect();
+    let quoted: Vec<_> =
+        args.iter().map(|arg| if plain(arg) { arg.clone() } else { format!("{arg:?}") }).collect();
     let line = quoted.join(" ");
     match line.char_indices().nth(max) {
         Some((end, _)) => format!("{}…", line.get(..end).unwrap_or_default()),
@@ -64,11 +56,7 @@ pub(super) fn signal(victim: &Victim) -> String {
 
 /// How it ended, as a wait status tells it.
 pub(super) fn ended(victim: &Victim) -> String {
-    let core = if victim.core_dumped {
-        ", core dumped"
-    } else {
-        ""
-    };
+    let core = if victim.core_dumped { ", core dumped" } else { "" };
     match (victim.exit_code, victim.signal) {
         (Some(code), _) => format!("exited with {code}"),
         (None, Some(_)) => format!("died of {}{core}", signal(victim)),
@@ -99,28 +87,14 @@ mod tests {
         let said = [0, 1023, 1024, 1536, (32 << 20) - 4096, 32 << 20, u64::MAX].map(bytes);
         assert_eq!(
             said,
-            [
-                "0 B", "1023 B", "1.0 KiB", "1.5 KiB", "31.9 MiB", "32.0 MiB", "15.9 EiB"
-            ]
+            ["0 B", "1023 B", "1.0 KiB", "1.5 KiB", "31.9 MiB", "32.0 MiB", "15.9 EiB"]
         );
     }
 
     #[test]
     fn spans() {
-        let said = [
-            -1.0,
-            0.0421,
-            61.0,
-            7_260.0,
-            90_000.0,
-            f64::NAN,
-            f64::INFINITY,
-        ]
-        .map(span);
-        assert_eq!(
-            said[..5],
-            ["0.000 s", "0.042 s", "1 min 1 s", "2 h 1 min", "1 d 1 h"]
-        );
+        let said = [-1.0, 0.0421, 61.0, 7_260.0, 90_000.0, f64::NAN, f64::INFINITY].map(span);
+        assert_eq!(said[..5], ["0.000 s", "0.042 s", "1 min 1 s", "2 h 1 min", "1 d 1 h"]);
     }
 
     #[test]

@@ -40,11 +40,7 @@ impl FromStr for Api {
         if !bare || authority.as_str().contains('@') || authority.host().is_empty() {
             return Err(refused());
         }
-        let host = authority
-            .host()
-            .trim_start_matches('[')
-            .trim_end_matches(']')
-            .to_owned();
+        let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
         Ok(Self {
             authority: authority.to_string(),
             host,
@@ -71,15 +67,12 @@ impl Api {
     async fn ask(&self, path: &str) -> anyhow::Result<Option<Bytes>> {
         let stream = TcpStream::connect((self.host.as_str(), self.port)).await?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-        let request = Request::get(path)
-            .header("host", &self.authority)
-            .body(Empty::<Bytes>::new())?;
+        let request =
+            Request::get(path).header("host", &self.authority).body(Empty::<Bytes>::new())?;
         let answer = async {
             let response = sender.send_request(request).await?;
             let status = response.status();
-            let body = Limited::new(response.into_body(), MAX_BYTES)
-                .collect()
-                .await;
+            let body = Limited::new(response.into_body(), MAX_BYTES).collect().await;
             let body = body
                 .map_err(|error| anyhow::anyhow!("the answer cannot be read: {error}"))?
                 .to_bytes();

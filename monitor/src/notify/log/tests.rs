@@ -37,10 +37,8 @@ struct Rig {
 
 impl Rig {
     fn new(max_deaths: usize) -> Self {
-        let config = LedgerConfig {
-            max_deaths: max_deaths.try_into().unwrap(),
-            ..LedgerConfig::default()
-        };
+        let config =
+            LedgerConfig { max_deaths: max_deaths.try_into().unwrap(), ..LedgerConfig::default() };
         Self {
             out: Out::default(),
             ledger: Arc::new(Ledger::new(config)),
@@ -51,11 +49,8 @@ impl Rig {
 
     fn start(&self, deadline: Duration) -> tokio::task::JoinHandle<()> {
         let ops = Arc::new(Ops::new(Arc::clone(&self.metrics)));
-        let worker = Worker::new(
-            Lines::to(Box::new(self.out.clone())),
-            Arc::clone(&self.ledger),
-            ops,
-        );
+        let worker =
+            Worker::new(Lines::to(Box::new(self.out.clone())), Arc::clone(&self.ledger), ops);
         tokio::spawn(worker.run(self.stop.clone(), deadline))
     }
 
@@ -66,13 +61,7 @@ impl Rig {
     }
 
     fn lines(&self) -> usize {
-        self.out
-            .text
-            .lock()
-            .unwrap()
-            .iter()
-            .filter(|b| **b == b'\n')
-            .count()
+        self.out.text.lock().unwrap().iter().filter(|b| **b == b'\n').count()
     }
 
     /// Written, failed, skipped.

@@ -49,9 +49,7 @@ pub(crate) fn signals(gate: &Gate, count: u32, signal: i32) -> Result<ExitCode> 
 
 /// `count` children that wait, and then die all at once.
 pub(crate) fn deaths(gate: &Gate, count: u32) -> Result<ExitCode> {
-    let children = (0..count)
-        .map(|_| fork(linger))
-        .collect::<Result<Vec<_>>>()?;
+    let children = (0..count).map(|_| fork(linger)).collect::<Result<Vec<_>>>()?;
     let pids: Vec<i32> = children.iter().map(|child| child.as_raw()).collect();
     gate.pass_saying(&json!({ "pid": std::process::id(), "pids": pids }))?;
     let began = Instant::now();

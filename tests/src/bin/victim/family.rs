@@ -18,9 +18,7 @@ pub(crate) fn relay(gate: &Gate, command: &[OsString]) -> Result<ExitCode> {
         (None, Some(signal)) => 128 + signal,
         (None, None) => bail!("the child ended in no known way: {status}"),
     };
-    Ok(ExitCode::from(
-        u8::try_from(code).context("an exit code above 255")?,
-    ))
+    Ok(ExitCode::from(u8::try_from(code).context("an exit code above 255")?))
 }
 
 /// A relay whose child is a relay, `depth` in all.
@@ -29,12 +27,8 @@ pub(crate) fn nest(gate: &Gate, depth: u8, command: Vec<OsString>) -> Result<Exi
         return relay(gate, &command);
     }
     let own = std::env::current_exe().context("find this program")?;
-    let mut chain: Vec<OsString> = vec![
-        own.into(),
-        "nest".into(),
-        (depth - 1).to_string().into(),
-        "--".into(),
-    ];
+    let mut chain: Vec<OsString> =
+        vec![own.into(), "nest".into(), (depth - 1).to_string().into(), "--".into()];
     chain.extend(command);
     relay(gate, &chain)
 }
@@ -51,9 +45,7 @@ pub(crate) fn parent(gate: &Gate, command: &[OsString]) -> Result<ExitCode> {
 }
 
 fn start(command: &[OsString]) -> Result<Child> {
-    let Some((program, arguments)) = command.split_first() else {
-        bail!("no command")
-    };
+    let Some((program, arguments)) = command.split_first() else { bail!("no command") };
     Command::new(program)
         .args(arguments)
         .spawn()

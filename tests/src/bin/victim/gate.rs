@@ -51,12 +51,7 @@ pub(crate) fn say(words: &Value) -> Result<()> {
 /// Waits for the end of standard input.
 pub(crate) fn hold() -> Result<()> {
     let mut rest = [0; 64];
-    while std::io::stdin()
-        .lock()
-        .read(&mut rest)
-        .context("read standard input")?
-        > 0
-    {}
+    while std::io::stdin().lock().read(&mut rest).context("read standard input")? > 0 {}
     Ok(())
 }
 

@@ -152,14 +152,8 @@ fn enter(place: &Place) -> Result<()> {
     if let Some(adj) = place.oom_score_adj {
         std::fs::write("/proc/self/oom_score_adj", adj.to_string()).context("set oom_score_adj")?;
     }
-    setrlimit(
-        Resource::Core,
-        Rlimit {
-            current: Some(0),
-            maximum: Some(0),
-        },
-    )
-    .context("forbid core dumps")?;
+    setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })
+        .context("forbid core dumps")?;
     if let Some(id) = place.uid {
         rustix::thread::set_thread_gid(rustix::process::Gid::from_raw(id))
             .context("set the group id")?;
@@ -172,11 +166,9 @@ fn enter(place: &Place) -> Result<()> {
 
 fn act(act: Act, gate: &Gate) -> Result<ExitCode> {
     match act {
-        Act::Hog {
-            threads,
-            allocate_on_thread,
-            limit_mib,
-        } => memory::hog(gate, threads, allocate_on_thread, limit_mib),
+        Act::Hog { threads, allocate_on_thread, limit_mib } => {
+            memory::hog(gate, threads, allocate_on_thread, limit_mib)
+        }
         Act::Abort => fault::abort(gate),
         Act::Segv => fault::segv(gate),
         Act::Exit { code } => {

@@ -18,14 +18,12 @@ pub(crate) fn hog(gate: &Gate, threads: u16, on_last: bool, limit_mib: u32) -> R
     let (start, started) = std::sync::mpsc::sync_channel::<()>(1);
     let mut last = allocate_on_last
         .then(|| {
-            std::thread::Builder::new()
-                .name("allocator".to_owned())
-                .spawn(move || {
-                    // An error is the first thread's end, and so the process's.
-                    if started.recv().is_ok() {
-                        allocate(limit_mib);
-                    }
-                })
+            std::thread::Builder::new().name("allocator".to_owned()).spawn(move || {
+                // An error is the first thread's end, and so the process's.
+                if started.recv().is_ok() {
+                    allocate(limit_mib);
+                }
+            })
         })
         .transpose()
         .context("start the allocating thread")?;
