@@ -125,8 +125,8 @@ impl Index {
         entry.gone = Some(Gone { turn, since_ns: now_ns });
         self.turns += 1;
         self.gone.insert(turn, cgroup);
-        if self.gone.len() > self.limits.gone.get() {
-            self.forget_oldest();
+        if self.gone.len() > self.limits.gone.get() && self.drop_oldest() {
+            self.forgotten += 1;
         }
     }
 
@@ -144,12 +144,12 @@ impl Index {
 
     /// Forgets what has been gone for the grace period.
     pub fn forget_gone(&mut self, now_ns: u64) {
-        while let Some((_, &oldest)) = self.gone.first_key_value() {
-            let since = self.entries.get(&oldest).and_then(|entry| entry.gone).map(|gone| gone.since_ns);
-            if since.is_some_and(|since| now_ns.saturating_sub(since) < self.limits.grace_ns) {
+        while let Some((_, oldest)) = self.gone.first_key_value() {
+            let gone = self.entries.get(oldest).and_then(|entry| entry.gone);
+            if gone.is_some_and(|gone| now_ns.saturating_sub(gone.since_ns) < self.limits.grace_ns) {
                 break;
             }
-            self.remove(oldest);
+            self.drop_oldest();
         }
     }
 
@@ -266,26 +266,23 @@ impl Index {
 
     fn make_room(&mut self, bytes: usize) -> bool {
         while self.bytes.saturating_add(bytes) > self.limits.bytes.get() {
-            if !self.forget_oldest() {
+            if !self.drop_oldest() {
                 return false;
             }
+            self.forgotten += 1;
         }
         true
     }
 
-    fn forget_oldest(&mut self) -> bool {
-        let Some((_, &oldest)) = self.gone.first_key_value() else {
-            return false;
-        };
+    /// Drops the one that has been gone for longest; false if none is gone.
+    fn drop_oldest(&mut self) -> bool {
+        let Some((_, oldest)) = self.gone.pop_first() else { return false };
         self.remove(oldest);
-        self.forgotten += 1;
         true
     }
 
     fn remove(&mut self, cgroup: CgroupId) {
-        let Some(entry) = self.entries.remove(&cgroup) else {
-            return;
-        };
+        let Some(entry) = self.entries.remove(&cgroup) else { return };
         self.bytes -= entry.path.map_or(0, |path| path.len());
         if let Some(gone) = entry.gone {
             self.gone.remove(&gone.turn);
