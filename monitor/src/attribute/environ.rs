@@ -146,8 +146,7 @@ pub struct Environ {
 enum State {
     /// In its name, or in what may be one: these bytes of it.
     Name(Vec<u8>),
-    /// In the value of an allowed one: its name, and the first bytes of the value. One byte more than are kept, so that a character
-    /// which the bound cuts in two is seen not to fit.
+    /// In the value of an allowed one: its name, and the first [`MAX_VALUE`] bytes of the value.
     Value(String, Vec<u8>),
     /// In one that is not kept, or whose beginning was not seen.
     Skip,
@@ -229,7 +228,7 @@ impl Scanner {
             bytes = rest.get(1..).unwrap_or_default();
         }
         if let State::Value(_, value) = &mut self.state {
-            let room = (MAX_VALUE + 1).saturating_sub(value.len()).min(bytes.len());
+            let room = MAX_VALUE.saturating_sub(value.len()).min(bytes.len());
             value.extend_from_slice(bytes.get(..room).unwrap_or_default());
         }
     }
@@ -252,7 +251,8 @@ impl Scanner {
     }
 }
 
-/// As [`text::from_bytes`], cut to [`MAX_VALUE`] bytes without splitting a character or a `\xNN`.
+/// As [`text::from_bytes`], cut to [`MAX_VALUE`] bytes without splitting a character or a `\xNN`. Of a character that the bound on `value`
+/// has cut in two at most three bytes are left, and the four of its `\xNN` do not fit.
 fn bounded(value: &[u8]) -> String {
     let mut kept = String::new();
     for chunk in value.utf8_chunks() {

@@ -36,12 +36,7 @@ impl Default for Limits {
                 None => NonZeroUsize::MIN,
             }
         }
-        Self {
-            live: size(32_768),
-            gone: size(8192),
-            bytes: size(16 << 20),
-            grace_ns: 60_000_000_000,
-        }
+        Self { live: size(32_768), gone: size(8192), bytes: size(16 << 20), grace_ns: 60_000_000_000 }
     }
 }
 
@@ -122,12 +117,7 @@ impl Index {
     /// A cgroup was removed at `now_ns`. Its path stays for the grace period.
     pub fn gone(&mut self, cgroup: CgroupId, now_ns: u64) {
         let turn = self.turns;
-        let entry = self.entries.entry(cgroup).or_insert(Entry {
-            path: None,
-            cut: false,
-            gone: None,
-            scan: 0,
-        });
+        let entry = self.entries.entry(cgroup).or_insert(Entry { path: None, cut: false, gone: None, scan: 0 });
         entry.scan = self.scans;
         if entry.gone.is_some() {
             return;
@@ -135,8 +125,8 @@ impl Index {
         entry.gone = Some(Gone { turn, since_ns: now_ns });
         self.turns += 1;
         self.gone.insert(turn, cgroup);
-        if self.gone.len() > self.limits.gone.get() {
-            self.forget_oldest();
+        if self.gone.len() > self.limits.gone.get() && self.drop_oldest() {
+            self.forgotten += 1;
         }
     }
 
@@ -154,13 +144,12 @@ impl Index {
 
     /// Forgets what has been gone for the grace period.
     pub fn forget_gone(&mut self, now_ns: u64) {
-        while let Some((_, &oldest)) = self.gone.first_key_value() {
-            let since =
-                self.entries.get(&oldest).and_then(|entry| entry.gone).map(|gone| gone.since_ns);
-            if since.is_some_and(|since| now_ns.saturating_sub(since) < self.limits.grace_ns) {
+        while let Some((_, oldest)) = self.gone.first_key_value() {
+            let gone = self.entries.get(oldest).and_then(|entry| entry.gone);
+            if gone.is_some_and(|gone| now_ns.saturating_sub(gone.since_ns) < self.limits.grace_ns) {
                 break;
             }
-            self.remove(oldest);
+            self.drop_oldest();
         }
     }
 
@@ -186,8 +175,7 @@ impl Index {
     /// After a complete walk of `hierarchy`: what neither it nor an event has named since [`Self::begin_scan`] is gone.
     pub fn sweep(&mut self, hierarchy: u32, now_ns: u64) {
         let unseen = |(cgroup, entry): (&CgroupId, &Entry)| {
-            (cgroup.hierarchy == hierarchy && entry.gone.is_none() && entry.scan < self.scans)
-                .then_some(*cgroup)
+            (cgroup.hierarchy == hierarchy && entry.gone.is_none() && entry.scan < self.scans).then_some(*cgroup)
         };
         let unseen: Vec<CgroupId> = self.entries.iter().filter_map(unseen).collect();
         for cgroup in unseen {
@@ -237,8 +225,7 @@ impl Index {
             return;
         }
         self.bytes += path.len();
-        self.entries
-            .insert(cgroup, Entry { path: Some(path.into()), cut, gone: None, scan: self.scans });
+        self.entries.insert(cgroup, Entry { path: Some(path.into()), cut, gone: None, scan: self.scans });
     }
 
     /// Gives another path to a cgroup and leaves the rest as it is. Without room for it, the cgroup is forgotten.
@@ -263,13 +250,10 @@ impl Index {
 
     /// Moves what is below `parent`, which was `old` and is `new`. Those that are gone keep the path under which they went.
     fn move_below(&mut self, parent: CgroupId, old: &str, new: &str, cut: bool) {
-        let below = |path: &str| {
-            path.strip_prefix(old).filter(|rest| rest.starts_with('/')).map(str::to_owned)
-        };
+        let below = |path: &str| path.strip_prefix(old).filter(|rest| rest.starts_with('/')).map(str::to_owned);
         let moved = |(cgroup, entry): (&CgroupId, &Entry)| {
             // The new name of the parent itself may read as if it lay below the old one.
-            let other =
-                cgroup.hierarchy == parent.hierarchy && *cgroup != parent && entry.gone.is_none();
+            let other = cgroup.hierarchy == parent.hierarchy && *cgroup != parent && entry.gone.is_none();
             other.then(|| Some((*cgroup, below(entry.path.as_deref()?)?, entry.cut)))?
         };
         let moved: Vec<(CgroupId, String, bool)> = self.entries.iter().filter_map(moved).collect();
@@ -282,26 +266,23 @@ impl Index {
 
     fn make_room(&mut self, bytes: usize) -> bool {
         while self.bytes.saturating_add(bytes) > self.limits.bytes.get() {
-            if !self.forget_oldest() {
+            if !self.drop_oldest() {
                 return false;
             }
+            self.forgotten += 1;
         }
         true
     }
 
-    fn forget_oldest(&mut self) -> bool {
-        let Some((_, &oldest)) = self.gone.first_key_value() else {
-            return false;
-        };
+    /// Drops the one that has been gone for longest; false if none is gone.
+    fn drop_oldest(&mut self) -> bool {
+        let Some((_, oldest)) = self.gone.pop_first() else { return false };
         self.remove(oldest);
-        self.forgotten += 1;
         true
     }
 
     fn remove(&mut self, cgroup: CgroupId) {
-        let Some(entry) = self.entries.remove(&cgroup) else {
-            return;
-        };
+        let Some(entry) = self.entries.remove(&cgroup) else { return };
         self.bytes -= entry.path.map_or(0, |path| path.len());
         if let Some(gone) = entry.gone {
             self.gone.remove(&gone.turn);
