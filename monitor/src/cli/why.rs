@@ -132,3 +132,6 @@ fn tell(deaths: &[Death], args: &Args) -> anyhow::Result<ExitCode> {
     }
     Ok(ExitCode::SUCCESS)
 }
+
+#[cfg(test)]
+mod tests;
