@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -69,6 +69,8 @@ async fn a_stranger_that_sends_without_end_is_left() {
         .unwrap();
     let stranger = tokio::spawn(async move {
         let (mut stream, _) = listener.accept().await.unwrap();
+        // An answer before the question would be refused for that.
+        stream.read_exact(&mut [0]).await.unwrap();
         stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
         while stream.write_all(&[b' '; 65536]).await.is_ok() {}
     });
