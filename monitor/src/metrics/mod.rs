@@ -1,6 +1,6 @@
 //! The registry; every metric name once. docs/metrics.md describes them for users.
 //!
-//! Label sets are closed or bounded: those of containers by `metrics.max_series` ([`containers`]), all others by
+//! Label sets are closed or bounded: those of containers by `metrics.max_series` (`containers.rs`), all others by
 //! the program. No method holds a lock across a call into another room.
 
 use std::fmt;
