@@ -111,7 +111,6 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         move || {
             status.set_probes(reports);
             let ready = status.ready();
-            metrics.set_ready(ready.is_ok());
             match ready {
                 Ok(()) => tracing::info!(?addresses, "ready: watching for deaths"),
                 Err(reasons) => tracing::error!(?addresses, %reasons, "running, but not ready"),
@@ -130,7 +129,6 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         ended = &mut pipeline => Some(ended),
     };
     status.set_stopping();
-    metrics.set_ready(false);
     let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Stopping]);
     let drain = async {
         // Detaching waits for programs that run; then no record can come after the reader's last look.

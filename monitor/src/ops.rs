@@ -104,13 +104,19 @@ pub struct Ops {
     metrics: Arc<Metrics>,
     decode_errors: AtomicU64,
     drops: AtomicU64,
+    kernel_lost: AtomicU64,
 }
 
 impl Ops {
     /// Counts in `metrics`.
     #[must_use]
     pub fn new(metrics: Arc<Metrics>) -> Self {
-        Self { metrics, decode_errors: AtomicU64::new(0), drops: AtomicU64::new(0) }
+        Self {
+            metrics,
+            decode_errors: AtomicU64::new(0),
+            drops: AtomicU64::new(0),
+            kernel_lost: AtomicU64::new(0),
+        }
     }
 
     /// How the probes fared.
@@ -146,6 +152,21 @@ impl Ops {
         }
     }
 
+    /// How many records a kernel program has lost since it was loaded: the sum over all CPUs, of a program in
+    /// [`killwatch_ebpf::wire::PROGRAMS`].
+    pub fn kernel_lost(&self, program: &'static str, total: u64) {
+        let new = self.metrics.set_kernel_lost(program, total);
+        if new > 0
+            && let Some(times) = worth_a_line(&self.kernel_lost, new)
+        {
+            tracing::error!(
+                program,
+                times,
+                "records did not fit on the ring: raise probe.ring_bytes"
+            );
+        }
+    }
+
     /// A queue was full.
     pub fn queue_dropped(&self, queue: Queue, records: u64) {
         self.metrics.queue_dropped(queue).inc_by(records);
@@ -153,7 +174,7 @@ impl Ops {
             tracing::error!(
                 queue = queue.as_str(),
                 times,
-                "records were dropped: the queue is full"
+                "records were dropped: raise queue.records"
             );
         }
     }

@@ -179,7 +179,7 @@ impl Running {
         }
         let mut lost = 0;
         for (program, count) in self.parts.lost.as_ref().map(Lost::read).unwrap_or_default() {
-            self.parts.metrics.set_kernel_lost(program, count);
+            self.parts.ops.kernel_lost(program, count);
             lost += count;
         }
         let refused = self.parts.index.dropped(Full::RefuseNew);
@@ -192,7 +192,6 @@ impl Running {
         self.told = Told { dropped, lost, forgotten, refused };
         self.parts.index.forget_gone(self.parts.clock.boot_ns());
         self.parts.metrics.set_cgroups(self.parts.index.len());
-        self.parts.metrics.set_ledger_evicted(self.parts.ledger.evicted());
         self.parts.metrics.expire(Instant::now());
         if must_walk && self.walk.is_none() && self.last_walk.elapsed() > RESCAN {
             self.start_walk();

@@ -3,12 +3,11 @@
 use axum::body::Body;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use bytes::Bytes;
 use serde::Serialize;
 
 /// JSON that exists already.
-pub(super) fn json_bytes(status: StatusCode, json: impl Into<Bytes>) -> Response {
-    let mut response = Response::new(Body::from(json.into()));
+pub(super) fn json_text(status: StatusCode, json: Body) -> Response {
+    let mut response = Response::new(json);
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -20,7 +19,7 @@ pub(super) fn json_bytes(status: StatusCode, json: impl Into<Bytes>) -> Response
 /// A value as JSON.
 pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Response {
     match serde_json::to_vec(value) {
-        Ok(json) => json_bytes(status, json),
+        Ok(json) => json_text(status, Body::from(json)),
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }
 }

@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
+use axum::body::Body;
 use axum::extract::{Path, Query, State as Shared};
 use axum::http::StatusCode;
 use axum::response::Response;
-use bytes::{BufMut as _, BytesMut};
+use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 
+use super::chunks::Chunks;
 use super::{State, answer};
 use crate::ledger::{Entry, Filter};
 
@@ -29,7 +31,7 @@ pub(super) async fn list(
     };
     match parse(&pairs, Timestamp::now()) {
         Ok((filter, limit)) => {
-            answer::json_bytes(StatusCode::OK, page(&state.ledger.newest(&filter, limit)))
+            answer::json_text(StatusCode::OK, page(&state.ledger.newest(&filter, limit)))
         }
         Err(error) => answer::error(StatusCode::BAD_REQUEST, &error),
     }
@@ -45,23 +47,18 @@ pub(super) async fn one(Shared(state): Shared<Arc<State>>, Path(id): Path<String
     };
     let filter = Filter { id: Some(id), ..Filter::default() };
     match state.ledger.newest(&filter, 1).first() {
-        Some(entry) => answer::json_bytes(StatusCode::OK, entry.json.clone()),
+        Some(entry) => answer::json_text(StatusCode::OK, entry.json.clone().into()),
         None => answer::error(StatusCode::NOT_FOUND, "no death with this id is kept"),
     }
 }
 
-fn page(entries: &[Arc<Entry>]) -> BytesMut {
-    let size: usize = entries.iter().map(|entry| entry.json.len() + 1).sum();
-    let mut json = BytesMut::with_capacity(size + 16);
-    json.put_slice(br#"{"deaths":["#);
-    for (n, entry) in entries.iter().enumerate() {
-        if n > 0 {
-            json.put_u8(b',');
-        }
-        json.put_slice(&entry.json);
-    }
-    json.put_slice(b"]}");
-    json
+fn page(entries: &[Arc<Entry>]) -> Body {
+    let ends = |text: &'static [u8]| std::iter::once(Bytes::from_static(text));
+    let records = entries.iter().enumerate().flat_map(|(n, entry)| {
+        let comma = (n > 0).then_some(Bytes::from_static(b","));
+        comma.into_iter().chain([entry.json.clone()])
+    });
+    Body::new(ends(br#"{"deaths":["#).chain(records).chain(ends(b"]}")).collect::<Chunks>())
 }
 
 /// The query's meaning, or what is wrong with it: key, value, and what is allowed.

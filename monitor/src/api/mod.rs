@@ -22,6 +22,7 @@ use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 
 mod answer;
+mod chunks;
 mod deaths;
 mod health;
 mod landing;

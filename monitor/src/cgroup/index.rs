@@ -36,7 +36,12 @@ impl Default for Limits {
                 None => NonZeroUsize::MIN,
             }
         }
-        Self { live: size(32_768), gone: size(8192), bytes: size(16 << 20), grace_ns: 60_000_000_000 }
+        Self {
+            live: size(32_768),
+            gone: size(8192),
+            bytes: size(16 << 20),
+            grace_ns: 60_000_000_000,
+        }
     }
 }
 
@@ -117,7 +122,12 @@ impl Index {
     /// A cgroup was removed at `now_ns`. Its path stays for the grace period.
     pub fn gone(&mut self, cgroup: CgroupId, now_ns: u64) {
         let turn = self.turns;
-        let entry = self.entries.entry(cgroup).or_insert(Entry { path: None, cut: false, gone: None, scan: 0 });
+        let entry = self.entries.entry(cgroup).or_insert(Entry {
+            path: None,
+            cut: false,
+            gone: None,
+            scan: 0,
+        });
         entry.scan = self.scans;
         if entry.gone.is_some() {
             return;
@@ -146,7 +156,8 @@ impl Index {
     pub fn forget_gone(&mut self, now_ns: u64) {
         while let Some((_, oldest)) = self.gone.first_key_value() {
             let gone = self.entries.get(oldest).and_then(|entry| entry.gone);
-            if gone.is_some_and(|gone| now_ns.saturating_sub(gone.since_ns) < self.limits.grace_ns) {
+            if gone.is_some_and(|gone| now_ns.saturating_sub(gone.since_ns) < self.limits.grace_ns)
+            {
                 break;
             }
             self.drop_oldest();
@@ -175,7 +186,8 @@ impl Index {
     /// After a complete walk of `hierarchy`: what neither it nor an event has named since [`Self::begin_scan`] is gone.
     pub fn sweep(&mut self, hierarchy: u32, now_ns: u64) {
         let unseen = |(cgroup, entry): (&CgroupId, &Entry)| {
-            (cgroup.hierarchy == hierarchy && entry.gone.is_none() && entry.scan < self.scans).then_some(*cgroup)
+            (cgroup.hierarchy == hierarchy && entry.gone.is_none() && entry.scan < self.scans)
+                .then_some(*cgroup)
         };
         let unseen: Vec<CgroupId> = self.entries.iter().filter_map(unseen).collect();
         for cgroup in unseen {
@@ -225,7 +237,8 @@ impl Index {
             return;
         }
         self.bytes += path.len();
-        self.entries.insert(cgroup, Entry { path: Some(path.into()), cut, gone: None, scan: self.scans });
+        self.entries
+            .insert(cgroup, Entry { path: Some(path.into()), cut, gone: None, scan: self.scans });
     }
 
     /// Gives another path to a cgroup and leaves the rest as it is. Without room for it, the cgroup is forgotten.
@@ -250,10 +263,13 @@ impl Index {
 
     /// Moves what is below `parent`, which was `old` and is `new`. Those that are gone keep the path under which they went.
     fn move_below(&mut self, parent: CgroupId, old: &str, new: &str, cut: bool) {
-        let below = |path: &str| path.strip_prefix(old).filter(|rest| rest.starts_with('/')).map(str::to_owned);
+        let below = |path: &str| {
+            path.strip_prefix(old).filter(|rest| rest.starts_with('/')).map(str::to_owned)
+        };
         let moved = |(cgroup, entry): (&CgroupId, &Entry)| {
             // The new name of the parent itself may read as if it lay below the old one.
-            let other = cgroup.hierarchy == parent.hierarchy && *cgroup != parent && entry.gone.is_none();
+            let other =
+                cgroup.hierarchy == parent.hierarchy && *cgroup != parent && entry.gone.is_none();
             other.then(|| Some((*cgroup, below(entry.path.as_deref()?)?, entry.cut)))?
         };
         let moved: Vec<(CgroupId, String, bool)> = self.entries.iter().filter_map(moved).collect();

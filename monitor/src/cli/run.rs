@@ -31,7 +31,7 @@ pub(super) fn main(args: &Args) -> anyhow::Result<ExitCode> {
         }
     };
     log_to_stderr(config.log)?;
-    // One thread beside the reader's: what the API is asked must not stand in the way of the ring.
+    // Two threads: what the API is asked must not stand in the way of the ring.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .max_blocking_threads(16)

@@ -123,3 +123,6 @@ fn tell(deaths: &[Death], args: &Args) -> anyhow::Result<ExitCode> {
     }
     Ok(ExitCode::SUCCESS)
 }
+
+#[cfg(test)]
+mod tests;

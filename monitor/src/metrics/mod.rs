@@ -1,6 +1,6 @@
 //! The registry; every metric name once. docs/metrics.md describes them for users.
 //!
-//! Label sets are closed or bounded: those of containers by `metrics.max_series` ([`containers`]), all others by
+//! Label sets are closed or bounded: those of containers by `metrics.max_series` (`containers.rs`), all others by
 //! the program. No method holds a lock across a call into another room.
 
 use std::fmt;
@@ -187,12 +187,10 @@ impl Metrics {
         self.containers.expire(now);
     }
 
-    /// Records that a kernel program has lost since it was loaded: the sum over all CPUs.
-    pub fn set_kernel_lost(&self, program: &'static str, total: u64) {
-        self.kernel_lost
-            .get_or_create_owned(&ProgramLabel { program })
-            .inner()
-            .fetch_max(total, Ordering::Relaxed);
+    /// Records that a kernel program has lost since it was loaded: the sum over all CPUs. Returns how many are new.
+    pub(crate) fn set_kernel_lost(&self, program: &'static str, total: u64) -> u64 {
+        let counter = self.kernel_lost.get_or_create_owned(&ProgramLabel { program });
+        total.saturating_sub(counter.inner().fetch_max(total, Ordering::Relaxed))
     }
 
     /// Deaths that the ledger has evicted since the start.

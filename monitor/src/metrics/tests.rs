@@ -47,8 +47,8 @@ fn the_whole_text() {
     let mut hostile = sample::hostile();
     hostile.cause = Cause::OomMemcg;
     metrics.observe(&hostile, now);
-    metrics.set_kernel_lost("mark_victim", 3);
-    metrics.set_kernel_lost("mark_victim", 2);
+    ops.kernel_lost("mark_victim", 3);
+    ops.kernel_lost("mark_victim", 2);
     metrics.set_ledger_evicted(4);
     metrics.set_cgroups(17);
     metrics.set_ready(true);
@@ -100,6 +100,21 @@ fn the_text_is_well_formed() {
             assert!(!name.ends_with("_total_total"), "{line}");
             assert!(exemplar.is_none_or(|e| e.split('}').next().unwrap().len() <= 128), "{line}");
         }
+    }
+}
+
+#[test]
+fn every_metric_is_described() {
+    let docs = include_str!("../../../docs/metrics.md");
+    let text = metrics(1).encode().unwrap();
+    for line in text.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
+        let (name, kind) = line.split_once(' ').unwrap();
+        let suffix = match kind {
+            "counter" => "_total",
+            "info" => "_info",
+            _ => "",
+        };
+        assert!(docs.contains(&format!("| `{name}{suffix}` |")), "{name}{suffix}");
     }
 }
 

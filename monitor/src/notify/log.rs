@@ -1,6 +1,6 @@
 //! The sink that writes each death as one line of JSON to standard output or a file.
 //!
-//! The ledger's cursor moves when a line is written whole. What fails is tried again, later each time up to [`SLOWEST`]; what the
+//! The ledger's cursor moves when a line is written whole. What fails is tried again, later each time up to 5 s; what the
 //! ledger drops meanwhile is counted as skipped. On shutdown what is left is written within the deadline, or counted as skipped.
 
 use std::io;

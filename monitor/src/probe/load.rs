@@ -68,7 +68,8 @@ pub struct Options {
 /// The kernel side, loaded. Dropping it detaches everything.
 pub struct Kernel {
     ebpf: Ebpf,
-    btf: AyaBtf,
+    /// Until everything is attached; it is large.
+    btf: Option<AyaBtf>,
     /// Why this kernel cannot have a program.
     unsupported: BTreeMap<&'static str, String>,
     empty_programs: bool,
@@ -117,22 +118,30 @@ pub fn load(options: &Options) -> Result<(Kernel, Sources, Option<Lost>), LoadEr
     let ring = take_ring(&mut ebpf)?;
     let lost = ebpf.take_map("LOST").and_then(|map| PerCpuArray::try_from(map).ok()).map(Lost::new);
     let log = options.log.and_then(|_| EbpfLogger::init(&mut ebpf).ok());
-    let kernel = Kernel { ebpf, btf, unsupported, empty_programs: options.empty_programs, config };
+    let kernel = Kernel {
+        ebpf,
+        btf: Some(btf),
+        unsupported,
+        empty_programs: options.empty_programs,
+        config,
+    };
     Ok((kernel, Sources { ring, log }, lost))
 }
 
 impl Kernel {
-    /// Attaches what this kernel can have. A probe that cannot be attached is no error; its report says why.
+    /// Attaches what this kernel can have. A probe that cannot be attached is no error; its report says why. A second call
+    /// attaches nothing.
     pub fn attach(&mut self) -> Vec<ProbeReport> {
+        let Some(btf) = self.btf.take() else { return Vec::new() };
         let empty = if self.empty_programs { EMPTY } else { &[] };
-        PROBES.iter().chain(empty).map(|probe| self.attach_one(probe)).collect()
+        PROBES.iter().chain(empty).map(|probe| self.attach_one(probe, &btf)).collect()
     }
 
-    fn attach_one(&mut self, probe: &Probe) -> ProbeReport {
+    fn attach_one(&mut self, probe: &Probe, btf: &AyaBtf) -> ProbeReport {
         let mut report = probe.pending();
         (report.state, report.why) = match self.unsupported.get(probe.program) {
             Some(why) => (ProbeState::Unsupported, Some(why.clone())),
-            None => match attach(&mut self.ebpf, probe, &self.btf) {
+            None => match attach(&mut self.ebpf, probe, btf) {
                 Ok(()) => (ProbeState::Attached, None),
                 Err(why) => (ProbeState::Failed, Some(why)),
             },

@@ -37,7 +37,8 @@ impl FromStr for Api {
         let bare = uri.scheme_str() == Some("http")
             && matches!(uri.path(), "" | "/")
             && uri.query().is_none();
-        if !bare || authority.as_str().contains('@') || authority.host().is_empty() {
+        let port_unread = authority.port().is_none() && authority.as_str() != authority.host();
+        if !bare || port_unread || authority.as_str().contains('@') || authority.host().is_empty() {
             return Err(refused());
         }
         let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
@@ -82,14 +83,11 @@ impl Api {
                 other => anyhow::bail!("it says {other}"),
             }
         };
-        // The connection does the work of the request; its own end is told by the answer's.
-        tokio::pin!(answer, connection);
+        // The connection does the work of the request; when it ends, the answer knows how.
+        tokio::pin!(answer);
         tokio::select! {
             answer = &mut answer => answer,
-            ended = &mut connection => {
-                ended?;
-                answer.await
-            }
+            _ = connection => answer.await,
         }
     }
 }
