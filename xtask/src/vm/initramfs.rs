@@ -68,9 +68,12 @@ pub(crate) fn write(contents: &Contents<'_>, root: &Path, archive: &Path) -> Res
     fs::write(root.join("init"), INIT).context("cannot write init")?;
     fs::set_permissions(root.join("init"), fs::Permissions::from_mode(0o755))
         .context("cannot make init executable")?;
-    fs::write(root.join("cgroup"), format!("{}\n", contents.cgroup))
-        .context("cannot write the cgroup version")?;
-    fs::write(root.join("arguments"), lines(contents.arguments)?)
+    fs::write(
+        root.join("killwatch/cgroup"),
+        format!("{}\n", contents.cgroup),
+    )
+    .context("cannot write the cgroup version")?;
+    fs::write(root.join("killwatch/arguments"), lines(contents.arguments)?)
         .context("cannot write the arguments")?;
     fs::write(
         root.join("etc/passwd"),

@@ -97,6 +97,7 @@ fn private(program: &str, apt: &Path, kernel: &Kernel) -> Command {
         path("Dir::State::Lists", "lists"),
         path("Dir::Cache", "cache"),
         "Acquire::Languages=none".into(),
+        "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false".into(),
         // The unprivileged user of apt cannot write here.
         "APT::Sandbox::User=root".into(),
         format!("APT::Architecture={}", kernel.arch),
