@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::process::Owned;
-use crate::stop::Stop;
+use crate::stop::{Interrupted, Stop};
 
 /// How long a start may take: loading and verifying the programs, on a busy machine.
 const START_LIMIT: Duration = Duration::from_secs(30);
@@ -75,9 +75,7 @@ impl Daemon {
             // Refused until it listens, then 503 until the probes are attached.
             Ok(api.get("/-/ready").ok())
         });
-        ready
-            .map(drop)
-            .map_err(|error| error.context(format!("what it said:\n{}", self.log())))
+        ready.map(drop).map_err(|error| self.explain(error))
     }
 
     /// Its HTTP interface.
@@ -90,9 +88,13 @@ impl Daemon {
         self.dir.path().to_path_buf()
     }
 
-    /// What it printed.
-    pub(crate) fn log(&self) -> String {
-        fs::read_to_string(self.dir.path().join("daemon.log")).unwrap_or_default()
+    /// An error together with what the daemon printed.
+    pub(crate) fn explain(&self, error: anyhow::Error) -> anyhow::Error {
+        if error.is::<Interrupted>() {
+            return error;
+        }
+        let log = fs::read_to_string(self.dir.path().join("daemon.log")).unwrap_or_default();
+        anyhow!("{error:#}\nthe daemon said:\n{}", log.trim_end())
     }
 }
 

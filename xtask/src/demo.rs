@@ -47,7 +47,7 @@ pub(crate) fn run(ctx: &Ctx) -> Result<()> {
             daemon.api().death_of(pid)
         })
     });
-    let death = death.with_context(|| format!("the daemon said:\n{}", daemon.log()))?;
+    let death = death.map_err(|error| daemon.explain(error))?;
 
     println!("\n--- killwatch why {pid}\n");
     process::run(Command::new(&built.daemon).args([

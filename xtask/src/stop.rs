@@ -1,9 +1,22 @@
 //! Ctrl-C, SIGTERM and SIGHUP as an error that unwinds, so that whatever was made is cleaned up on the way.
 
+use std::fmt;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
+
+/// The error of a chore that was asked to stop.
+#[derive(Debug)]
+pub(crate) struct Interrupted;
+
+impl fmt::Display for Interrupted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("interrupted")
+    }
+}
+
+impl std::error::Error for Interrupted {}
 
 /// Receives the wish to stop. Waiting is done here, so that every wait can be interrupted.
 pub(crate) struct Stop(Receiver<()>);
@@ -24,7 +37,7 @@ impl Stop {
     pub(crate) fn pause(&self, duration: Duration) -> Result<()> {
         match self.0.recv_timeout(duration) {
             Err(RecvTimeoutError::Timeout) => Ok(()),
-            Ok(()) | Err(RecvTimeoutError::Disconnected) => bail!("interrupted"),
+            Ok(()) | Err(RecvTimeoutError::Disconnected) => Err(Interrupted.into()),
         }
     }
 
