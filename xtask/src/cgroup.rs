@@ -229,4 +229,28 @@ mod tests {
         fs::write(&file, "cpu memory\n").unwrap();
         assert!(check_delegated(dir.path()).is_ok());
     }
+
+    #[test]
+    fn container_is_limited_and_goes_with_its_owner() {
+        let container = match Container::create(64 << 20) {
+            Ok(container) => container,
+            Err(error) => {
+                eprintln!("SKIPPED, no cgroup can be made here: {error:#}");
+                return;
+            }
+        };
+        let (dir, top) = (container.path().to_path_buf(), container.made[0].clone());
+        assert_eq!(container.id().len(), 64);
+        let mut child = std::process::Command::new("sleep")
+            .arg("600")
+            .spawn()
+            .unwrap();
+        container.add(child.id()).unwrap();
+        let inside = fs::read_to_string(dir.join("cgroup.procs")).unwrap();
+        assert_eq!(inside.trim(), child.id().to_string());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        drop(container);
+        assert!(!top.exists());
+    }
 }
