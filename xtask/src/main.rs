@@ -39,19 +39,19 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Install what building needs and is missing, saying what and why first (3 min / 0.1 s)
+    /// Install what building needs and is missing, saying what and why first (3.5 min / 0.1 s)
     Setup,
-    /// Build target/release/killwatch, kernel side included (8 min / 2 s)
+    /// Build target/release/killwatch, kernel side included (setup + 2.5 min / 1 s)
     Build,
     /// Build, then run the daemon in the foreground: `cargo xtask run -- --log.level debug`
     Run(build::RunArgs),
     /// Have a worker OOM-killed for real and print what killwatch says of it (build + 5 s)
     Demo,
-    /// Run every test: unit, property, end to end on this kernel and in a VM (15 min / 4 min)
+    /// Run every test: unit, property, end to end on this kernel and in a VM (build + 5 min / 1 min)
     Test,
-    /// Run the end-to-end tests under a Debian kernel in QEMU (build + 1 min a kernel)
+    /// Run the end-to-end tests under a Debian kernel in QEMU (build + 10 s a boot, and the scenarios)
     Vm(vm::VmArgs),
-    /// Check format, lints, dependencies and sources (3 min / 10 s)
+    /// Check format, lints, dependencies and sources (1 min / 5 s; in CI, and with --deny, 5 min more the first time)
     Lint(lint::LintArgs),
     /// Measure the in-kernel cost of each program and the time from kill to API (build + 1 min)
     Bench(bench::BenchArgs),
