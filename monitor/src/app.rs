@@ -107,7 +107,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         sinks.spawn(sink.run(stop_sinks.clone(), deadline.mul_f64(SINKS_SHARE)));
     }
     let announce = {
-        let (status, metrics) = (Arc::clone(&status), Arc::clone(&metrics));
+        let status = Arc::clone(&status);
         move || {
             status.set_probes(reports);
             let ready = status.ready();

@@ -1,1 +1,100 @@
-fn main() {}
+//! Every chore of this repository: `cargo xtask help` lists them. Each command is a file; this one only dispatches.
+
+mod apt;
+mod bench;
+mod build;
+mod cgroup;
+mod context;
+mod daemon;
+mod demo;
+mod lint;
+mod object;
+mod process;
+mod programs;
+mod setup;
+mod stop;
+mod test;
+mod toolchain;
+mod vm;
+mod worker;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+use crate::context::Ctx;
+
+/// The chores of killwatch. Times are for 2 cores: cold on a fresh machine / warm.
+#[derive(Parser)]
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    version,
+    max_term_width = 110
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Install what building needs and is missing, saying what and why first (3.5 min / 0.1 s)
+    Setup,
+    /// Build target/release/killwatch, kernel side included (setup + 2.5 min / 1 s)
+    Build,
+    /// Build, then run the daemon in the foreground: `cargo xtask run -- --log.level debug`
+    Run(build::RunArgs),
+    /// Have a worker OOM-killed for real and print what killwatch says of it (build + 5 s)
+    Demo,
+    /// Run every test: unit, property, end to end on this kernel and in a VM (build + 5 min / 1 min)
+    Test,
+    /// Run the end-to-end tests under a Debian kernel in QEMU (build + 10 s a boot, and the scenarios)
+    Vm(vm::VmArgs),
+    /// Check format, lints, dependencies and sources (1 min / 5 s; in CI, and with --deny, 5 min more the first time)
+    Lint(lint::LintArgs),
+    /// Measure the in-kernel cost of each program and the time from kill to API (build + 1 min)
+    Bench(bench::BenchArgs),
+    /// Stand-in for a victim: allocates until it is killed
+    #[command(hide = true)]
+    Hog(worker::HogArgs),
+    /// Stand-in for a victim: waits to be killed
+    #[command(hide = true)]
+    Pause,
+}
+
+fn dispatch(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Hog(args) => return worker::hog(&args),
+        Command::Pause => return worker::pause(),
+        _ => {}
+    }
+    let ctx = Ctx::new()?;
+    match command {
+        Command::Setup => setup::run(&ctx),
+        Command::Build => build::run(&ctx),
+        Command::Run(args) => build::run_daemon(&ctx, &args),
+        Command::Demo => demo::run(&ctx),
+        Command::Test => test::run(&ctx),
+        Command::Vm(args) => vm::run(&ctx, &args),
+        Command::Lint(args) => lint::run(&ctx, &args),
+        Command::Bench(args) => bench::run(&ctx, &args),
+        Command::Hog(_) | Command::Pause => Ok(()),
+    }
+}
+
+fn main() -> ExitCode {
+    let Some(command) = Cli::parse().command else {
+        return match Cli::command().print_help() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(_) => ExitCode::FAILURE,
+        };
+    };
+    match dispatch(command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

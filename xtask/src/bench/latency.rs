@@ -1,0 +1,115 @@
+//! From the kernel's exit of a killed process to its record in the API's answer.
+
+use std::env;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use rustix::process::Signal;
+use rustix::time::{ClockId, clock_gettime};
+use serde::Serialize;
+
+use crate::daemon::Api;
+use crate::process::{self, Owned};
+use crate::stop::Stop;
+
+const KILLS: usize = 200;
+/// How long one record may take to come.
+const LIMIT: Duration = Duration::from_secs(5);
+
+/// Times of all kills, in ms. Polling adds the time of one request at most.
+#[derive(Debug, Serialize, PartialEq)]
+pub(crate) struct Latency {
+    /// How many.
+    pub(crate) kills: usize,
+    /// Half were faster.
+    pub(crate) p50_ms: f64,
+    /// 99 of 100 were faster.
+    pub(crate) p99_ms: f64,
+    /// The slowest.
+    pub(crate) max_ms: f64,
+}
+
+/// Kills processes one after another and asks the API for each without a pause.
+pub(crate) fn measure(api: &Api, stop: &Stop) -> Result<Latency> {
+    let mut times = Vec::with_capacity(KILLS);
+    for _ in 0..KILLS {
+        times.push(one(api)?);
+        stop.pause(Duration::from_millis(1))?;
+    }
+    summarize(times).context("nothing was measured")
+}
+
+/// ns from exit to answer.
+fn one(api: &Api) -> Result<u64> {
+    let exe = env::current_exe().context("cannot tell where this program is")?;
+    let child = Command::new(exe)
+        .arg("pause")
+        .stdin(Stdio::piped())
+        .spawn()
+        .context("cannot start a process to kill")?;
+    let mut victim = Owned {
+        child,
+        grace: Duration::ZERO,
+    };
+    let pid = victim.child.id();
+    process::signal(&victim.child, Signal::KILL);
+    let deadline = Instant::now() + LIMIT;
+    let death = loop {
+        match api.death_of(pid)? {
+            Some(death) => break death,
+            None if Instant::now() >= deadline => {
+                bail!("no record of process {pid} within {} s", LIMIT.as_secs())
+            }
+            None => {}
+        }
+    };
+    let now = clock_gettime(ClockId::Boottime);
+    victim
+        .child
+        .wait()
+        .context("cannot wait for the killed process")?;
+    let now = u64::try_from(now.tv_sec * 1_000_000_000 + now.tv_nsec)
+        .context("a clock before the boot")?;
+    let exit = death["ktime_ns"]
+        .as_u64()
+        .context("the record has no ktime_ns")?;
+    now.checked_sub(exit)
+        .context("the record is from the future")
+}
+
+fn summarize(mut times: Vec<u64>) -> Option<Latency> {
+    times.sort_unstable();
+    let at = |percent: usize| {
+        let index = (times.len() * percent).div_ceil(100).saturating_sub(1);
+        times
+            .get(index)
+            .map(|ns| Duration::from_nanos(*ns).as_secs_f64() * 1000.0)
+    };
+    Some(Latency {
+        kills: times.len(),
+        p50_ms: at(50)?,
+        p99_ms: at(99)?,
+        max_ms: at(100)?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_are_of_the_sorted_times() {
+        let times = (1..=200).rev().map(|ms| ms * 1_000_000).collect();
+        assert_eq!(
+            summarize(times),
+            Some(Latency {
+                kills: 200,
+                p50_ms: 100.0,
+                p99_ms: 198.0,
+                max_ms: 200.0
+            })
+        );
+        assert_eq!(summarize(Vec::new()), None);
+    }
+}

@@ -1,0 +1,171 @@
+//! `test`: all tests, on this kernel and in a VM, and one verdict.
+
+use std::fmt;
+use std::io::{self, BufRead as _, BufReader, Write};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::context::Ctx;
+use crate::process::step;
+use crate::stop::Stop;
+use crate::{build, programs, vm};
+
+/// What libtest's `test result:` lines add up to.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(crate) struct Tally {
+    /// Such lines.
+    pub(crate) runs: u64,
+    /// Tests that passed.
+    pub(crate) passed: u64,
+    /// Tests that failed.
+    pub(crate) failed: u64,
+    /// Tests that were not run.
+    pub(crate) ignored: u64,
+}
+
+impl Tally {
+    /// Adds up the lines of a log.
+    pub(crate) fn parse(log: &str) -> Self {
+        let mut tally = Self::default();
+        for line in log.lines() {
+            let Some((_, result)) = line.split_once("test result: ") else {
+                continue;
+            };
+            let count = |what: &str| {
+                result
+                    .split(['.', ';'])
+                    .find_map(|part| part.trim().strip_suffix(what)?.trim().parse::<u64>().ok())
+            };
+            if let (Some(passed), Some(failed)) = (count("passed"), count("failed")) {
+                tally.runs += 1;
+                tally.passed += passed;
+                tally.failed += failed;
+                tally.ignored += count("ignored").unwrap_or_default();
+            }
+        }
+        tally
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.runs += other.runs;
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.ignored += other.ignored;
+    }
+
+    /// An error if a test failed, or none passed.
+    pub(crate) fn verdict(&self) -> Result<()> {
+        if self.failed > 0 {
+            bail!("{} tests failed", self.failed);
+        }
+        if self.passed == 0 {
+            bail!("no test ran");
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} passed, {} failed, {} skipped",
+            self.passed, self.failed, self.ignored
+        )
+    }
+}
+
+/// Runs all. A failure of the first part does not keep the second from running.
+pub(crate) fn run(ctx: &Ctx) -> Result<()> {
+    vm::ensure_packages()?;
+    let built = build::daemon(ctx)?;
+    let mut command = build::cargo(ctx, &built.object);
+    command
+        .args(["test", "--workspace", "--locked", "--no-fail-fast"])
+        .env("KILLWATCH_BIN", &built.daemon);
+    let here = step("test on this kernel", || {
+        tests(&mut command, &mut io::stdout())
+    });
+    let there = programs::build(ctx, &built.object)
+        .and_then(|programs| vm::run_default(ctx, &built, &programs, &Stop::install()?));
+
+    println!();
+    let mut total = Tally::default();
+    let mut broken = Vec::new();
+    for (name, result) in [("this kernel", here), ("VM", there)] {
+        match result {
+            Ok(tally) => {
+                println!("{name:<12} {tally}");
+                total.add(&tally);
+            }
+            Err(error) => {
+                println!("{name:<12} broken: {error:#}");
+                broken.push(name);
+            }
+        }
+    }
+    println!("{total}");
+    if !broken.is_empty() {
+        bail!("did not run to the end: {}", broken.join(", "));
+    }
+    total.verdict()
+}
+
+/// Runs a `cargo test`, its output shown as it comes, and counts. A build that fails is an error, a test that fails is counted.
+fn tests(command: &mut Command, shown: &mut impl Write) -> Result<Tally> {
+    let mut child = command
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("cannot run cargo")?;
+    let stdout = child.stdout.take().context("cargo has no output")?;
+    let mut tally = Tally::default();
+    for line in BufReader::new(stdout).split(b'\n') {
+        let mut line = line.context("cannot read cargo's output")?;
+        tally.add(&Tally::parse(&String::from_utf8_lossy(&line)));
+        line.push(b'\n');
+        shown.write_all(&line).context("cannot print")?;
+    }
+    let status = child.wait().context("cannot wait for cargo")?;
+    if !status.success() && tally.failed == 0 {
+        bail!("cargo test failed: {status}");
+    }
+    Ok(tally)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn result_lines_add_up() {
+        let log = "running 2 tests\ntest result: ok. 2 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.1s\n\
+            x test result: FAILED. 1 passed; 4 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.1s\r\ntest result: nonsense\n";
+        let tally = Tally::parse(log);
+        assert_eq!(
+            tally,
+            Tally {
+                runs: 2,
+                passed: 3,
+                failed: 4,
+                ignored: 1
+            }
+        );
+        assert_eq!(tally.to_string(), "3 passed, 4 failed, 1 skipped");
+        assert!(tally.verdict().is_err());
+        assert!(Tally::default().verdict().is_err());
+    }
+
+    #[test]
+    fn a_command_that_dies_without_a_result_is_broken() {
+        assert!(tests(Command::new("sh").args(["-c", "exit 101"]), &mut io::sink()).is_err());
+        let counted = tests(
+            Command::new("sh").args([
+                "-c",
+                "echo 'test result: FAILED. 0 passed; 1 failed; 0 ignored'; exit 101",
+            ]),
+            &mut io::sink(),
+        );
+        assert_eq!(counted.unwrap().failed, 1);
+    }
+}
