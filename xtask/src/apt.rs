@@ -19,10 +19,7 @@ pub(crate) struct Need {
 impl Need {
     /// One package.
     pub(crate) fn new(package: impl Into<String>, why: &'static str) -> Self {
-        Self {
-            package: package.into(),
-            why,
-        }
+        Self { package: package.into(), why }
     }
 }
 
@@ -47,10 +44,7 @@ fn missing(needs: &[Need]) -> Vec<&Need> {
         .map(|output| String::from_utf8_lossy(&output.stdout).into_owned())
         .unwrap_or_default();
     let installed = installed(&text);
-    needs
-        .iter()
-        .filter(|need| !installed.contains(need.package.as_str()))
-        .collect()
+    needs.iter().filter(|need| !installed.contains(need.package.as_str())).collect()
 }
 
 fn installed(query: &str) -> BTreeSet<&str> {
@@ -80,26 +74,17 @@ pub(crate) fn install(needs: &[&Need]) -> Result<()> {
     if !has_candidates(&names) {
         update()?;
         return process::run(
-            apt_get()
-                .args(["install", "--yes", "--no-install-recommends"])
-                .args(&names),
+            apt_get().args(["install", "--yes", "--no-install-recommends"]).args(&names),
         );
     }
-    let first = process::run(
-        apt_get()
-            .args(["install", "--yes", "--no-install-recommends"])
-            .args(&names),
-    );
+    let first =
+        process::run(apt_get().args(["install", "--yes", "--no-install-recommends"]).args(&names));
     if first.is_ok() {
         return Ok(());
     }
     // The lists name versions that the archive has since replaced.
     update()?;
-    process::run(
-        apt_get()
-            .args(["install", "--yes", "--no-install-recommends"])
-            .args(&names),
-    )
+    process::run(apt_get().args(["install", "--yes", "--no-install-recommends"]).args(&names))
 }
 
 /// Renews the package lists.

@@ -38,10 +38,7 @@ pub(crate) fn daemon(ctx: &Ctx) -> Result<Built> {
             "killwatch",
         ]))
     })?;
-    Ok(Built {
-        daemon: ctx.daemon(),
-        object,
-    })
+    Ok(Built { daemon: ctx.daemon(), object })
 }
 
 /// A cargo whose builds of the daemon embed that object. One and the same variable everywhere, or each would rebuild.
@@ -61,9 +58,6 @@ pub(crate) fn run(ctx: &Ctx) -> Result<()> {
 /// `run`: becomes the daemon.
 pub(crate) fn run_daemon(ctx: &Ctx, args: &RunArgs) -> Result<()> {
     let built = daemon(ctx)?;
-    let error = Command::new(&built.daemon)
-        .arg("run")
-        .args(&args.flags)
-        .exec();
+    let error = Command::new(&built.daemon).arg("run").args(&args.flags).exec();
     Err(error).with_context(|| format!("cannot run {}", built.daemon.display()))
 }

@@ -31,16 +31,10 @@ impl Hierarchy {
             let (kind, options) = (right.next(), right.nth(1).unwrap_or_default());
             match kind {
                 Some("cgroup") if options.split(',').any(|option| option == "memory") => {
-                    return Some(Self {
-                        mount: mount.into(),
-                        v2: false,
-                    });
+                    return Some(Self { mount: mount.into(), v2: false });
                 }
                 Some("cgroup2") if unified.is_none() => {
-                    unified = Some(Self {
-                        mount: mount.into(),
-                        v2: true,
-                    })
+                    unified = Some(Self { mount: mount.into(), v2: true })
                 }
                 _ => {}
             }
@@ -49,19 +43,11 @@ impl Hierarchy {
     }
 
     fn limit_file(&self) -> &'static str {
-        if self.v2 {
-            "memory.max"
-        } else {
-            "memory.limit_in_bytes"
-        }
+        if self.v2 { "memory.max" } else { "memory.limit_in_bytes" }
     }
 
     fn swap_file(&self) -> &'static str {
-        if self.v2 {
-            "memory.swap.max"
-        } else {
-            "memory.memsw.limit_in_bytes"
-        }
+        if self.v2 { "memory.swap.max" } else { "memory.memsw.limit_in_bytes" }
     }
 }
 
@@ -91,10 +77,7 @@ impl Container {
             format!("pod{}", Uuid::new_v4()),
             id,
         ];
-        let mut container = Self {
-            dir: hierarchy.mount.clone(),
-            made: Vec::new(),
-        };
+        let mut container = Self { dir: hierarchy.mount.clone(), made: Vec::new() };
         for part in parts {
             // v2: a cgroup's controllers are those that its parent hands down.
             if hierarchy.v2 && !container.made.is_empty() {
@@ -136,10 +119,7 @@ impl Container {
 
     /// The 64 hex digits.
     pub(crate) fn id(&self) -> String {
-        self.dir
-            .file_name()
-            .map(|name| name.to_string_lossy().into_owned())
-            .unwrap_or_default()
+        self.dir.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
     }
 
     /// Path in the file system.
@@ -155,10 +135,7 @@ impl Drop for Container {
             // Busy until its last process is gone for good.
             while let Err(error) = fs::remove_dir(dir) {
                 if Instant::now() >= deadline {
-                    eprintln!(
-                        "warning: cannot remove the cgroup {}: {error}",
-                        dir.display()
-                    );
+                    eprintln!("warning: cannot remove the cgroup {}: {error}", dir.display());
                     break;
                 }
                 thread::park_timeout(Duration::from_millis(10));
@@ -172,10 +149,7 @@ fn check_delegated(root: &Path) -> Result<()> {
     let file = root.join("cgroup.subtree_control");
     let text =
         fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
-    if !text
-        .split_whitespace()
-        .any(|controller| controller == "memory")
-    {
+    if !text.split_whitespace().any(|controller| controller == "memory") {
         bail!(
             "the root cgroup does not account memory for its children. As root: echo +memory > {}",
             file.display()
@@ -201,18 +175,10 @@ mod tests {
 
     #[test]
     fn memory_is_found_under_each_layout() {
-        let at = |mount: &str, v2| {
-            Some(Hierarchy {
-                mount: mount.into(),
-                v2,
-            })
-        };
+        let at = |mount: &str, v2| Some(Hierarchy { mount: mount.into(), v2 });
         assert_eq!(Hierarchy::parse(V2), at("/sys/fs/cgroup", true));
         assert_eq!(Hierarchy::parse(HYBRID), at("/sys/fs/cgroup/memory", false));
-        assert_eq!(
-            Hierarchy::parse("22 1 8:1 / / rw - ext4 /dev/sda1 rw\nnonsense\n"),
-            None
-        );
+        assert_eq!(Hierarchy::parse("22 1 8:1 / / rw - ext4 /dev/sda1 rw\nnonsense\n"), None);
     }
 
     #[test]
@@ -220,12 +186,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("cgroup.subtree_control");
         fs::write(&file, "cpu io\n").unwrap();
-        assert!(
-            check_delegated(dir.path())
-                .unwrap_err()
-                .to_string()
-                .contains("echo +memory")
-        );
+        assert!(check_delegated(dir.path()).unwrap_err().to_string().contains("echo +memory"));
         fs::write(&file, "cpu memory\n").unwrap();
         assert!(check_delegated(dir.path()).is_ok());
     }
@@ -241,10 +202,7 @@ mod tests {
         };
         let (dir, top) = (container.path().to_path_buf(), container.made[0].clone());
         assert_eq!(container.id().len(), 64);
-        let mut child = std::process::Command::new("sleep")
-            .arg("600")
-            .spawn()
-            .unwrap();
+        let mut child = std::process::Command::new("sleep").arg("600").spawn().unwrap();
         container.add(child.id()).unwrap();
         let inside = fs::read_to_string(dir.join("cgroup.procs")).unwrap();
         assert_eq!(inside.trim(), child.id().to_string());

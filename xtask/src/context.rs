@@ -27,20 +27,10 @@ impl Ctx {
             .to_path_buf();
         // This program is <target>/<profile>/xtask: true for whatever way the target directory was configured.
         let exe = env::current_exe().context("cannot tell where this program is")?;
-        let target = exe
-            .ancestors()
-            .nth(2)
-            .map_or_else(|| root.join("target"), Path::to_path_buf);
-        let cache = cache_dir(
-            env::var_os("XDG_CACHE_HOME").map(PathBuf::from),
-            env::home_dir(),
-            &target,
-        );
-        Ok(Self {
-            root,
-            target,
-            cache,
-        })
+        let target = exe.ancestors().nth(2).map_or_else(|| root.join("target"), Path::to_path_buf);
+        let cache =
+            cache_dir(env::var_os("XDG_CACHE_HOME").map(PathBuf::from), env::home_dir(), &target);
+        Ok(Self { root, target, cache })
     }
 
     /// The daemon, once it is built.
@@ -57,8 +47,7 @@ impl Ctx {
             File::create(&path).with_context(|| format!("cannot open {}", path.display()))?;
         if file.try_lock().is_err() {
             eprintln!("    waiting for another run that holds {}", path.display());
-            file.lock()
-                .with_context(|| format!("cannot lock {}", path.display()))?;
+            file.lock().with_context(|| format!("cannot lock {}", path.display()))?;
         }
         Ok(file)
     }
@@ -83,17 +72,10 @@ mod tests {
     #[test]
     fn cache_follows_xdg_then_home_then_target() {
         let dir = |xdg: Option<&str>, home: Option<&str>| {
-            cache_dir(
-                xdg.map(PathBuf::from),
-                home.map(PathBuf::from),
-                Path::new("/t"),
-            )
+            cache_dir(xdg.map(PathBuf::from), home.map(PathBuf::from), Path::new("/t"))
         };
         assert_eq!(dir(Some("/x"), Some("/h")), Path::new("/x/killwatch"));
-        assert_eq!(
-            dir(Some("relative"), Some("/h")),
-            Path::new("/h/.cache/killwatch")
-        );
+        assert_eq!(dir(Some("relative"), Some("/h")), Path::new("/h/.cache/killwatch"));
         assert_eq!(dir(None, Some("")), Path::new("/t/cache"));
         assert_eq!(dir(None, None), Path::new("/t/cache"));
     }

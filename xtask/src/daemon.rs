@@ -38,29 +38,15 @@ impl Daemon {
         let log = File::create(dir.path().join("daemon.log"))
             .context("cannot make the daemon's log file")?;
         let mut command = Command::new(program);
-        command.args([
-            "run",
-            "--web.listen-address",
-            &format!("127.0.0.1:{port}"),
-            "--log-sink",
-        ]);
+        command.args(["run", "--web.listen-address", &format!("127.0.0.1:{port}"), "--log-sink"]);
         command.arg(dir.path().join("deaths.jsonl")).args(flags);
         command
             .stdin(Stdio::null())
             .stdout(log.try_clone().context("cannot share the log file")?)
             .stderr(log);
-        let child = command
-            .spawn()
-            .with_context(|| format!("cannot run {}", program.display()))?;
-        let process = Owned {
-            child,
-            grace: STOP_GRACE,
-        };
-        let mut daemon = Self {
-            process,
-            dir,
-            api: Api::new(port),
-        };
+        let child = command.spawn().with_context(|| format!("cannot run {}", program.display()))?;
+        let process = Owned { child, grace: STOP_GRACE };
+        let mut daemon = Self { process, dir, api: Api::new(port) };
         daemon.wait_ready(stop)?;
         Ok(daemon)
     }
@@ -101,10 +87,7 @@ impl Daemon {
 /// A port of the loopback that was free just now.
 fn free_port() -> Result<u16> {
     let listener = TcpListener::bind(("127.0.0.1", 0)).context("no free port on the loopback")?;
-    Ok(listener
-        .local_addr()
-        .context("the loopback gave no address")?
-        .port())
+    Ok(listener.local_addr().context("the loopback gave no address")?.port())
 }
 
 /// HTTP requests to one daemon, over one connection that is kept open.
@@ -115,13 +98,9 @@ pub(crate) struct Api {
 
 impl Api {
     fn new(port: u16) -> Self {
-        let config = ureq::Agent::config_builder()
-            .proxy(None)
-            .timeout_global(Some(Duration::from_secs(5)));
-        Self {
-            agent: config.build().new_agent(),
-            base: format!("http://127.0.0.1:{port}"),
-        }
+        let config =
+            ureq::Agent::config_builder().proxy(None).timeout_global(Some(Duration::from_secs(5)));
+        Self { agent: config.build().new_agent(), base: format!("http://127.0.0.1:{port}") }
     }
 
     /// Scheme, host and port.
@@ -136,10 +115,7 @@ impl Api {
             .get(format!("{}{path}", self.base))
             .call()
             .with_context(|| format!("GET {path}"))?;
-        answer
-            .body_mut()
-            .read_to_string()
-            .with_context(|| format!("GET {path}: body"))
+        answer.body_mut().read_to_string().with_context(|| format!("GET {path}: body"))
     }
 
     /// The newest record of that process, if there is one by now.
@@ -150,11 +126,7 @@ impl Api {
             .get_mut("deaths")
             .and_then(Value::as_array_mut)
             .context("the answer has no `deaths`")?;
-        Ok(if deaths.is_empty() {
-            None
-        } else {
-            Some(deaths.swap_remove(0))
-        })
+        Ok(if deaths.is_empty() { None } else { Some(deaths.swap_remove(0)) })
     }
 }
 
@@ -173,12 +145,8 @@ mod tests {
             let (mut stream, _) = listener.accept().unwrap();
             for body in bodies {
                 let _ = stream.read(&mut [0; 4096]).unwrap();
-                write!(
-                    stream,
-                    "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}",
-                    body.len()
-                )
-                .unwrap();
+                write!(stream, "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len())
+                    .unwrap();
             }
         });
         Api::new(port)
@@ -186,11 +154,7 @@ mod tests {
 
     #[test]
     fn newest_death_comes_first_and_one_connection_serves_all() {
-        let api = serve(&[
-            r#"{"deaths":[]}"#,
-            r#"{"deaths":[{"n":1},{"n":2}]}"#,
-            "nonsense",
-        ]);
+        let api = serve(&[r#"{"deaths":[]}"#, r#"{"deaths":[{"n":1},{"n":2}]}"#, "nonsense"]);
         assert_eq!(api.death_of(7).unwrap(), None);
         assert_eq!(api.death_of(7).unwrap().unwrap()["n"], 1);
         assert!(api.death_of(7).is_err());

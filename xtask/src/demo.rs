@@ -32,12 +32,8 @@ pub(crate) fn run(ctx: &Ctx) -> Result<()> {
     let built = build::daemon(ctx)?;
     let stop = Stop::install()?;
     let start = Instant::now();
-    let daemon = step("start the daemon", || {
-        Daemon::start::<&str>(&built.daemon, &[], &stop)
-    })?;
-    let container = step("make a container's cgroup, limit 32 MiB", || {
-        Container::create(LIMIT)
-    })?;
+    let daemon = step("start the daemon", || Daemon::start::<&str>(&built.daemon, &[], &stop))?;
+    let container = step("make a container's cgroup, limit 32 MiB", || Container::create(LIMIT))?;
     eprintln!("    {}", container.path().display());
     let pid = step("let a worker allocate until the kernel kills it", || {
         kill(&daemon.dir(), &container, &stop)
@@ -57,10 +53,7 @@ pub(crate) fn run(ctx: &Ctx) -> Result<()> {
         daemon.api().base(),
     ]))?;
     println!("\n--- GET /api/v1/deaths?pid={pid}\n");
-    println!(
-        "{}",
-        serde_json::to_string_pretty(&death).context("the record does not print")?
-    );
+    println!("{}", serde_json::to_string_pretty(&death).context("the record does not print")?);
     println!("\n--- GET /metrics\n");
     let metrics = daemon.api().get("/metrics")?;
     println!(
@@ -74,10 +67,7 @@ pub(crate) fn run(ctx: &Ctx) -> Result<()> {
         drop(daemon);
         Ok(())
     })?;
-    eprintln!(
-        "demo: done, {} after the build",
-        process::seconds(start.elapsed())
-    );
+    eprintln!("demo: done, {} after the build", process::seconds(start.elapsed()));
     Ok(())
 }
 
@@ -90,20 +80,11 @@ fn kill(dir: &Path, container: &Container, stop: &Stop) -> Result<u32> {
     let mut command = Command::new(&worker);
     command.arg("hog").env("JOB_ID", JOB).stdin(Stdio::piped());
     let child = command.spawn().context("cannot start the worker")?;
-    let mut worker = Owned {
-        child,
-        grace: Duration::ZERO,
-    };
+    let mut worker = Owned { child, grace: Duration::ZERO };
     let pid = worker.child.id();
     container.add(pid)?;
-    let mut stdin = worker
-        .child
-        .stdin
-        .take()
-        .context("the worker has no stdin")?;
-    stdin
-        .write_all(b"!")
-        .context("the worker does not listen")?;
+    let mut stdin = worker.child.stdin.take().context("the worker has no stdin")?;
+    stdin.write_all(b"!").context("the worker does not listen")?;
     let status = stop.until("the worker is killed", RECORD_LIMIT, || {
         worker.child.try_wait().context("cannot watch the worker")
     })?;
@@ -115,9 +96,7 @@ fn kill(dir: &Path, container: &Container, stop: &Stop) -> Result<u32> {
 
 /// The sample of that container. The id may be labelled with the runtime's name before it.
 fn metric_line<'a>(metrics: &'a str, container: &str) -> Option<&'a str> {
-    let mut lines = metrics
-        .lines()
-        .filter(|line| line.starts_with("container_oom_killed_total{"));
+    let mut lines = metrics.lines().filter(|line| line.starts_with("container_oom_killed_total{"));
     lines.find(|line| line.contains(container))
 }
 

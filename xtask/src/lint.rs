@@ -27,9 +27,7 @@ pub(crate) struct LintArgs {
 /// Runs every check; stops at the first that fails.
 pub(crate) fn run(ctx: &Ctx, args: &LintArgs) -> Result<()> {
     step("sources", || check_sources(ctx))?;
-    step("cargo fmt", || {
-        process::run(process::cargo(ctx).args(["fmt", "--all", "--check"]))
-    })?;
+    step("cargo fmt", || process::run(process::cargo(ctx).args(["fmt", "--all", "--check"])))?;
     step("cargo clippy", || {
         process::run(process::cargo(ctx).args([
             "clippy",
@@ -62,35 +60,24 @@ pub(crate) fn run(ctx: &Ctx, args: &LintArgs) -> Result<()> {
 fn deny(ctx: &Ctx, wanted: bool) -> Result<Option<PathBuf>> {
     let root = ctx.cache.join(format!("cargo-deny-{DENY_VERSION}"));
     let cached = root.join("bin/cargo-deny");
-    if let Some(found) = Some(cached.clone())
-        .filter(|file| file.is_file())
-        .or_else(|| process::find("cargo-deny"))
+    if let Some(found) =
+        Some(cached.clone()).filter(|file| file.is_file()).or_else(|| process::find("cargo-deny"))
     {
         return Ok(Some(found));
     }
     if !wanted {
         return Ok(None);
     }
-    step(
-        &format!("build cargo-deny {DENY_VERSION} into {}", root.display()),
-        || {
-            let _lock = ctx.lock_cache()?;
-            let mut cargo = process::cargo(ctx);
-            cargo
-                .args([
-                    "install",
-                    "cargo-deny",
-                    "--version",
-                    DENY_VERSION,
-                    "--locked",
-                    "--root",
-                ])
-                .arg(&root);
-            process::run(cargo.arg("--target-dir").arg(ctx.cache.join("build-deny")))?;
-            fs::remove_dir_all(ctx.cache.join("build-deny"))
-                .context("cannot remove the build directory of cargo-deny")
-        },
-    )?;
+    step(&format!("build cargo-deny {DENY_VERSION} into {}", root.display()), || {
+        let _lock = ctx.lock_cache()?;
+        let mut cargo = process::cargo(ctx);
+        cargo
+            .args(["install", "cargo-deny", "--version", DENY_VERSION, "--locked", "--root"])
+            .arg(&root);
+        process::run(cargo.arg("--target-dir").arg(ctx.cache.join("build-deny")))?;
+        fs::remove_dir_all(ctx.cache.join("build-deny"))
+            .context("cannot remove the build directory of cargo-deny")
+    })?;
     Ok(Some(cached))
 }
 
@@ -131,9 +118,7 @@ fn check_sources(ctx: &Ctx) -> Result<()> {
 
 /// Sources in a Cargo.lock other than crates.io under its public name.
 fn foreign_sources(lock: &str) -> Vec<String> {
-    let sources = lock
-        .lines()
-        .filter_map(|line| line.strip_prefix("source = "));
+    let sources = lock.lines().filter_map(|line| line.strip_prefix("source = "));
     let foreign = sources
         .filter(|source| *source != "\"registry+https://github.com/rust-lang/crates.io-index\"");
     let distinct: BTreeSet<&str> = foreign.collect();
@@ -145,26 +130,17 @@ fn foreign_sources(lock: &str) -> Vec<String> {
 
 /// Hosts that this machine's package clients are configured with: mirrors, which have no place in the repository.
 fn private_hosts() -> BTreeSet<String> {
-    let mut files: Vec<PathBuf> = [
-        "/etc/apt/sources.list",
-        "/etc/pip.conf",
-        "/etc/npmrc",
-        "/usr/etc/npmrc",
-    ]
-    .map(PathBuf::from)
-    .to_vec();
+    let mut files: Vec<PathBuf> =
+        ["/etc/apt/sources.list", "/etc/pip.conf", "/etc/npmrc", "/usr/etc/npmrc"]
+            .map(PathBuf::from)
+            .to_vec();
     if let Ok(entries) = fs::read_dir("/etc/apt/sources.list.d") {
         files.extend(entries.flatten().map(|entry| entry.path()));
     }
     if let Some(home) = env::home_dir() {
         files.extend(
-            [
-                ".cargo/config.toml",
-                ".pip/pip.conf",
-                ".config/pip/pip.conf",
-                ".npmrc",
-            ]
-            .map(|name| home.join(name)),
+            [".cargo/config.toml", ".pip/pip.conf", ".config/pip/pip.conf", ".npmrc"]
+                .map(|name| home.join(name)),
         );
     }
     if let Some(home) = env::var_os("CARGO_HOME") {
@@ -186,19 +162,15 @@ fn private_hosts() -> BTreeSet<String> {
             text.push_str(&value.to_string_lossy());
         }
     }
-    hosts(&text)
-        .into_iter()
-        .filter(|host| !is_public(host))
-        .collect()
+    hosts(&text).into_iter().filter(|host| !is_public(host)).collect()
 }
 
 /// Host of each URL in a text.
 fn hosts(text: &str) -> BTreeSet<String> {
     let after = text.split("://").skip(1);
     let host = |rest: &str| {
-        let authority = rest
-            .split(|c: char| c == '/' || c.is_whitespace() || c == '"' || c == '\'')
-            .next()?;
+        let authority =
+            rest.split(|c: char| c == '/' || c.is_whitespace() || c == '"' || c == '\'').next()?;
         let host = authority.rsplit('@').next()?.split(':').next()?;
         (!host.is_empty()).then(|| host.to_lowercase())
     };
@@ -218,9 +190,7 @@ fn is_public(host: &str) -> bool {
         "google.com",
         "localhost",
     ];
-    public
-        .iter()
-        .any(|name| host == *name || host.ends_with(&format!(".{name}")))
+    public.iter().any(|name| host == *name || host.ends_with(&format!(".{name}")))
         || host == "127.0.0.1"
 }
 
@@ -231,12 +201,7 @@ mod tests {
     #[test]
     fn hosts_come_out_of_any_configuration() {
         let text = "deb http://one.test/debian x\nregistry = \"sparse+https://user:key@two.test:8080/index/\"\nURIs: http://THREE.test";
-        assert_eq!(
-            hosts(text),
-            ["one.test", "two.test", "three.test"]
-                .map(str::to_owned)
-                .into()
-        );
+        assert_eq!(hosts(text), ["one.test", "two.test", "three.test"].map(str::to_owned).into());
         assert!(
             is_public("deb.debian.org") && is_public("debian.org") && !is_public("notdebian.org")
         );

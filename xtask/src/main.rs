@@ -26,12 +26,7 @@ use crate::context::Ctx;
 
 /// The chores of killwatch. Times are for 2 cores: cold on a fresh machine / warm.
 #[derive(Parser)]
-#[command(
-    name = "cargo xtask",
-    bin_name = "cargo xtask",
-    version,
-    max_term_width = 110
-)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", version, max_term_width = 110)]
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,

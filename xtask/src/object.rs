@@ -14,45 +14,37 @@ pub(crate) const OBJECT_VARIABLE: &str = "KILLWATCH_BPF_OBJECT";
 /// Builds it if its sources changed. Returns `target/bpf/killwatch.bpf.o`, which is rewritten only when it differs.
 pub(crate) fn build(ctx: &Ctx) -> Result<PathBuf> {
     let toolchain = toolchain::ensure(ctx)?;
-    process::step(
-        &format!("build the BPF object with {}", toolchain.name),
-        || {
-            let target = if cfg!(target_endian = "big") {
-                "bpfeb-unknown-none"
-            } else {
-                "bpfel-unknown-none"
-            };
-            let target_dir = ctx.root.join("target/bpf");
-            let flags = [
-                format!("-Clinker={}", toolchain.linker.display()),
-                "-Cdebuginfo=2".into(),
-                "-Clink-arg=--btf".into(),
-            ];
-            let mut cargo = process::foreign_cargo(&toolchain.cargo, &toolchain.rustc);
-            cargo
-                .current_dir(&ctx.root)
-                .env("RUSTC_BOOTSTRAP", "1")
-                .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"));
-            cargo.args([
-                "build",
-                "--locked",
-                "--profile",
-                "bpf",
-                "-p",
-                "killwatch-ebpf",
-                "--bin",
-                "killwatch-ebpf",
-                "-Zbuild-std=core",
-            ]);
-            cargo
-                .args(["--target", target, "--target-dir"])
-                .arg(&target_dir);
-            process::run(&mut cargo)?;
-            let object = target_dir.join("killwatch.bpf.o");
-            publish(&target_dir.join(target).join("bpf/killwatch-ebpf"), &object)?;
-            Ok(object)
-        },
-    )
+    process::step(&format!("build the BPF object with {}", toolchain.name), || {
+        let target =
+            if cfg!(target_endian = "big") { "bpfeb-unknown-none" } else { "bpfel-unknown-none" };
+        let target_dir = ctx.root.join("target/bpf");
+        let flags = [
+            format!("-Clinker={}", toolchain.linker.display()),
+            "-Cdebuginfo=2".into(),
+            "-Clink-arg=--btf".into(),
+        ];
+        let mut cargo = process::foreign_cargo(&toolchain.cargo, &toolchain.rustc);
+        cargo
+            .current_dir(&ctx.root)
+            .env("RUSTC_BOOTSTRAP", "1")
+            .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"));
+        cargo.args([
+            "build",
+            "--locked",
+            "--profile",
+            "bpf",
+            "-p",
+            "killwatch-ebpf",
+            "--bin",
+            "killwatch-ebpf",
+            "-Zbuild-std=core",
+        ]);
+        cargo.args(["--target", target, "--target-dir"]).arg(&target_dir);
+        process::run(&mut cargo)?;
+        let object = target_dir.join("killwatch.bpf.o");
+        publish(&target_dir.join(target).join("bpf/killwatch-ebpf"), &object)?;
+        Ok(object)
+    })
 }
 
 /// Copies `built` unless `object` holds the same: its time of change tells the daemon's build whether to run again.

@@ -33,17 +33,12 @@ pub(crate) fn seconds(duration: Duration) -> String {
 /// The command line for messages.
 fn show(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
-    words
-        .map(OsStr::to_string_lossy)
-        .collect::<Vec<_>>()
-        .join(" ")
+    words.map(OsStr::to_string_lossy).collect::<Vec<_>>().join(" ")
 }
 
 /// Runs it on this terminal; a status other than 0 is an error.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
-    let status = command
-        .status()
-        .with_context(|| format!("cannot run `{}`", show(command)))?;
+    let status = command.status().with_context(|| format!("cannot run `{}`", show(command)))?;
     if !status.success() {
         bail!("`{}` failed: {status}", show(command));
     }
@@ -64,10 +59,7 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
 
 /// Whether it runs and succeeds; prints nothing.
 pub(crate) fn succeeds(command: &mut Command) -> bool {
-    let quiet = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
+    let quiet = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     quiet.status().is_ok_and(|status| status.success())
 }
 
@@ -75,10 +67,7 @@ pub(crate) fn succeeds(command: &mut Command) -> bool {
 pub(crate) fn find(program: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let system = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"].map(PathBuf::from);
-    env::split_paths(&path)
-        .chain(system)
-        .map(|dir| dir.join(program))
-        .find(|file| file.is_file())
+    env::split_paths(&path).chain(system).map(|dir| dir.join(program)).find(|file| file.is_file())
 }
 
 /// The cargo that runs this program, for a build in this workspace with the host's toolchain.
@@ -110,12 +99,7 @@ pub(crate) fn foreign_cargo(cargo: &Path, rustc: &Path) -> Command {
 
 /// Set by `cargo run` for this package; other builds would be rebuilt for them.
 fn is_package_variable(name: &str) -> bool {
-    let prefixes = [
-        "CARGO_PKG_",
-        "CARGO_MANIFEST_",
-        "CARGO_BIN_",
-        "CARGO_CRATE_",
-    ];
+    let prefixes = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_"];
     prefixes.iter().any(|prefix| name.starts_with(prefix))
         || matches!(name, "CARGO_PRIMARY_PACKAGE" | "OUT_DIR" | "TARGET")
 }
@@ -221,10 +205,7 @@ mod tests {
     fn owned_child_ends_with_its_owner() {
         let child = Command::new("sleep").arg("600").spawn().unwrap();
         let pid = child.id();
-        drop(Owned {
-            child,
-            grace: Duration::from_secs(5),
-        });
+        drop(Owned { child, grace: Duration::from_secs(5) });
         assert!(!Path::new(&format!("/proc/{pid}")).exists());
     }
 }

@@ -37,10 +37,7 @@ pub(crate) fn build(ctx: &Ctx, object: &Path) -> Result<Programs> {
 /// Reads cargo's messages, one JSON object a line.
 fn parse(messages: &str) -> Programs {
     let mut programs = Programs::default();
-    for message in messages
-        .lines()
-        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
-    {
+    for message in messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()) {
         let Some(executable) = message["executable"].as_str() else {
             continue;
         };
@@ -68,10 +65,7 @@ mod tests {
             not json"#;
         assert_eq!(
             parse(messages),
-            Programs {
-                scenarios: Some("/t/scenarios-1".into()),
-                victim: Some("/t/victim".into())
-            }
+            Programs { scenarios: Some("/t/scenarios-1".into()), victim: Some("/t/victim".into()) }
         );
     }
 }

@@ -68,11 +68,7 @@ impl Tally {
 
 impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{} passed, {} failed, {} skipped",
-            self.passed, self.failed, self.ignored
-        )
+        write!(f, "{} passed, {} failed, {} skipped", self.passed, self.failed, self.ignored)
     }
 }
 
@@ -84,9 +80,7 @@ pub(crate) fn run(ctx: &Ctx) -> Result<()> {
     command
         .args(["test", "--workspace", "--locked", "--no-fail-fast"])
         .env("KILLWATCH_BIN", &built.daemon);
-    let here = step("test on this kernel", || {
-        tests(&mut command, &mut io::stdout())
-    });
+    let here = step("test on this kernel", || tests(&mut command, &mut io::stdout()));
     let there = programs::build(ctx, &built.object)
         .and_then(|programs| vm::run_default(ctx, &built, &programs, &Stop::install()?));
 
@@ -114,10 +108,7 @@ pub(crate) fn run(ctx: &Ctx) -> Result<()> {
 
 /// Runs a `cargo test`, its output shown as it comes, and counts. A build that fails is an error, a test that fails is counted.
 fn tests(command: &mut Command, shown: &mut impl Write) -> Result<Tally> {
-    let mut child = command
-        .stdout(Stdio::piped())
-        .spawn()
-        .context("cannot run cargo")?;
+    let mut child = command.stdout(Stdio::piped()).spawn().context("cannot run cargo")?;
     let stdout = child.stdout.take().context("cargo has no output")?;
     let mut tally = Tally::default();
     for line in BufReader::new(stdout).split(b'\n') {
@@ -142,15 +133,7 @@ mod tests {
         let log = "running 2 tests\ntest result: ok. 2 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.1s\n\
             x test result: FAILED. 1 passed; 4 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.1s\r\ntest result: nonsense\n";
         let tally = Tally::parse(log);
-        assert_eq!(
-            tally,
-            Tally {
-                runs: 2,
-                passed: 3,
-                failed: 4,
-                ignored: 1
-            }
-        );
+        assert_eq!(tally, Tally { runs: 2, passed: 3, failed: 4, ignored: 1 });
         assert_eq!(tally.to_string(), "3 passed, 4 failed, 1 skipped");
         assert!(tally.verdict().is_err());
         assert!(Tally::default().verdict().is_err());

@@ -64,21 +64,12 @@ fn nightly() -> Option<Toolchain> {
     found.sort_unstable_by_key(|path| Reverse(path.clone()));
     let home = found.into_iter().next()?;
     let name = format!("{} of rustup", home.file_name()?.to_string_lossy());
-    Some(Toolchain {
-        name,
-        cargo: home.join("bin/cargo"),
-        rustc: home.join("bin/rustc"),
-        linker,
-    })
+    Some(Toolchain { name, cargo: home.join("bin/cargo"), rustc: home.join("bin/rustc"), linker })
 }
 
 fn is_usable_nightly(toolchain: &Path) -> bool {
-    toolchain
-        .file_name()
-        .is_some_and(|name| name.to_string_lossy().starts_with("nightly"))
-        && toolchain
-            .join("lib/rustlib/src/rust/library/core/Cargo.toml")
-            .is_file()
+    toolchain.file_name().is_some_and(|name| name.to_string_lossy().starts_with("nightly"))
+        && toolchain.join("lib/rustlib/src/rust/library/core/Cargo.toml").is_file()
         && toolchain.join("bin/cargo").is_file()
 }
 
@@ -91,9 +82,7 @@ fn debian(ctx: &Ctx) -> Option<Toolchain> {
 }
 
 fn linker_path(ctx: &Ctx, llvm: u32) -> PathBuf {
-    ctx.cache.join(format!(
-        "bpf-linker-{LINKER_VERSION}-llvm-{llvm}/bin/bpf-linker"
-    ))
+    ctx.cache.join(format!("bpf-linker-{LINKER_VERSION}-llvm-{llvm}/bin/bpf-linker"))
 }
 
 /// Debian's Rust as installed.
@@ -108,22 +97,15 @@ impl Rust {
         if !Path::new(DEBIAN_CARGO).is_file() || !Path::new(DEBIAN_SOURCES).is_file() {
             return None;
         }
-        let output = Command::new(DEBIAN_RUSTC)
-            .arg("-vV")
-            .env_remove("LD_LIBRARY_PATH")
-            .output()
-            .ok()?;
+        let output =
+            Command::new(DEBIAN_RUSTC).arg("-vV").env_remove("LD_LIBRARY_PATH").output().ok()?;
         let rust = Self::parse(&String::from_utf8_lossy(&output.stdout))?;
         (rust.version >= RUSTC_MIN).then_some(rust)
     }
 
     /// Reads `rustc -vV`.
     fn parse(text: &str) -> Option<Self> {
-        let value = |key: &str| {
-            text.lines()
-                .find_map(|line| line.strip_prefix(key))
-                .map(str::trim)
-        };
+        let value = |key: &str| text.lines().find_map(|line| line.strip_prefix(key)).map(str::trim);
         let mut release = value("release:")?.split('.');
         let version = (release.next()?.parse().ok()?, release.next()?.parse().ok()?);
         let llvm = value("LLVM version:")?.split('.').next()?.parse().ok()?;
@@ -133,12 +115,7 @@ impl Rust {
     fn with(&self, linker: PathBuf) -> Toolchain {
         let (major, minor) = self.version;
         let name = format!("Debian's Rust {major}.{minor}, LLVM {}", self.llvm);
-        Toolchain {
-            name,
-            cargo: DEBIAN_CARGO.into(),
-            rustc: DEBIAN_RUSTC.into(),
-            linker,
-        }
+        Toolchain { name, cargo: DEBIAN_CARGO.into(), rustc: DEBIAN_RUSTC.into(), linker }
     }
 }
 
@@ -166,10 +143,7 @@ fn install_rust() -> Result<Rust> {
     let needs = [
         Need::new("rustc-web", "Debian's Rust compiler, current series"),
         Need::new("cargo-web", "its cargo"),
-        Need::new(
-            "rust-web-src",
-            "the sources of `core`, which is compiled for BPF",
-        ),
+        Need::new("rust-web-src", "the sources of `core`, which is compiled for BPF"),
     ];
     apt::install(&needs.iter().collect::<Vec<_>>())?;
     if let Some(rust) = Rust::installed() {
@@ -188,30 +162,18 @@ fn install_rust() -> Result<Rust> {
 fn install_linker(ctx: &Ctx, rust: &Rust) -> Result<()> {
     let llvm = rust.llvm;
     apt::ensure(&[
-        Need::new(
-            format!("llvm-{llvm}-dev"),
-            "LLVM as in that Rust: bpf-linker links to it",
-        ),
-        Need::new(
-            format!("libpolly-{llvm}-dev"),
-            "part of LLVM that its build asks for",
-        ),
+        Need::new(format!("llvm-{llvm}-dev"), "LLVM as in that Rust: bpf-linker links to it"),
+        Need::new(format!("libpolly-{llvm}-dev"), "part of LLVM that its build asks for"),
         Need::new("libzstd-dev", "a library that LLVM is linked to"),
         Need::new("g++", "C++ library that LLVM is linked to, and a linker"),
         Need::new("libc6-dev", "C library that Rust programs are linked to"),
     ])?;
     let prefix = PathBuf::from(format!("/usr/lib/llvm-{llvm}"));
     if !prefix.is_dir() {
-        bail!(
-            "{} is missing although llvm-{llvm}-dev is installed",
-            prefix.display()
-        );
+        bail!("{} is missing although llvm-{llvm}-dev is installed", prefix.display());
     }
-    let root = linker_path(ctx, llvm)
-        .ancestors()
-        .nth(2)
-        .context("the cache has no root")?
-        .to_path_buf();
+    let root =
+        linker_path(ctx, llvm).ancestors().nth(2).context("the cache has no root")?.to_path_buf();
     eprintln!(
         "    building bpf-linker {LINKER_VERSION} from source into {} (about 2 min)",
         root.display()

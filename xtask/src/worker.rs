@@ -15,24 +15,17 @@ pub(crate) struct HogArgs {
 /// Waits for a byte on stdin (it is in its cgroup by then), then allocates and touches memory until it is killed.
 pub(crate) fn hog(args: &HogArgs) -> Result<()> {
     let mut go = [0];
-    std::io::stdin()
-        .read_exact(&mut go)
-        .context("no go-ahead on stdin")?;
+    std::io::stdin().read_exact(&mut go).context("no go-ahead on stdin")?;
     let mut held: Vec<Vec<u8>> = Vec::new();
     for _ in 0..args.ceiling_mib {
         held.push(vec![1; 1 << 20]);
     }
     let touched: usize = held.iter().map(Vec::len).sum();
-    bail!(
-        "still alive after {} MiB: no limit holds here",
-        touched >> 20
-    );
+    bail!("still alive after {} MiB: no limit holds here", touched >> 20);
 }
 
 /// Waits until stdin closes, or death.
 pub(crate) fn pause() -> Result<()> {
-    std::io::stdin()
-        .read_to_end(&mut Vec::new())
-        .context("cannot wait on stdin")?;
+    std::io::stdin().read_to_end(&mut Vec::new()).context("cannot wait on stdin")?;
     Ok(())
 }

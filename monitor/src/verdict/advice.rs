@@ -41,11 +41,10 @@ fn memcg(facts: &Facts<'_>, verdict: &Verdict) -> String {
         return "A memory cgroup above it was at its limit: raise that limit, or use less memory below it.".to_owned();
     };
     let limit = bytes(level.limit_bytes.unwrap_or(0));
-    let own: Option<u64> =
-        [facts.memory.anon_bytes, facts.memory.file_bytes, facts.memory.shmem_bytes]
-            .into_iter()
-            .flatten()
-            .reduce(u64::saturating_add);
+    // File pages are left out: a library's are charged to whoever touched it first. The kernel's counts of a process are rough, so they
+    // may exceed what is charged.
+    let own = facts.memory.anon_bytes.zip(facts.memory.shmem_bytes);
+    let own = own.map(|(anon, shmem)| anon.saturating_add(shmem).min(level.usage_bytes));
     let path = level.cgroup.as_deref().unwrap_or("(path not known)");
     let whose = if place == 0 {
         "its own cgroup's limit".to_owned()

@@ -48,10 +48,7 @@ fn one(api: &Api) -> Result<u64> {
         .stdin(Stdio::piped())
         .spawn()
         .context("cannot start a process to kill")?;
-    let mut victim = Owned {
-        child,
-        grace: Duration::ZERO,
-    };
+    let mut victim = Owned { child, grace: Duration::ZERO };
     let pid = victim.child.id();
     process::signal(&victim.child, Signal::KILL);
     let deadline = Instant::now() + LIMIT;
@@ -65,33 +62,20 @@ fn one(api: &Api) -> Result<u64> {
         }
     };
     let now = clock_gettime(ClockId::Boottime);
-    victim
-        .child
-        .wait()
-        .context("cannot wait for the killed process")?;
+    victim.child.wait().context("cannot wait for the killed process")?;
     let now = u64::try_from(now.tv_sec * 1_000_000_000 + now.tv_nsec)
         .context("a clock before the boot")?;
-    let exit = death["ktime_ns"]
-        .as_u64()
-        .context("the record has no ktime_ns")?;
-    now.checked_sub(exit)
-        .context("the record is from the future")
+    let exit = death["ktime_ns"].as_u64().context("the record has no ktime_ns")?;
+    now.checked_sub(exit).context("the record is from the future")
 }
 
 fn summarize(mut times: Vec<u64>) -> Option<Latency> {
     times.sort_unstable();
     let at = |percent: usize| {
         let index = (times.len() * percent).div_ceil(100).saturating_sub(1);
-        times
-            .get(index)
-            .map(|ns| Duration::from_nanos(*ns).as_secs_f64() * 1000.0)
+        times.get(index).map(|ns| Duration::from_nanos(*ns).as_secs_f64() * 1000.0)
     };
-    Some(Latency {
-        kills: times.len(),
-        p50_ms: at(50)?,
-        p99_ms: at(99)?,
-        max_ms: at(100)?,
-    })
+    Some(Latency { kills: times.len(), p50_ms: at(50)?, p99_ms: at(99)?, max_ms: at(100)? })
 }
 
 #[cfg(test)]
@@ -103,12 +87,7 @@ mod tests {
         let times = (1..=200).rev().map(|ms| ms * 1_000_000).collect();
         assert_eq!(
             summarize(times),
-            Some(Latency {
-                kills: 200,
-                p50_ms: 100.0,
-                p99_ms: 198.0,
-                max_ms: 200.0
-            })
+            Some(Latency { kills: 200, p50_ms: 100.0, p99_ms: 198.0, max_ms: 200.0 })
         );
         assert_eq!(summarize(Vec::new()), None);
     }

@@ -25,11 +25,7 @@ pub(crate) struct Load {
 
 /// All of them. 17 is SIGCHLD, 23 is SIGURG: the two that busy machines send most.
 pub(crate) const LOADS: &[Load] = &[
-    Load {
-        name: "20,000 normal exits",
-        arguments: &["exits", "20000"],
-        targets_exit: true,
-    },
+    Load { name: "20,000 normal exits", arguments: &["exits", "20000"], targets_exit: true },
     Load {
         name: "2,000 kills by another process",
         arguments: &["aborts", "2000"],
@@ -51,17 +47,9 @@ impl Load {
     /// One round.
     pub(crate) fn run(&self, victim: &Path, stop: &Stop) -> Result<()> {
         let mut command = Command::new(victim);
-        command
-            .args(self.arguments)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null());
-        let child = command
-            .spawn()
-            .with_context(|| format!("cannot run {}", victim.display()))?;
-        let mut process = Owned {
-            child,
-            grace: Duration::ZERO,
-        };
+        command.args(self.arguments).stdin(Stdio::null()).stdout(Stdio::null());
+        let child = command.spawn().with_context(|| format!("cannot run {}", victim.display()))?;
+        let mut process = Owned { child, grace: Duration::ZERO };
         let status = stop.until(self.name, LIMIT, || {
             process.child.try_wait().context("cannot watch the load")
         })?;

@@ -76,16 +76,13 @@ pub(crate) fn run(ctx: &Ctx, args: &BenchArgs) -> Result<()> {
     let stop = Stop::install()?;
     let _counting = stats::Enabled::switch_on()?;
     let before = stats::read()?;
-    let daemon = step(
-        "start the daemon with empty programs beside its own",
-        || Daemon::start(&built.daemon, &["--bench.empty-programs"], &stop),
-    )?;
+    let daemon = step("start the daemon with empty programs beside its own", || {
+        Daemon::start(&built.daemon, &["--bench.empty-programs"], &stop)
+    })?;
     // From here on this process and the loads that it starts stay on one core; the daemon is free.
     load::pin()?;
     let ours = |now: Counters| -> Counters {
-        now.into_iter()
-            .filter(|(id, _)| !before.contains_key(id))
-            .collect()
+        now.into_iter().filter(|(id, _)| !before.contains_key(id)).collect()
     };
     let mut rows = Vec::new();
     for load in load::LOADS {
@@ -100,23 +97,12 @@ pub(crate) fn run(ctx: &Ctx, args: &BenchArgs) -> Result<()> {
         })?;
         rows.extend(summarize(load, &rounds));
     }
-    let kill_to_api = step("time from kill to API", || {
-        latency::measure(daemon.api(), &stop)
-    })?;
-    let kernel = process::output(std::process::Command::new("uname").arg("-r"))?
-        .trim()
-        .to_owned();
-    let report = Report {
-        kernel,
-        programs: rows,
-        kill_to_api,
-        kill_to_api_target_ms: LATENCY_TARGET_MS,
-    };
+    let kill_to_api = step("time from kill to API", || latency::measure(daemon.api(), &stop))?;
+    let kernel = process::output(std::process::Command::new("uname").arg("-r"))?.trim().to_owned();
+    let report =
+        Report { kernel, programs: rows, kill_to_api, kill_to_api_target_ms: LATENCY_TARGET_MS };
     if args.json {
-        println!(
-            "{}",
-            serde_json::to_string_pretty(&report).context("the report does not print")?
-        );
+        println!("{}", serde_json::to_string_pretty(&report).context("the report does not print")?);
     } else {
         print(&report);
     }
@@ -129,11 +115,7 @@ fn summarize(load: &load::Load, rounds: &[BTreeMap<String, Cost>]) -> Vec<Row> {
     names.sort();
     names.dedup();
     let row = |name: &String| {
-        let costs = || {
-            rounds
-                .iter()
-                .filter_map(|round| Some((round, round.get(name)?)))
-        };
+        let costs = || rounds.iter().filter_map(|round| Some((round, round.get(name)?)));
         let above = costs().filter_map(|(round, cost)| {
             Some(cost.per_hit()? - round.get(baseline(name)?)?.per_hit()?)
         });
@@ -170,32 +152,20 @@ fn median(mut values: Vec<f64>) -> Option<f64> {
 }
 
 fn print(report: &Report) {
-    println!(
-        "\nLinux {}: in-kernel cost, median of {ROUNDS} rounds\n",
-        report.kernel
-    );
+    println!("\nLinux {}: in-kernel cost, median of {ROUNDS} rounds\n", report.kernel);
     println!(
         "{:<34} {:<16} {:>8} {:>8} {:>12} {:>8}",
         "load", "program", "hits", "ns/hit", "minus empty", "target"
     );
     for row in &report.programs {
-        let above = row
-            .above_empty_ns
-            .map_or_else(|| "-".into(), |ns| format!("{ns:+.0}"));
-        let target = row
-            .target_ns
-            .map_or_else(String::new, |ns| format!("<= {ns:.0}"));
+        let above = row.above_empty_ns.map_or_else(|| "-".into(), |ns| format!("{ns:+.0}"));
+        let target = row.target_ns.map_or_else(String::new, |ns| format!("<= {ns:.0}"));
         println!(
             "{:<34} {:<16} {:>8} {:>8.0} {above:>12} {target:>8}",
             row.load, row.program, row.hits, row.ns_per_hit
         );
     }
-    let Latency {
-        kills,
-        p50_ms,
-        p99_ms,
-        max_ms,
-    } = report.kill_to_api;
+    let Latency { kills, p50_ms, p99_ms, max_ms } = report.kill_to_api;
     println!(
         "\nkill to API, {kills} kills: p50 {p50_ms:.2} ms, p99 {p99_ms:.2} ms, max {max_ms:.2} ms (target: p99 below {LATENCY_TARGET_MS} ms)"
     );
@@ -208,36 +178,22 @@ mod tests {
     #[test]
     fn rows_are_medians_above_the_empty_program_of_the_same_round() {
         let round = |exit: u64, empty: u64| -> BTreeMap<String, Cost> {
-            [
-                ("sched_process_e", 300),
-                ("on_exit", exit),
-                ("empty_exit", empty),
-                ("unused", 0),
-            ]
-            .map(|(name, ns)| {
-                (
-                    name.to_owned(),
-                    Cost {
-                        hits: if name == "unused" { 1 } else { 200 },
-                        ns: ns * 200,
-                    },
-                )
-            })
-            .into()
+            [("sched_process_e", 300), ("on_exit", exit), ("empty_exit", empty), ("unused", 0)]
+                .map(|(name, ns)| {
+                    (
+                        name.to_owned(),
+                        Cost { hits: if name == "unused" { 1 } else { 200 }, ns: ns * 200 },
+                    )
+                })
+                .into()
         };
         let rounds = [round(150, 100), round(900, 100), round(160, 90)];
         let rows = summarize(&load::LOADS[0], &rounds);
         let row = rows.iter().find(|row| row.program == "on_exit").unwrap();
-        assert_eq!(
-            (row.hits, row.ns_per_hit, row.above_empty_ns),
-            (600, 160.0, Some(70.0))
-        );
+        assert_eq!((row.hits, row.ns_per_hit, row.above_empty_ns), (600, 160.0, Some(70.0)));
         assert_eq!(row.target_ns, Some(EXIT_TARGET_NS));
         let named = |name: &str| rows.iter().find(|row| row.program == name);
-        assert_eq!(
-            named("sched_process_e").unwrap().target_ns,
-            Some(EXIT_TARGET_NS)
-        );
+        assert_eq!(named("sched_process_e").unwrap().target_ns, Some(EXIT_TARGET_NS));
         assert_eq!(named("empty_exit").unwrap().above_empty_ns, None);
         assert!(named("unused").is_none());
     }

@@ -29,10 +29,7 @@ impl Enabled {
 impl Drop for Enabled {
     fn drop(&mut self) {
         if let Err(error) = fs::write(SWITCH, self.before.trim()) {
-            eprintln!(
-                "warning: cannot restore {SWITCH} to {}: {error}",
-                self.before.trim()
-            );
+            eprintln!("warning: cannot restore {SWITCH} to {}: {error}", self.before.trim());
         }
     }
 }
@@ -77,9 +74,7 @@ struct Shown {
 /// All programs of this kernel, now.
 pub(crate) fn read() -> Result<Counters> {
     let bpftool = process::find("bpftool").context("bpftool is not installed")?;
-    parse(&process::output(
-        Command::new(bpftool).args(["prog", "show", "-j"]),
-    )?)
+    parse(&process::output(Command::new(bpftool).args(["prog", "show", "-j"]))?)
 }
 
 fn parse(json: &str) -> Result<Counters> {
@@ -87,18 +82,7 @@ fn parse(json: &str) -> Result<Counters> {
         .context("bpftool printed something else than a list of programs")?;
     Ok(shown
         .into_iter()
-        .map(|one| {
-            (
-                one.id,
-                (
-                    one.name,
-                    Cost {
-                        hits: one.run_cnt,
-                        ns: one.run_time_ns,
-                    },
-                ),
-            )
-        })
+        .map(|one| (one.id, (one.name, Cost { hits: one.run_cnt, ns: one.run_time_ns })))
         .collect())
 }
 
@@ -106,9 +90,7 @@ fn parse(json: &str) -> Result<Counters> {
 pub(crate) fn since(start: &Counters, end: &Counters) -> BTreeMap<String, Cost> {
     let mut costs: BTreeMap<String, Cost> = BTreeMap::new();
     for (id, (name, now)) in end {
-        let then = start
-            .get(id)
-            .map_or(Cost { hits: 0, ns: 0 }, |(_, cost)| *cost);
+        let then = start.get(id).map_or(Cost { hits: 0, ns: 0 }, |(_, cost)| *cost);
         let sum = costs.entry(name.clone()).or_insert(Cost { hits: 0, ns: 0 });
         sum.hits += now.hits.saturating_sub(then.hits);
         sum.ns += now.ns.saturating_sub(then.ns);

@@ -88,17 +88,9 @@ fn one_line(line: &str) -> Option<Source> {
 /// A paragraph of a deb822 file: one source for each of its URIs.
 fn stanza(text: &str) -> Vec<Source> {
     let field = |key: &str| {
-        text.lines()
-            .find_map(|line| line.strip_prefix(key))
-            .map(str::trim)
-            .unwrap_or_default()
+        text.lines().find_map(|line| line.strip_prefix(key)).map(str::trim).unwrap_or_default()
     };
-    let words = |key: &str| {
-        field(key)
-            .split_whitespace()
-            .map(str::to_owned)
-            .collect::<Vec<_>>()
-    };
+    let words = |key: &str| field(key).split_whitespace().map(str::to_owned).collect::<Vec<_>>();
     let enabled = !field("Enabled:").eq_ignore_ascii_case("no");
     if !enabled
         || !words("Types:").contains(&"deb".to_owned())
@@ -107,14 +99,9 @@ fn stanza(text: &str) -> Vec<Source> {
         return Vec::new();
     }
     // A key given in the file itself instead of by path is left to the machine's default keyrings.
-    let signed_by = Some(field("Signed-By:"))
-        .filter(|path| path.starts_with('/'))
-        .map(str::to_owned);
-    let source = |uri| Source {
-        uri,
-        suites: words("Suites:"),
-        signed_by: signed_by.clone(),
-    };
+    let signed_by =
+        Some(field("Signed-By:")).filter(|path| path.starts_with('/')).map(str::to_owned);
+    let source = |uri| Source { uri, suites: words("Suites:"), signed_by: signed_by.clone() };
     words("URIs:").into_iter().map(source).collect()
 }
 
@@ -137,12 +124,8 @@ mod tests {
     #[test]
     fn another_suite_comes_from_the_same_archive() {
         let dir = etc("sources.list.d/debian.sources", DEB822);
-        let text = derive(
-            dir.path(),
-            "bookworm",
-            &["bookworm-backports", "bookworm-security"],
-        )
-        .unwrap();
+        let text =
+            derive(dir.path(), "bookworm", &["bookworm-backports", "bookworm-security"]).unwrap();
         assert_eq!(
             text,
             "deb [signed-by=/usr/share/keyrings/k.gpg] http://a.test/debian bookworm-backports main\n\

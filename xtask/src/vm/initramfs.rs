@@ -30,18 +30,7 @@ pub(crate) fn write(contents: &Contents<'_>, root: &Path, archive: &Path) -> Res
     if root.exists() {
         fs::remove_dir_all(root).with_context(|| format!("cannot empty {}", root.display()))?;
     }
-    for dir in [
-        "bin",
-        "sbin",
-        "dev",
-        "proc",
-        "sys",
-        "run",
-        "tmp",
-        "root",
-        "etc",
-        "killwatch",
-    ] {
+    for dir in ["bin", "sbin", "dev", "proc", "sys", "run", "tmp", "root", "etc", "killwatch"] {
         fs::create_dir_all(root.join(dir))
             .with_context(|| format!("cannot make {}", root.display()))?;
     }
@@ -59,20 +48,16 @@ pub(crate) fn write(contents: &Contents<'_>, root: &Path, archive: &Path) -> Res
         // Debug information is most of a test executable, and all of this lives in the machine's memory.
         process::run(Command::new("strip").arg("--strip-debug").arg(&inside))?;
         for library in libraries(file)? {
-            let relative = library
-                .strip_prefix("/")
-                .context("ldd named a library without a path")?;
+            let relative =
+                library.strip_prefix("/").context("ldd named a library without a path")?;
             copy(&library, &root.join(relative))?;
         }
     }
     fs::write(root.join("init"), INIT).context("cannot write init")?;
     fs::set_permissions(root.join("init"), fs::Permissions::from_mode(0o755))
         .context("cannot make init executable")?;
-    fs::write(
-        root.join("killwatch/cgroup"),
-        format!("{}\n", contents.cgroup),
-    )
-    .context("cannot write the cgroup version")?;
+    fs::write(root.join("killwatch/cgroup"), format!("{}\n", contents.cgroup))
+        .context("cannot write the cgroup version")?;
     fs::write(root.join("killwatch/arguments"), lines(contents.arguments)?)
         .context("cannot write the arguments")?;
     fs::write(
@@ -88,10 +73,7 @@ fn lines(arguments: &[String]) -> Result<String> {
     if let Some(bad) = arguments.iter().find(|argument| argument.contains('\n')) {
         bail!("the filter {bad:?} has a line end");
     }
-    Ok(arguments
-        .iter()
-        .map(|argument| format!("{argument}\n"))
-        .collect())
+    Ok(arguments.iter().map(|argument| format!("{argument}\n")).collect())
 }
 
 /// Copies with directories; what a symbolic link leads to is copied under the link's name.
@@ -106,20 +88,14 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
 
 /// Shared libraries of an executable, the dynamic loader included. None for a static one.
 fn libraries(executable: &Path) -> Result<Vec<PathBuf>> {
-    let output = Command::new("ldd")
-        .arg(executable)
-        .output()
-        .context("cannot run ldd")?;
+    let output = Command::new("ldd").arg(executable).output().context("cannot run ldd")?;
     Ok(parse_ldd(&String::from_utf8_lossy(&output.stdout)))
 }
 
 /// Lines are `name => /path (0xaddress)`, or `/path (0xaddress)` for the loader; the vDSO has no path.
 fn parse_ldd(text: &str) -> Vec<PathBuf> {
-    let path = |line: &str| {
-        line.split_whitespace()
-            .find(|word| word.starts_with('/'))
-            .map(PathBuf::from)
-    };
+    let path =
+        |line: &str| line.split_whitespace().find(|word| word.starts_with('/')).map(PathBuf::from);
     text.lines().filter_map(path).collect()
 }
 
@@ -129,10 +105,7 @@ fn pack(root: &Path, archive: &Path) -> Result<()> {
         fs::File::create(archive).with_context(|| format!("cannot make {}", archive.display()))?;
     let mut find = Command::new("find");
     find.current_dir(root).args([".", "-print0"]);
-    let mut find = find
-        .stdout(Stdio::piped())
-        .spawn()
-        .context("cannot run find")?;
+    let mut find = find.stdout(Stdio::piped()).spawn().context("cannot run find")?;
     let names = find.stdout.take().context("find has no output")?;
     let mut cpio = Command::new("cpio");
     cpio.current_dir(root).args([
@@ -160,21 +133,14 @@ mod tests {
         let text = "\tlinux-vdso.so.1 (0x00007ffe)\n\tlibc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x00007f)\n\t/lib64/ld-linux-x86-64.so.2 (0x00007f)\n";
         assert_eq!(
             parse_ldd(text),
-            [
-                "/lib/x86_64-linux-gnu/libc.so.6",
-                "/lib64/ld-linux-x86-64.so.2"
-            ]
-            .map(PathBuf::from)
+            ["/lib/x86_64-linux-gnu/libc.so.6", "/lib64/ld-linux-x86-64.so.2"].map(PathBuf::from)
         );
         assert!(parse_ldd("\tstatically linked\n").is_empty());
     }
 
     #[test]
     fn arguments_stay_one_a_line() {
-        assert_eq!(
-            lines(&["a b".into(), "--skip=x".into()]).unwrap(),
-            "a b\n--skip=x\n"
-        );
+        assert_eq!(lines(&["a b".into(), "--skip=x".into()]).unwrap(), "a b\n--skip=x\n");
         assert!(lines(&["a\nb".into()]).is_err());
     }
 }

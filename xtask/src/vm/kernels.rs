@@ -36,23 +36,17 @@ pub(crate) const KERNELS: &[Kernel] = &[
 impl Kernel {
     /// The newest of these packages that is of this series.
     pub(crate) fn newest<'a>(&self, packages: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-        packages
-            .filter_map(|name| Some((self.revision(name)?, name)))
-            .max()
-            .map(|(_, name)| name)
+        packages.filter_map(|name| Some((self.revision(name)?, name))).max().map(|(_, name)| name)
     }
 
     /// The numbers of a package's revision, `None` if it is not of this series.
     fn revision(&self, package: &str) -> Option<Vec<u64>> {
-        let middle = package
-            .strip_prefix(self.prefix)?
-            .strip_suffix(self.suffix)?;
+        let middle = package.strip_prefix(self.prefix)?.strip_suffix(self.suffix)?;
         if middle.contains('-') {
             return None;
         }
-        let numbers = middle
-            .split(|c: char| !c.is_ascii_digit())
-            .filter(|digits| !digits.is_empty());
+        let numbers =
+            middle.split(|c: char| !c.is_ascii_digit()).filter(|digits| !digits.is_empty());
         let numbers: Vec<u64> = numbers.map(str::parse).collect::<Result<_, _>>().ok()?;
         (!numbers.is_empty()).then_some(numbers)
     }
@@ -79,14 +73,8 @@ mod tests {
             "linux-image-6.12.38+deb12-cloud-amd64",
             "linux-image-6.1.0--cloud-amd64",
         ];
-        assert_eq!(
-            newest("6.1", &packages),
-            Some("linux-image-6.1.0-48-cloud-amd64")
-        );
-        assert_eq!(
-            newest("6.12", &packages),
-            Some("linux-image-6.12.38+deb12-cloud-amd64")
-        );
+        assert_eq!(newest("6.1", &packages), Some("linux-image-6.1.0-48-cloud-amd64"));
+        assert_eq!(newest("6.12", &packages), Some("linux-image-6.12.38+deb12-cloud-amd64"));
         assert_eq!(newest("6.1", &[]), None);
     }
 }

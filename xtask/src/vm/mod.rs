@@ -74,21 +74,15 @@ pub(crate) fn run_default(
     programs: &Programs,
     stop: &Stop,
 ) -> Result<Tally> {
-    let args = VmArgs {
-        kernel: KERNELS[0].series.to_owned(),
-        cgroup: Cgroup::V2,
-        filter: Vec::new(),
-    };
+    let args =
+        VmArgs { kernel: KERNELS[0].series.to_owned(), cgroup: Cgroup::V2, filter: Vec::new() };
     boot(ctx, &args, built, programs, stop)
 }
 
 /// Installs what a boot needs.
 pub(crate) fn ensure_packages() -> Result<()> {
     apt::ensure(&[
-        Need::new(
-            "qemu-system-x86",
-            "runs the test machine, under software emulation",
-        ),
+        Need::new("qemu-system-x86", "runs the test machine, under software emulation"),
         Need::new("busybox-static", "the test machine's shell"),
         Need::new("cpio", "packs the test machine's files"),
         Need::new("binutils", "takes the debug information out of them"),
@@ -131,10 +125,7 @@ fn boot(
 
 fn find(series: &str) -> Result<&'static Kernel> {
     if env::consts::ARCH != "x86_64" {
-        bail!(
-            "the test machines are x86_64, this one is {}",
-            env::consts::ARCH
-        );
+        bail!("the test machines are x86_64, this one is {}", env::consts::ARCH);
     }
     KERNELS
         .iter()
@@ -144,19 +135,15 @@ fn find(series: &str) -> Result<&'static Kernel> {
 
 /// A boot counts only if the marker says 0 and libtest summed up.
 fn judge(booted: Result<()>, log: &Path) -> Result<Tally> {
-    let text = fs::read(log)
-        .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
-        .unwrap_or_default();
+    let text =
+        fs::read(log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
     let last = || {
         let lines: Vec<&str> = text.lines().rev().take(40).collect();
         lines.into_iter().rev().collect::<Vec<_>>().join("\n")
     };
     booted.with_context(|| format!("its last lines:\n{}", last()))?;
     let Some(status) = marker(&text) else {
-        bail!(
-            "the test machine ended before its tests did; its last lines:\n{}",
-            last()
-        )
+        bail!("the test machine ended before its tests did; its last lines:\n{}", last())
     };
     let tally = Tally::parse(&text);
     if tally.runs == 0 || (status != 0 && tally.failed == 0) {
@@ -170,9 +157,7 @@ fn judge(booted: Result<()>, log: &Path) -> Result<Tally> {
 
 /// Exit status of the scenarios.
 fn marker(text: &str) -> Option<i32> {
-    text.lines()
-        .rev()
-        .find_map(|line| line.trim_end().strip_prefix(MARKER)?.parse().ok())
+    text.lines().rev().find_map(|line| line.trim_end().strip_prefix(MARKER)?.parse().ok())
 }
 
 #[cfg(test)]
@@ -191,18 +176,8 @@ mod tests {
         let result = "test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 1.00s\r\n";
         let tally = judged(&format!("{result}{MARKER}0\r\n")).unwrap();
         assert_eq!((tally.passed, tally.failed, tally.ignored), (3, 0, 1));
-        assert!(
-            judged(result)
-                .unwrap_err()
-                .to_string()
-                .contains("ended before")
-        );
-        assert!(
-            judged(&format!("{MARKER}0\r\n"))
-                .unwrap_err()
-                .to_string()
-                .contains("no result")
-        );
+        assert!(judged(result).unwrap_err().to_string().contains("ended before"));
+        assert!(judged(&format!("{MARKER}0\r\n")).unwrap_err().to_string().contains("no result"));
         assert!(judged(&format!("{result}{MARKER}139\r\n")).is_err());
         assert!(
             judged("Kernel panic - not syncing\r\n")

@@ -26,10 +26,9 @@ pub(crate) fn fetch(ctx: &Ctx, kernel: &Kernel) -> Result<PathBuf> {
     if age(&image).is_some_and(|age| age < FRESH) {
         return Ok(image);
     }
-    match process::step(
-        &format!("fetch a Debian kernel of series {}", kernel.series),
-        || download(kernel, &dir, &image),
-    ) {
+    match process::step(&format!("fetch a Debian kernel of series {}", kernel.series), || {
+        download(kernel, &dir, &image)
+    }) {
         Ok(()) => Ok(image),
         Err(error) if image.is_file() => {
             eprintln!("warning: {error:#}; going on with the kernel in the cache");
@@ -55,18 +54,11 @@ fn download(kernel: &Kernel, dir: &Path, image: &Path) -> Result<()> {
     let names =
         process::output(private("apt-cache", &apt, kernel).args(["pkgnames", kernel.prefix]))?;
     let package = kernel.newest(names.lines()).with_context(|| {
-        format!(
-            "no package {}…{} in {}",
-            kernel.prefix,
-            kernel.suffix,
-            kernel.suites.join(", ")
-        )
+        format!("no package {}…{} in {}", kernel.prefix, kernel.suffix, kernel.suites.join(", "))
     })?;
     eprintln!("    {package}");
     process::run(
-        private("apt-get", &apt, kernel)
-            .current_dir(&apt)
-            .args(["-q", "download", package]),
+        private("apt-get", &apt, kernel).current_dir(&apt).args(["-q", "download", package]),
     )?;
     let files = fs::read_dir(&apt).context("cannot list the download")?;
     let deb = files
@@ -110,16 +102,10 @@ fn private(program: &str, apt: &Path, kernel: &Kernel) -> Command {
 
 /// `boot/vmlinuz-*`, in newer packages `usr/lib/modules/*/vmlinuz`.
 fn vmlinuz(root: &Path) -> Option<PathBuf> {
-    let list = |dir: PathBuf| {
-        fs::read_dir(dir)
-            .into_iter()
-            .flatten()
-            .flatten()
-            .map(|entry| entry.path())
-    };
+    let list =
+        |dir: PathBuf| fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
     let mut boot = list(root.join("boot")).filter(|path| {
-        path.file_name()
-            .is_some_and(|name| name.to_string_lossy().starts_with("vmlinuz"))
+        path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("vmlinuz"))
     });
     boot.next().or_else(|| {
         list(root.join("usr/lib/modules"))
@@ -131,13 +117,8 @@ fn vmlinuz(root: &Path) -> Option<PathBuf> {
 /// Name of this machine's Debian release.
 fn codename() -> Result<String> {
     let text = fs::read_to_string("/etc/os-release").context("cannot read /etc/os-release")?;
-    let value = text
-        .lines()
-        .find_map(|line| line.strip_prefix("VERSION_CODENAME="));
-    Ok(value
-        .context("/etc/os-release names no release")?
-        .trim_matches('"')
-        .to_owned())
+    let value = text.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME="));
+    Ok(value.context("/etc/os-release names no release")?.trim_matches('"').to_owned())
 }
 
 #[cfg(test)]
@@ -146,10 +127,7 @@ mod tests {
 
     #[test]
     fn image_is_found_in_old_and_new_packages() {
-        for place in [
-            "boot/vmlinuz-6.1.0-48-cloud-amd64",
-            "usr/lib/modules/7.2.1/vmlinuz",
-        ] {
+        for place in ["boot/vmlinuz-6.1.0-48-cloud-amd64", "usr/lib/modules/7.2.1/vmlinuz"] {
             let dir = tempfile::tempdir().unwrap();
             let file = dir.path().join(place);
             fs::create_dir_all(file.parent().unwrap()).unwrap();

@@ -32,20 +32,8 @@ pub(crate) fn boot(kernel: &Path, initramfs: &Path, log: &Path, stop: &Stop) -> 
         "-nodefaults",
         "-no-user-config",
     ]);
-    command.args([
-        "-display",
-        "none",
-        "-monitor",
-        "none",
-        "-serial",
-        "stdio",
-        "-no-reboot",
-    ]);
-    command
-        .arg("-kernel")
-        .arg(kernel)
-        .arg("-initrd")
-        .arg(initramfs);
+    command.args(["-display", "none", "-monitor", "none", "-serial", "stdio", "-no-reboot"]);
+    command.arg("-kernel").arg(kernel).arg("-initrd").arg(initramfs);
     // Only a panic may break into what the tests print: OOM reports stay in the kernel's buffer, which init shows on failure.
     command.args(["-append", "console=ttyS0 quiet loglevel=1 panic=-1"]);
     let child = command
@@ -53,24 +41,13 @@ pub(crate) fn boot(kernel: &Path, initramfs: &Path, log: &Path, stop: &Stop) -> 
         .stdout(Stdio::piped())
         .spawn()
         .context("cannot run qemu-system-x86_64")?;
-    let mut machine = Owned {
-        child,
-        grace: Duration::from_secs(2),
-    };
-    let serial = machine
-        .child
-        .stdout
-        .take()
-        .context("the machine has no serial line")?;
+    let mut machine = Owned { child, grace: Duration::from_secs(2) };
+    let serial = machine.child.stdout.take().context("the machine has no serial line")?;
     let file = File::create(log).with_context(|| format!("cannot make {}", log.display()))?;
     let copy = thread::spawn(move || tee(serial, file));
     let deadline = Instant::now() + LIMIT;
     let ended = loop {
-        match machine
-            .child
-            .try_wait()
-            .context("cannot watch the machine")?
-        {
+        match machine.child.try_wait().context("cannot watch the machine")? {
             Some(status) if status.success() => break Ok(()),
             Some(status) => break Err(anyhow::anyhow!("qemu failed: {status}")),
             None if Instant::now() >= deadline => {
