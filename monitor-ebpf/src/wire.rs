@@ -195,7 +195,7 @@ pub struct LastWords {
     pub header: Header,
     /// The thread that took the signal.
     pub victim: Task,
-    /// The signal.
+    /// The signal that was sent.
     pub signal: u32,
     /// Threads of the process; 0 if not known.
     pub threads: u32,

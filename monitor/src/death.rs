@@ -46,6 +46,7 @@ pub struct Death {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub child: Option<Child>,
     /// The memory picture.
+    #[serde(default, skip_serializing_if = "MemoryStory::is_empty")]
     pub memory: MemoryStory,
     /// What it belonged to.
     pub workload: Workload,
@@ -308,6 +309,14 @@ pub struct MemoryStory {
     /// The victim's cgroup and its ancestors at the kernel's decision, the victim's own first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub levels: Vec<LevelUse>,
+}
+
+impl MemoryStory {
+    /// Whether nothing is known.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// One level of the victim's cgroup hierarchy.

@@ -253,10 +253,10 @@ fn peak(memory: &Memory) -> Option<i64> {
 fn missing_words(words: Option<&Words>) -> Vec<Missing> {
     let lacks = |field: &str, why: &str| Missing { field: field.to_owned(), why: why.to_owned() };
     let Some(words) = words else {
-        return vec![lacks(
-            "victim.cmdline, victim.environ, victim.threads",
-            "no fatal signal was delivered to it, so there was no moment at which its memory could be read",
-        )];
+        let why = "no fatal signal was delivered to it, so there was no moment at which its memory could be read";
+        return ["victim.cmdline", "victim.environ", "victim.threads"]
+            .map(|field| lacks(field, why))
+            .to_vec();
     };
     let mut missing = Vec::new();
     if words.cmdline.is_empty() {

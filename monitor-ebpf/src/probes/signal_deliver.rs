@@ -9,7 +9,7 @@ use killwatch_ebpf::wire::{
     Kind, LargeChunk, LastWords, MAX_ARG_CHUNKS, MAX_ENV_CHUNKS, SmallChunk, Text,
 };
 
-use super::signals::may_end;
+use super::signals::{SIGKILL, may_end};
 use crate::{
     kernel::{
         config::config,
@@ -34,7 +34,8 @@ pub(crate) fn signal_deliver(ctx: BtfTracePointContext) -> i32 {
 fn speak(signal: u32) {
     let (tgid, _) = task::current_ids();
     let Some(sent) = map::change(&FATAL, &tgid) else { return };
-    if sent.signal != signal || sent.delivered != 0 {
+    // Whatever ends a whole process without a core dump arrives at its threads as SIGKILL (complete_signal, kernel/signal.c).
+    if (sent.signal != signal && signal != SIGKILL) || sent.delivered != 0 {
         return;
     }
     let victim = task::current();
@@ -52,7 +53,7 @@ fn speak(signal: u32) {
         return;
     };
     task::describe(victim, &mut words.victim);
-    words.signal = signal;
+    words.signal = sent.signal;
     words.threads = task::threads(victim);
     words.memory = memory::describe(Some(mm));
     words.args_len = args.len;

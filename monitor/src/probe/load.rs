@@ -143,6 +143,10 @@ impl Kernel {
             Some(why) => (ProbeState::Unsupported, Some(why.clone())),
             None => match attach(&mut self.ebpf, probe, btf) {
                 Ok(()) => (ProbeState::Attached, None),
+                // Function entries need what a kernel may be built without; a tracepoint that is there should attach.
+                Err(why) if matches!(probe.hook, Hook::FunctionEntry(_)) => {
+                    (ProbeState::Unsupported, Some(why))
+                }
                 Err(why) => (ProbeState::Failed, Some(why)),
             },
         };
