@@ -6,7 +6,10 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use tracing::level_filters::LevelFilter;
-use tracing_subscriber::fmt;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{Layer as _, fmt};
 
 use super::{EX_USAGE, complain};
 use crate::config::{Config, Flags};
@@ -52,10 +55,19 @@ fn log_to_stderr(log: LogConfig) -> anyhow::Result<()> {
         LogLevel::Debug => LevelFilter::DEBUG,
         LogLevel::Trace => LevelFilter::TRACE,
     };
-    let builder = fmt().with_max_level(level).with_writer(std::io::stderr);
+    // The loader tells of each relocation; that is for who debugs the loader.
+    let quiet = if level == LevelFilter::TRACE { level } else { level.min(LevelFilter::WARN) };
+    let targets =
+        Targets::new().with_default(level).with_target("aya", quiet).with_target("aya_obj", quiet);
+    let layer = fmt::layer().with_writer(std::io::stderr);
+    let registry = tracing_subscriber::registry();
     match log.format {
-        LogFormat::Text => builder.with_ansi(std::io::stderr().is_terminal()).try_init(),
-        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+        LogFormat::Text => registry
+            .with(layer.with_ansi(std::io::stderr().is_terminal()).with_filter(targets))
+            .try_init(),
+        LogFormat::Json => {
+            registry.with(layer.json().flatten_event(true).with_filter(targets)).try_init()
+        }
     }
     .map_err(|error| anyhow::anyhow!("the log cannot be set up: {error}"))
 }

@@ -1,7 +1,7 @@
 #!/bin/busybox sh
 # First process of the test machine: mounts what the daemon reads, runs the scenarios as its child, powers off.
 # Arguments of the scenarios are in /killwatch/arguments, one a line; /killwatch/cgroup says v1 or v2.
-export PATH=/bin:/sbin:/usr/bin:/usr/sbin HOME=/root TMPDIR=/tmp RUST_BACKTRACE=1
+export PATH=/bin:/sbin:/usr/bin:/usr/sbin HOME=/root TMPDIR=/tmp RUST_BACKTRACE=1 RUST_LIB_BACKTRACE=0
 /bin/busybox --install -s /bin
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
@@ -25,7 +25,7 @@ esac
 
 ip link set lo up
 hostname killwatch-vm
-export KILLWATCH_VM=1 KILLWATCH_BIN=/killwatch/killwatch KILLWATCH_VICTIM=/killwatch/victim
+export KILLWATCH_VM=1 KILLWATCH_REQUIRE_E2E=1 KILLWATCH_BIN=/killwatch/killwatch KILLWATCH_VICTIM=/killwatch/victim
 echo "killwatch-vm: Linux $(uname -r), cgroup $(cat /killwatch/cgroup)"
 
 set -- --test-threads=1
