@@ -11,7 +11,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::{sync::mpsc, task::JoinHandle, time::MissedTickBehavior};
+use tokio::{
+    sync::mpsc,
+    task::{JoinError, JoinHandle},
+    time::MissedTickBehavior,
+};
 
 use crate::{
     attribute,
@@ -71,9 +75,12 @@ struct Running {
     kin: Kin,
     /// Losses that were told already.
     told: Told,
-    walk: Option<JoinHandle<std::io::Result<(Vec<Found>, Outcome)>>>,
+    walk: Option<JoinHandle<Walked>>,
     last_walk: Instant,
 }
+
+/// What a walk over the cgroups brings home.
+type Walked = std::io::Result<(Vec<Found>, Outcome)>;
 
 #[derive(Debug, Default, Clone, Copy)]
 struct Told {
@@ -95,7 +102,8 @@ impl Pipeline {
             last_walk: Instant::now(),
         };
         running.start_walk();
-        running.finish_walk().await;
+        let walked = ended(&mut running.walk).await;
+        running.learn(walked);
         ready();
         running.work().await;
     }
@@ -107,7 +115,6 @@ impl Running {
         upkeep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let waiting = self.join.is_waiting();
-            let walking = self.walk.is_some();
             tokio::select! {
                 biased;
                 record = self.parts.records.recv() => match record {
@@ -115,7 +122,7 @@ impl Running {
                     None => break,
                 },
                 () = tokio::time::sleep(HELD_TICK), if waiting => {}
-                () = async { finished(self.walk.as_mut()).await }, if walking => self.finish_walk().await,
+                walked = ended(&mut self.walk) => self.learn(walked),
                 _ = upkeep.tick() => self.upkeep(),
             }
             self.pass_on(self.parts.clock.boot_ns());
@@ -209,10 +216,9 @@ impl Running {
         }));
     }
 
-    async fn finish_walk(&mut self) {
-        let Some(walk) = self.walk.take() else { return };
+    fn learn(&mut self, walked: Result<Walked, JoinError>) {
         let hierarchy = self.parts.hierarchy.id;
-        match walk.await {
+        match walked {
             Ok(Ok((found, outcome))) => {
                 for Found { id, path } in found {
                     let id = CgroupId { hierarchy, id };
@@ -234,10 +240,14 @@ impl Running {
     }
 }
 
-/// Waits for a walk to end, without taking its result.
-async fn finished<T>(walk: Option<&mut JoinHandle<T>>) {
-    let Some(walk) = walk else { return };
-    while !walk.is_finished() {
-        tokio::time::sleep(HELD_TICK).await;
+/// The outcome of the walk, once it has ended; never, if there is none.
+async fn ended(walk: &mut Option<JoinHandle<Walked>>) -> Result<Walked, JoinError> {
+    match walk {
+        Some(running) => {
+            let walked = running.await;
+            *walk = None;
+            walked
+        }
+        None => std::future::pending().await,
     }
 }

@@ -56,8 +56,8 @@ fn named(ctx: &BtfTracePointContext, program: Program) {
     }
 }
 
-/// The hierarchy of a cgroup, if it is one of the two that deaths are named by. A v1 host makes a dozen cgroups for each container.
+/// The hierarchy of a cgroup, if it is the one that deaths are named by. A v1 host makes a dozen cgroups for each container.
 #[inline(always)]
 fn followed(cgroup: Address) -> Option<u32> {
-    cgroup::hierarchy(cgroup).filter(|id| *id == 0 || *id == config!(memory_hierarchy))
+    cgroup::hierarchy(cgroup).filter(|id| *id == config!(memory_hierarchy))
 }

@@ -189,7 +189,7 @@ impl<'a> Btf<'a> {
             bits = bits.checked_add(offset)?;
             id = member;
         }
-        (bits % 8 == 0).then_some(Member { offset: bits / 8, type_id: id })
+        bits.is_multiple_of(8).then_some(Member { offset: bits / 8, type_id: id })
     }
 
     /// Offset in bits and type of a member of type `id`.

@@ -1,4 +1,4 @@
-//! From the kernel's exit of a killed process to its record in the API's answer.
+//! From kill(2) to the record in the API's answer: signal, exit, ring, record, one request.
 
 use std::env;
 use std::process::{Command, Stdio};
@@ -40,7 +40,7 @@ pub(crate) fn measure(api: &Api, stop: &Stop) -> Result<Latency> {
     summarize(times).context("nothing was measured")
 }
 
-/// ns from exit to answer.
+/// ns from just before kill(2) to the answer that has the record.
 fn one(api: &Api) -> Result<u64> {
     let exe = env::current_exe().context("cannot tell where this program is")?;
     let child = Command::new(exe)
@@ -50,23 +50,22 @@ fn one(api: &Api) -> Result<u64> {
         .context("cannot start a process to kill")?;
     let mut victim = Owned { child, grace: Duration::ZERO };
     let pid = victim.child.id();
+    let killed = boot_ns()?;
     process::signal(&victim.child, Signal::KILL);
     let deadline = Instant::now() + LIMIT;
-    let death = loop {
-        match api.death_of(pid)? {
-            Some(death) => break death,
-            None if Instant::now() >= deadline => {
-                bail!("no record of process {pid} within {} s", LIMIT.as_secs())
-            }
-            None => {}
+    while api.death_of(pid)?.is_none() {
+        if Instant::now() >= deadline {
+            bail!("no record of process {pid} within {} s", LIMIT.as_secs());
         }
-    };
-    let now = clock_gettime(ClockId::Boottime);
+    }
+    let answered = boot_ns()?;
     victim.child.wait().context("cannot wait for the killed process")?;
-    let now = u64::try_from(now.tv_sec * 1_000_000_000 + now.tv_nsec)
-        .context("a clock before the boot")?;
-    let exit = death["ktime_ns"].as_u64().context("the record has no ktime_ns")?;
-    now.checked_sub(exit).context("the record is from the future")
+    Ok(answered.saturating_sub(killed))
+}
+
+fn boot_ns() -> Result<u64> {
+    let now = clock_gettime(ClockId::Boottime);
+    u64::try_from(now.tv_sec * 1_000_000_000 + now.tv_nsec).context("a clock before the boot")
 }
 
 fn summarize(mut times: Vec<u64>) -> Option<Latency> {
