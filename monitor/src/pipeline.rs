@@ -73,6 +73,8 @@ struct Running {
     told: Told,
     walk: Option<JoinHandle<std::io::Result<(Vec<Found>, Outcome)>>>,
     last_walk: Instant,
+    /// Something was lost since the last walk began; it may have been the making of a cgroup.
+    must_walk: bool,
 }
 
 #[derive(Debug, Default, Clone, Copy)]
@@ -93,6 +95,7 @@ impl Pipeline {
             told: Told::default(),
             walk: None,
             last_walk: Instant::now(),
+            must_walk: false,
         };
         running.start_walk();
         running.finish_walk().await;
@@ -110,13 +113,14 @@ impl Running {
             let walking = self.walk.is_some();
             tokio::select! {
                 biased;
+                // First, or a flood of records would hide that some of it was dropped.
+                _ = upkeep.tick() => self.upkeep(),
                 record = self.parts.records.recv() => match record {
                     Some(record) => self.take(record),
                     None => break,
                 },
                 () = tokio::time::sleep(HELD_TICK), if waiting => {}
                 () = async { finished(self.walk.as_mut()).await }, if walking => self.finish_walk().await,
-                _ = upkeep.tick() => self.upkeep(),
             }
             self.pass_on(self.parts.clock.boot_ns());
         }
@@ -183,8 +187,7 @@ impl Running {
             lost += count;
         }
         let refused = self.parts.index.dropped(Full::RefuseNew);
-        // What was lost may have been the making of a cgroup.
-        let must_walk = new > 0 || lost > self.told.lost;
+        self.must_walk |= new > 0 || lost > self.told.lost;
         let forgotten = self.join.forgotten();
         self.parts.ops.gap(Gap::UnfinishedDeath, forgotten.open - self.told.forgotten.open);
         self.parts.ops.gap(Gap::MissingMark, forgotten.unmarked - self.told.forgotten.unmarked);
@@ -193,7 +196,7 @@ impl Running {
         self.parts.index.forget_gone(self.parts.clock.boot_ns());
         self.parts.metrics.set_cgroups(self.parts.index.len());
         self.parts.metrics.expire(Instant::now());
-        if must_walk && self.walk.is_none() && self.last_walk.elapsed() > RESCAN {
+        if self.must_walk && self.walk.is_none() && self.last_walk.elapsed() > RESCAN {
             self.start_walk();
         }
     }
@@ -202,6 +205,7 @@ impl Running {
         let (root, max) = (self.parts.hierarchy.root.clone(), self.parts.max_cgroups);
         self.parts.index.begin_scan();
         self.last_walk = Instant::now();
+        self.must_walk = false;
         self.walk = Some(tokio::task::spawn_blocking(move || {
             let mut walk = Walk::new(&root, max)?;
             let found = walk.by_ref().collect();
