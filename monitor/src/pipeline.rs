@@ -22,6 +22,7 @@ use crate::{
         scan::{Found, Outcome, Walk},
     },
     clock::Clock,
+    death::Workload,
     join::{Forgotten, Join},
     ledger::Ledger,
     metrics::Metrics,
@@ -115,12 +116,12 @@ impl Running {
                 biased;
                 // First, or a flood of records would hide that some of it was dropped.
                 _ = upkeep.tick() => self.upkeep(),
+                () = async { finished(self.walk.as_mut()).await }, if walking => self.finish_walk().await,
                 record = self.parts.records.recv() => match record {
                     Some(record) => self.take(record),
                     None => break,
                 },
                 () = tokio::time::sleep(HELD_TICK), if waiting => {}
-                () = async { finished(self.walk.as_mut()).await }, if walking => self.finish_walk().await,
             }
             self.pass_on(self.parts.clock.boot_ns());
         }
@@ -143,7 +144,7 @@ impl Running {
                 self.see(id);
             }
             Record::CgroupGone { id, ktime_ns } => {
-                if let Some(workload) = self.workload(id) {
+                if let Some(workload) = self.workload(id).filter(|gone| !is_part(gone)) {
                     self.parts.metrics.container_gone(&workload, Instant::now());
                 }
                 self.parts.index.gone(id, ktime_ns);
@@ -159,7 +160,7 @@ impl Running {
     }
 
     /// The workload of a cgroup that names a container, in the hierarchy that deaths are named by.
-    fn workload(&self, id: CgroupId) -> Option<crate::death::Workload> {
+    fn workload(&self, id: CgroupId) -> Option<Workload> {
         let path = self.parts.index.path(id).filter(|_| id.hierarchy == self.parts.hierarchy.id)?;
         let workload = attribute::workload(Some(&path), Some(id.id));
         workload.container_id.is_some().then_some(workload)
@@ -238,10 +239,40 @@ impl Running {
     }
 }
 
+/// Whether a cgroup is only a part of one above it that goes by the same names: a container outlives the cgroups that it makes inside.
+fn is_part(workload: &Workload) -> bool {
+    let above = workload.cgroup.as_deref().and_then(|path| path.rsplit_once('/'));
+    above.is_some_and(|(parent, _)| {
+        let above = attribute::workload(Some(parent), None);
+        above.container_id == workload.container_id && above.unit == workload.unit
+    })
+}
+
 /// Waits for a walk to end, without taking its result.
 async fn finished<T>(walk: Option<&mut JoinHandle<T>>) {
     let Some(walk) = walk else { return };
     while !walk.is_finished() {
         tokio::time::sleep(HELD_TICK).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_container_is_not_gone_with_a_cgroup_inside_it() {
+        let container = format!("/docker/{}", "a".repeat(64));
+        for (path, part) in [
+            (container.clone(), false),
+            (format!("{container}/worker"), true),
+            (format!("{container}/worker/inner"), true),
+            // A unit has a series of its own.
+            (format!("{container}/system.slice/web.service"), false),
+        ] {
+            let workload = attribute::workload(Some(&path), None);
+            assert!(workload.container_id.is_some());
+            assert_eq!(is_part(&workload), part, "{path}");
+        }
     }
 }
