@@ -131,11 +131,13 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     status.set_stopping();
     let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Stopping]);
     let drain = async {
-        // Detaching waits for programs that run; then no record can come after the reader's last look.
-        tokio::task::block_in_place(move || {
+        // Detaching waits for programs that run; then no record can come after the reader's last look. On a thread that may be
+        // left behind: what blocks the task itself would block the deadline too.
+        let stopped = tokio::task::spawn_blocking(move || {
             drop(kernel);
             reader.stop();
         });
+        let _ = stopped.await;
         if failure.is_none() {
             let _ = (&mut pipeline).await;
         }

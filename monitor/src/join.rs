@@ -15,6 +15,8 @@ use crate::probe::words::Words;
 pub const HOLD_NS: u64 = 50_000_000;
 /// Processes of which something is known and the end is not. The oldest is forgotten first.
 const MAX_OPEN: usize = 4096;
+/// Bytes of their last words. A process may speak and live on, so whoever runs on the node can fill this.
+const MAX_WORDS_BYTES: usize = 4 << 20;
 /// Ends that wait. With more, the first goes without its mark.
 const MAX_HELD: usize = 4096;
 /// Ends that are remembered so that a second report of one is dropped.
@@ -74,6 +76,8 @@ pub struct Join {
     open: HashMap<ProcessId, Open>,
     /// In order of arrival. May name processes that are no longer open.
     arrivals: VecDeque<ProcessId>,
+    /// Of the words in `open`.
+    words_bytes: usize,
     held: VecDeque<Held>,
     /// Ends that came, and whether they left again.
     done: HashMap<ProcessId, Left>,
@@ -130,9 +134,15 @@ impl Join {
         if self.is_over(id) {
             return;
         }
-        let open = self.open(id);
-        if open.words.is_none() {
-            open.words = Some(words);
+        let bytes = words.bytes();
+        // Whoever handled a signal that would have ended it speaks again when it dies: the last words are the last.
+        let before = self.open(id).words.replace(words);
+        self.words_bytes += bytes;
+        self.words_bytes -= before.map_or(0, |words| words.bytes());
+        while self.words_bytes > MAX_WORDS_BYTES
+            && self.arrivals.front().is_some_and(|oldest| *oldest != id)
+        {
+            self.forget_oldest();
         }
     }
 
@@ -169,7 +179,7 @@ impl Join {
         if let Some(left) = self.done.get_mut(&id) {
             *left = Left::Yes;
         }
-        let Open { oom, words } = self.open.remove(&id).unwrap_or_default();
+        let Open { oom, words } = self.close(id).unwrap_or_default();
         Some(Ended { exit, oom, words })
     }
 
@@ -193,12 +203,26 @@ impl Join {
     fn open(&mut self, id: ProcessId) -> &mut Open {
         if !self.open.contains_key(&id) {
             while self.open.len() >= MAX_OPEN || self.arrivals.len() >= 2 * MAX_OPEN {
-                let Some(oldest) = self.arrivals.pop_front() else { break };
-                self.forgotten.open += u64::from(self.open.remove(&oldest).is_some());
+                if !self.forget_oldest() {
+                    break;
+                }
             }
             self.arrivals.push_back(id);
         }
         self.open.entry(id).or_default()
+    }
+
+    /// Forgets what arrived first; false if there is nothing.
+    fn forget_oldest(&mut self) -> bool {
+        let Some(oldest) = self.arrivals.pop_front() else { return false };
+        self.forgotten.open += u64::from(self.close(oldest).is_some());
+        true
+    }
+
+    fn close(&mut self, id: ProcessId) -> Option<Open> {
+        let open = self.open.remove(&id)?;
+        self.words_bytes -= open.words.as_ref().map_or(0, |words| words.bytes());
+        Some(open)
     }
 
     /// The decision that a mark belongs to.
@@ -359,6 +383,36 @@ mod tests {
         assert_eq!(join.open.len(), MAX_OPEN);
         assert!(join.arrivals.len() <= 2 * MAX_OPEN);
         assert_eq!(join.forgotten().open, 2 * MAX_OPEN as u64);
+    }
+
+    #[test]
+    fn long_words_are_bounded_in_bytes() {
+        let mut join = Join::default();
+        for tgid in 0..u32::try_from(MAX_OPEN).unwrap() {
+            let mut words = words(tgid);
+            words.cmdline = vec!["x".repeat(8000)];
+            join.words(words);
+        }
+        assert!(join.words_bytes <= MAX_WORDS_BYTES);
+        let held: usize =
+            join.open.values().flat_map(|open| &open.words).map(|words| words.bytes()).sum();
+        assert_eq!(join.words_bytes, held);
+        assert_eq!(join.forgotten().open + join.open.len() as u64, MAX_OPEN as u64);
+        // The newest is among those that are kept.
+        join.exit(exit(u32::try_from(MAX_OPEN).unwrap() - 1, 100));
+        assert!(join.next(100).unwrap().words.is_some());
+    }
+
+    #[test]
+    fn the_last_words_are_the_last() {
+        let mut join = Join::default();
+        let mut handled = words(7);
+        handled.signal = 15;
+        join.words(handled);
+        join.words(words(7));
+        join.exit(exit(7, 100));
+        assert_eq!(join.next(100).unwrap().words.unwrap().signal, 9);
+        assert_eq!(join.words_bytes, 0);
     }
 
     #[test]

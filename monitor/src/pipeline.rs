@@ -26,6 +26,7 @@ use crate::{
         scan::{Found, Outcome, Walk},
     },
     clock::Clock,
+    death::Workload,
     join::{Forgotten, Join},
     ledger::Ledger,
     metrics::Metrics,
@@ -77,6 +78,8 @@ struct Running {
     told: Told,
     walk: Option<JoinHandle<Walked>>,
     last_walk: Instant,
+    /// Something was lost since the last walk began; it may have been the making of a cgroup.
+    must_walk: bool,
 }
 
 /// What a walk over the cgroups brings home.
@@ -100,6 +103,7 @@ impl Pipeline {
             told: Told::default(),
             walk: None,
             last_walk: Instant::now(),
+            must_walk: false,
         };
         running.start_walk();
         let walked = ended(&mut running.walk).await;
@@ -117,13 +121,14 @@ impl Running {
             let waiting = self.join.is_waiting();
             tokio::select! {
                 biased;
+                // First, or a flood of records would hide that some of it was dropped.
+                _ = upkeep.tick() => self.upkeep(),
+                walked = ended(&mut self.walk) => self.learn(walked),
                 record = self.parts.records.recv() => match record {
                     Some(record) => self.take(record),
                     None => break,
                 },
                 () = tokio::time::sleep(HELD_TICK), if waiting => {}
-                walked = ended(&mut self.walk) => self.learn(walked),
-                _ = upkeep.tick() => self.upkeep(),
             }
             self.pass_on(self.parts.clock.boot_ns());
         }
@@ -146,7 +151,7 @@ impl Running {
                 self.see(id);
             }
             Record::CgroupGone { id, ktime_ns } => {
-                if let Some(workload) = self.workload(id) {
+                if let Some(workload) = self.workload(id).filter(|gone| !is_part(gone)) {
                     self.parts.metrics.container_gone(&workload, Instant::now());
                 }
                 self.parts.index.gone(id, ktime_ns);
@@ -162,7 +167,7 @@ impl Running {
     }
 
     /// The workload of a cgroup that names a container, in the hierarchy that deaths are named by.
-    fn workload(&self, id: CgroupId) -> Option<crate::death::Workload> {
+    fn workload(&self, id: CgroupId) -> Option<Workload> {
         let path = self.parts.index.path(id).filter(|_| id.hierarchy == self.parts.hierarchy.id)?;
         let workload = attribute::workload(Some(&path), Some(id.id));
         workload.container_id.is_some().then_some(workload)
@@ -190,8 +195,7 @@ impl Running {
             lost += count;
         }
         let refused = self.parts.index.dropped(Full::RefuseNew);
-        // What was lost may have been the making of a cgroup.
-        let must_walk = new > 0 || lost > self.told.lost;
+        self.must_walk |= new > 0 || lost > self.told.lost;
         let forgotten = self.join.forgotten();
         self.parts.ops.gap(Gap::UnfinishedDeath, forgotten.open - self.told.forgotten.open);
         self.parts.ops.gap(Gap::MissingMark, forgotten.unmarked - self.told.forgotten.unmarked);
@@ -200,7 +204,7 @@ impl Running {
         self.parts.index.forget_gone(self.parts.clock.boot_ns());
         self.parts.metrics.set_cgroups(self.parts.index.len());
         self.parts.metrics.expire(Instant::now());
-        if must_walk && self.walk.is_none() && self.last_walk.elapsed() > RESCAN {
+        if self.must_walk && self.walk.is_none() && self.last_walk.elapsed() > RESCAN {
             self.start_walk();
         }
     }
@@ -209,6 +213,7 @@ impl Running {
         let (root, max) = (self.parts.hierarchy.root.clone(), self.parts.max_cgroups);
         self.parts.index.begin_scan();
         self.last_walk = Instant::now();
+        self.must_walk = false;
         self.walk = Some(tokio::task::spawn_blocking(move || {
             let mut walk = Walk::new(&root, max)?;
             let found = walk.by_ref().collect();
@@ -240,6 +245,15 @@ impl Running {
     }
 }
 
+/// Whether a cgroup is only a part of one above it that goes by the same names: a container outlives the cgroups that it makes inside.
+fn is_part(workload: &Workload) -> bool {
+    let above = workload.cgroup.as_deref().and_then(|path| path.rsplit_once('/'));
+    above.is_some_and(|(parent, _)| {
+        let above = attribute::workload(Some(parent), None);
+        above.container_id == workload.container_id && above.unit == workload.unit
+    })
+}
+
 /// The outcome of the walk, once it has ended; never, if there is none.
 async fn ended(walk: &mut Option<JoinHandle<Walked>>) -> Result<Walked, JoinError> {
     match walk {
@@ -249,5 +263,26 @@ async fn ended(walk: &mut Option<JoinHandle<Walked>>) -> Result<Walked, JoinErro
             walked
         }
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_container_is_not_gone_with_a_cgroup_inside_it() {
+        let container = format!("/docker/{}", "a".repeat(64));
+        for (path, part) in [
+            (container.clone(), false),
+            (format!("{container}/worker"), true),
+            (format!("{container}/worker/inner"), true),
+            // A unit has a series of its own.
+            (format!("{container}/system.slice/web.service"), false),
+        ] {
+            let workload = attribute::workload(Some(&path), None);
+            assert!(workload.container_id.is_some());
+            assert_eq!(is_part(&workload), part, "{path}");
+        }
     }
 }

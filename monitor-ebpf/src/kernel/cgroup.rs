@@ -64,12 +64,13 @@ pub(crate) fn levels(state: Address, levels: &mut [Level; MAX_LEVELS]) -> u32 {
         let counter = memcg.add(memory);
         level.cgroup = memcg_id(memcg);
         level.usage = counter.get(config!(layout.page_counter_usage)).unwrap_or(0);
-        level.max = counter.get(config!(layout.page_counter_max)).unwrap_or(0);
+        // What cannot be read is no limit; a limit of 0 would read as one that was hit.
+        level.max = counter.get(config!(layout.page_counter_max)).unwrap_or(u64::MAX);
         let swap = present(config!(layout.mem_cgroup_swap)).map(|swap| memcg.add(swap));
         level.swap_usage =
             swap.and_then(|swap| swap.get(config!(layout.page_counter_usage))).unwrap_or(0);
         level.swap_max =
-            swap.and_then(|swap| swap.get(config!(layout.page_counter_max))).unwrap_or(0);
+            swap.and_then(|swap| swap.get(config!(layout.page_counter_max))).unwrap_or(u64::MAX);
         level.oom_group =
             u64::from(memcg.get::<u8>(config!(layout.mem_cgroup_oom_group)).unwrap_or(0));
         count += 1;

@@ -10,6 +10,14 @@ pub(crate) fn read<'map, K, V>(map: &'map LruHashMap<K, V>, key: &K) -> Option<&
     unsafe { map.get(key) }
 }
 
+/// Reads a field of a value once more, from memory, after all that stands before.
+#[inline(always)]
+pub(crate) fn again(field: &u64) -> u64 {
+    core::sync::atomic::compiler_fence(core::sync::atomic::Ordering::SeqCst);
+    // SAFETY: a reference is valid for reads.
+    unsafe { core::ptr::read_volatile(field) }
+}
+
 /// The value of `key`, to be changed in place; the caveat of [`read`] applies.
 #[inline(always)]
 pub(crate) fn change<'map, K, V>(map: &'map LruHashMap<K, V>, key: &K) -> Option<&'map mut V> {

@@ -18,8 +18,10 @@ use crate::{
 
 /// `SIGNAL_GROUP_EXIT` (include/linux/sched/signal.h): `group_exit_code` is the process's status.
 const SIGNAL_GROUP_EXIT: u32 = 4;
-/// `BPF_NOEXIST`: the insertion fails if the key is there.
+/// `BPF_NOEXIST`: the insertion fails with [`EXISTS`] if the key is there.
 const IF_NEW: u64 = 1;
+/// `-EEXIST`. Another error (no free node, a lock that is held) is no reason to keep silent: the daemon drops repetitions too.
+const EXISTS: i32 = -17;
 
 #[btf_tracepoint(function = "sched_process_exit")]
 pub(crate) fn sched_process_exit(ctx: BtfTracePointContext) -> i32 {
@@ -66,7 +68,7 @@ fn report(
     let tgid = task::tgid(task);
     let start_ns = task::start_ns(task);
     if config!(exit_has_group_dead) != 1
-        && REPORTED.insert(ProcessKey { start_ns, tgid: u64::from(tgid) }, 1, IF_NEW).is_err()
+        && REPORTED.insert(ProcessKey { start_ns, tgid: u64::from(tgid) }, 1, IF_NEW) == Err(EXISTS)
     {
         return;
     }
@@ -95,31 +97,33 @@ fn is_abnormal(status: u32) -> bool {
 /// Moves what `map` holds for this process to `to`; all zero if there is nothing.
 #[inline(always)]
 fn take(map: &aya_ebpf::maps::LruHashMap<u32, Sent>, tgid: u32, start_ns: u64, to: &mut Sent) {
-    match map::read(map, &tgid) {
-        Some(sent) if sent.target_start_ns == start_ns => {
-            *to = *sent;
+    if let Some(sent) = map::read(map, &tgid)
+        && sent.target_start_ns == start_ns
+    {
+        *to = *sent;
+        // Whoever reuses the entry writes its first field first: if that still stands, so did all that was copied.
+        if map::again(&sent.target_start_ns) == start_ns {
             let _ = map.remove(tgid);
-        }
-        _ => {
-            *to = Sent {
-                target_start_ns: 0,
-                ktime_ns: 0,
-                signal: 0,
-                code: 0,
-                group: 0,
-                delivered: 0,
-                sender: Task {
-                    tgid: 0,
-                    tid: 0,
-                    start_ns: 0,
-                    ppid: 0,
-                    uid: 0,
-                    parent_start_ns: 0,
-                    cgroup_v2: 0,
-                    cgroup_memory: 0,
-                    comm: [0; COMM_LEN],
-                },
-            };
+            return;
         }
     }
+    *to = Sent {
+        target_start_ns: 0,
+        ktime_ns: 0,
+        signal: 0,
+        code: 0,
+        group: 0,
+        delivered: 0,
+        sender: Task {
+            tgid: 0,
+            tid: 0,
+            start_ns: 0,
+            ppid: 0,
+            uid: 0,
+            parent_start_ns: 0,
+            cgroup_v2: 0,
+            cgroup_memory: 0,
+            comm: [0; COMM_LEN],
+        },
+    };
 }

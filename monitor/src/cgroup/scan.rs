@@ -1,7 +1,7 @@
 //! A walk over one hierarchy: what was there before the daemon, and what lost events left out.
 //!
 //! Cgroups come and go under the walk; one that vanishes is skipped. Symbolic links are not followed. What the walk holds is
-//! bounded by the number of cgroups it may report.
+//! bounded by the number of cgroups it may report and by the bytes of their paths.
 
 use std::fs;
 use std::io;
@@ -9,6 +9,9 @@ use std::num::NonZeroUsize;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{DirEntryExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
+
+/// Bytes of path text that a walk may report: whoever may make cgroups may name each of them with 4 KiB.
+const MAX_PATH_BYTES: usize = 16 << 20;
 
 /// A cgroup that was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,6 +51,8 @@ pub struct Walk {
     pending: Vec<Found>,
     /// How many more may be put on `pending`.
     left: usize,
+    /// How many more bytes of paths.
+    left_bytes: usize,
     outcome: Outcome,
 }
 
@@ -62,6 +67,7 @@ impl Walk {
             root: root.to_path_buf(),
             pending: vec![Found { id, path: b"/".to_vec() }],
             left: max.get() - 1,
+            left_bytes: MAX_PATH_BYTES,
             outcome: Outcome::default(),
         })
     }
@@ -80,12 +86,14 @@ impl Walk {
             if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                 continue;
             }
-            if self.left == 0 {
+            let path = [base, b"/", entry.file_name().as_bytes()].concat();
+            let (Some(left), Some(left_bytes)) =
+                (self.left.checked_sub(1), self.left_bytes.checked_sub(path.len()))
+            else {
                 self.outcome.full = true;
                 break;
-            }
-            self.left -= 1;
-            let path = [base, b"/", entry.file_name().as_bytes()].concat();
+            };
+            (self.left, self.left_bytes) = (left, left_bytes);
             self.pending.push(Found { id: entry.ino(), path });
         }
         Ok(())
@@ -164,6 +172,16 @@ mod tests {
         let mut exact = Walk::new(root.path(), max(5)).unwrap();
         assert_eq!(exact.by_ref().count(), 5);
         assert!(exact.outcome().complete());
+    }
+
+    #[test]
+    fn stops_when_its_paths_are_too_long() {
+        let root = tree();
+        let mut walk = Walk::new(root.path(), max(100)).unwrap();
+        // Room for `/a` and `/d e`, whichever comes first, and not for `/a/b`.
+        walk.left_bytes = b"/a".len() + b"/d e".len();
+        assert_eq!(walk.by_ref().count(), 3);
+        assert!(walk.outcome().full && !walk.outcome().complete());
     }
 
     #[test]

@@ -85,7 +85,7 @@ impl Drain {
     fn run(&mut self, stop: BorrowedFd<'_>) -> io::Result<()> {
         loop {
             let stopping = self.wait(stop)?;
-            self.read();
+            while self.read() == BATCH && stopping {}
             if stopping {
                 return Ok(());
             }
@@ -110,9 +110,13 @@ impl Drain {
         }
     }
 
-    fn read(&mut self) {
-        for _ in 0..BATCH {
-            let Some(item) = self.sources.ring.next() else { break };
+    /// Reads at most [`BATCH`] records and says how many.
+    fn read(&mut self) -> usize {
+        let mut count = 0;
+        while count < BATCH
+            && let Some(item) = self.sources.ring.next()
+        {
+            count += 1;
             match decode(&item) {
                 Ok(raw) => self.assembler.push(raw, |record| self.records.offer(record)),
                 Err(error) => self.observer.undecodable(&error),
@@ -121,5 +125,6 @@ impl Drain {
         if let Some(log) = &mut self.sources.log {
             log.flush();
         }
+        count
     }
 }

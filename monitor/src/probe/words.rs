@@ -20,6 +20,8 @@ use crate::{
 
 /// Victims whose texts are still arriving. The pieces of one follow each other closely: more than one per CPU is rare.
 const MAX_OPEN: usize = 64;
+/// Arguments of a command line that are kept. Two thousand empty ones are two kilobytes in the process and fifty here.
+const MAX_ARGS: usize = 128;
 
 /// What a victim left, read in its own context as the fatal signal arrived.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +42,17 @@ pub struct Words {
     pub environ: BTreeMap<String, String>,
     /// Why variables may be missing.
     pub environ_missing: Option<&'static str>,
+}
+
+impl Words {
+    /// Bytes of memory, roughly.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let of = |text: &String| size_of::<String>() + text.len();
+        let cmdline: usize = self.cmdline.iter().map(of).sum();
+        let environ: usize = self.environ.iter().map(|(name, value)| of(name) + of(value)).sum();
+        size_of::<Self>() + cmdline + environ
+    }
 }
 
 /// Victims whose texts are arriving.
@@ -177,16 +190,18 @@ impl Open {
         } else {
             None
         };
-        let cmdline_truncated = (self.args.len() as u64) < self.words.args_len;
+        let cut = (self.args.len() as u64) < self.words.args_len;
         let mut args = self.args.as_slice();
-        if !cmdline_truncated && args.last() == Some(&0) {
+        if !cut && args.last() == Some(&0) {
             args = &args[..args.len() - 1];
         }
+        let mut pieces = args.split(|byte| *byte == 0);
         let cmdline = if args.is_empty() {
             Vec::new()
         } else {
-            args.split(|byte| *byte == 0).map(text::from_bytes).collect()
+            pieces.by_ref().take(MAX_ARGS).map(text::from_bytes).collect()
         };
+        let cmdline_truncated = cut || (!args.is_empty() && pieces.next().is_some());
         Record::Words(Box::new(Words {
             victim: self.words.victim,
             signal: self.words.signal,
@@ -271,6 +286,17 @@ mod tests {
         assert_eq!(words.cmdline, ["a", "bc"]);
         assert!(words.environ_missing.is_some());
         assert!(matches!(records[1], Record::Exit(_)));
+    }
+
+    #[test]
+    fn a_crowd_of_arguments_is_cut() {
+        for (count, truncated) in [(MAX_ARGS, false), (MAX_ARGS + 1, true), (1000, true)] {
+            let args = vec![0; count];
+            let records = run(vec![words(1, count as u64, 0), chunk(1, Text::Args, 0, &args)]);
+            let words = only_words(&records);
+            assert_eq!(words.cmdline, vec![String::new(); count.min(MAX_ARGS)]);
+            assert_eq!(words.cmdline_truncated, truncated, "{count}");
+        }
     }
 
     #[test]

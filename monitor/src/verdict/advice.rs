@@ -80,6 +80,7 @@ fn killed(verdict: &Verdict) -> String {
 
 fn unknown(facts: &Facts<'_>) -> String {
     match facts.victim.exit_code {
+        Some(code) if code <= 128 => "It was about to exit by itself as the OOM killer came by; what ran the host or its cgroup out of memory is another matter.".to_owned(),
         Some(code) => format!(
             "The exit code {code} was chosen by the program: look there for what it means. It is no proof of {}.",
             signals::name(code.wrapping_sub(128))

@@ -11,6 +11,8 @@ use crate::death::{Cause, Child, Constraint, Killer, KillerKind, MemoryStory, Tr
 
 /// `si_code` of signals that the kernel sends by itself.
 const SI_KERNEL: i32 = 128;
+/// `si_code` of a timer's signal, and of a sender that claims to be one.
+const SI_TIMER: i32 = -2;
 
 /// Who sent a signal.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -92,10 +94,22 @@ pub fn judge(facts: &Facts<'_>) -> Verdict {
         (_, Some(signal)) => by_signal(facts, signal),
         (_, None) => by_exit_code(facts),
     };
-    if facts.marked && facts.oom.is_none() {
-        verdict.evidence.push(
+    let earlier = facts.fatal.filter(|sender| {
+        sender.signal == signals::SIGKILL && sender.code != SI_KERNEL && !sender.is_victim
+    });
+    match (facts.oom, earlier) {
+        (None, _) if facts.marked => verdict.evidence.push(
             "the OOM killer marked it without killing it: it was dying already, so this is no OOM kill".into(),
-        );
+        ),
+        (Some(_), _) if !verdict.cause.is_kernel_oom() => verdict
+            .evidence
+            .push("the OOM killer killed it as well, when it was ending already".into()),
+        // The kernel counts it as an OOM kill all the same.
+        (Some(_), Some(sender)) => verdict.evidence.push(format!(
+            "a SIGKILL from {} (pid {}, uid {}) was on its way before",
+            sender.comm, sender.pid, sender.uid
+        )),
+        _ => {}
     }
     verdict.advice = advice::advise(facts, &verdict);
     verdict
@@ -127,7 +141,9 @@ fn by_oom_killer(facts: &Facts<'_>, kill: &OomFacts) -> Verdict {
 
 fn by_signal(facts: &Facts<'_>, signal: u8) -> Verdict {
     let name = signals::name(signal);
-    let Some(sender) = facts.fatal.filter(|sender| sender.signal == signal) else {
+    // Up to 5.15 a SIGKILL that comes late takes the place of the signal that a process is dying of already.
+    let senders = [facts.fatal, facts.term];
+    let Some(sender) = senders.into_iter().flatten().find(|sender| sender.signal == signal) else {
         return plain(
             Cause::Unknown,
             nobody(KillerKind::Unknown),
@@ -145,6 +161,8 @@ fn by_signal(facts: &Facts<'_>, signal: u8) -> Verdict {
             (Cause::Crash, KillerKind::Itself)
         }
         _ if by_kernel => (Cause::Unknown, KillerKind::Kernel),
+        // A timer rings in the context of whoever is running then.
+        _ if sender.code == SI_TIMER => (Cause::Unknown, KillerKind::Unknown),
         _ if sender.is_victim => (Cause::Killed, KillerKind::Itself),
         _ => (Cause::Killed, KillerKind::Process),
     };
@@ -153,6 +171,7 @@ fn by_signal(facts: &Facts<'_>, signal: u8) -> Verdict {
         code if code > 0 => format!("by the processor's fault (code {code})"),
         0 => "by kill(2)".to_owned(),
         -6 => "by tgkill(2), as abort(3) and raise(3) do".to_owned(),
+        SI_TIMER => "by a timer of its own, or by who says so (code -2)".to_owned(),
         code => format!("with code {code}"),
     };
     let who = if sender.is_victim {
@@ -161,14 +180,27 @@ fn by_signal(facts: &Facts<'_>, signal: u8) -> Verdict {
         format!("in the context of {} (pid {}, uid {})", sender.comm, sender.pid, sender.uid)
     };
     let mut evidence = vec![format!("{name} was sent {how}, {who}")];
-    if cause == Cause::Unknown {
-        evidence.push("the kernel's OOM killer did not mark it, so this is no OOM kill".into());
+    if by_kernel && signal == signals::SIGKILL && cause == Cause::Unknown && !facts.marked {
+        evidence.push(
+            "the OOM killer did not choose it; it may share the memory of a process that was chosen, or its pid namespace or CPU time ended".into(),
+        );
     }
-    plain(cause, killer(kind, sender), evidence)
+    match kind {
+        KillerKind::Process | KillerKind::Itself => plain(cause, killer(kind, sender), evidence),
+        // Whoever was running as the kernel acted is no killer.
+        KillerKind::Kernel | KillerKind::Unknown => plain(cause, nobody(kind), evidence),
+    }
 }
 
 fn by_exit_code(facts: &Facts<'_>) -> Verdict {
     let code = facts.victim.exit_code.unwrap_or(facts.victim.status);
+    if code <= 128 {
+        return plain(
+            Cause::Unknown,
+            nobody(KillerKind::Itself),
+            vec![format!("it exited with {code} by itself")],
+        );
+    }
     let signal = code.wrapping_sub(128);
     let name = signals::name(signal);
     let meaning = format!("it exited with {code}, which by custom means 128 + {signal} ({name})");
@@ -176,7 +208,7 @@ fn by_exit_code(facts: &Facts<'_>) -> Verdict {
         let evidence = vec![
             meaning,
             format!(
-                "its child {} (pid {}) ended that way just before: {}",
+                "its child {} (pid {}) had ended that way: {}",
                 child.comm,
                 child.pid,
                 child.cause.as_str()

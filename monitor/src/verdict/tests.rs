@@ -192,6 +192,9 @@ fn tells_who_sent_the_signal() {
         // The kernel's SIGKILL without its mark is no OOM kill.
         (9, Some(sender(9, 128, 7)), Cause::Unknown, KillerKind::Kernel),
         (9, None, Cause::Unknown, KillerKind::Unknown),
+        // An alarm rings in the context of a bystander.
+        (14, Some(sender(14, 128, 7)), Cause::Unknown, KillerKind::Kernel),
+        (14, Some(sender(14, -2, 7)), Cause::Unknown, KillerKind::Unknown),
         // A sender of another signal is not the killer.
         (9, Some(sender(15, 0, 7)), Cause::Unknown, KillerKind::Unknown),
         (15, Some(sender(15, 0, 7)), Cause::Killed, KillerKind::Process),
@@ -207,6 +210,8 @@ fn tells_who_sent_the_signal() {
         let mut case = Case::new(Some(signal), None);
         case.fatal = fatal;
         let verdict = case.judge();
+        let named = matches!(kind, KillerKind::Process | KillerKind::Itself);
+        assert_eq!(verdict.killer.pid.is_some(), named, "{verdict:?}");
         assert_eq!((verdict.cause, verdict.killer.kind), (cause, kind), "{:?}", case.fatal);
     }
 }
@@ -232,6 +237,35 @@ fn explains_exit_codes() {
     handled.term = Some(sender(15, 0, 7));
     let verdict = handled.judge();
     assert_eq!((verdict.cause, verdict.killer.pid), (Cause::Killed, Some(7)));
+}
+
+#[test]
+fn a_sigkill_that_comes_late_does_not_hide_who_sent_sigterm() {
+    let mut case = Case::new(Some(15), None);
+    case.fatal = Some(sender(9, 0, 8));
+    case.term = Some(sender(15, 0, 7));
+    let verdict = case.judge();
+    assert_eq!((verdict.cause, verdict.killer.pid), (Cause::Killed, Some(7)));
+}
+
+#[test]
+fn an_exit_in_peace_is_not_read_as_a_signal() {
+    for code in [0, 1, 128] {
+        let verdict = Case { oom: Some(oom("/a")), ..Case::new(None, Some(code)) }.judge();
+        let words = format!("{:?} {}", verdict.evidence, verdict.advice);
+        assert_eq!(verdict.cause, Cause::Unknown);
+        assert!(!words.contains("128 +") && !words.contains("signal"), "{words}");
+        assert!(words.contains("as well"), "{words}");
+    }
+}
+
+#[test]
+fn an_oom_kill_tells_of_an_earlier_sigkill() {
+    let mut case = Case { oom: Some(oom("/a")), ..Case::new(Some(9), None) };
+    case.fatal = Some(sender(9, 0, 7));
+    let verdict = case.judge();
+    assert!(verdict.cause.is_kernel_oom());
+    assert!(verdict.evidence.iter().any(|line| line.contains("pid 7")), "{verdict:?}");
 }
 
 #[test]
