@@ -6,11 +6,12 @@
 //!
 //! Two daemons at once are sound: each has programs, ring and maps of its own. Only an address that both want ends the second.
 
-use std::{num::NonZeroUsize, path::Path, sync::Arc};
+use std::{num::NonZeroUsize, path::Path, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing_appender::non_blocking::ErrorCounter;
 
 use crate::{
     api,
@@ -38,11 +39,16 @@ use crate::{
 /// Part of the shutdown's deadline that is for the sinks; the rest is for what comes before and after them.
 const SINKS_SHARE: f64 = 0.8;
 
-/// Runs the daemon until SIGTERM or SIGINT.
+/// Time for answers that are on their way when everything else has ended.
+const LAST_ANSWERS: Duration = Duration::from_millis(500);
+/// Bytes that may wait between the reader and the pipeline, however few records they are.
+const QUEUE_BYTES: usize = 8 << 20;
+
+/// Runs the daemon until SIGTERM or SIGINT. `log_lost` counts the lines of its own log that standard error was too slow for.
 ///
 /// # Errors
 /// If it cannot start: an address is taken, a file cannot be opened, the kernel refuses the kernel side.
-pub async fn run(config: Config) -> anyhow::Result<()> {
+pub async fn run(config: Config, log_lost: ErrorCounter) -> anyhow::Result<()> {
     let mut stop_signals = StopSignals::new()?;
     let facts = Facts::gather(&Roots::default());
     let mounts = Mounts::detect(Path::new("/proc"), Some(&config.cgroup.root()))
@@ -64,8 +70,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let names: Vec<String> =
         config.environ.allow.iter().map(VariableName::as_str).map(str::to_owned).collect();
     let allowlist = Allowlist::new(&names).context("environ.allow")?;
-    let (sender, records) = queue::bounded(config.queue.records.get(), OnFull::DropNewest);
-    let dropped = sender.dropped();
+    let (sender, records) =
+        queue::bounded(config.queue.records.get(), QUEUE_BYTES, OnFull::DropNewest);
     let observer = Arc::new(Observer { ops: Arc::clone(&ops), status: Arc::clone(&status) });
     let reader =
         reader::spawn(sources, allowlist, sender, observer).context("the reader cannot start")?;
@@ -77,7 +83,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let clock = Clock;
     let pipeline = Pipeline {
         records,
-        dropped,
+        log_lost,
         lost,
         recorder: Recorder {
             node: config.node.as_str().to_owned(),
@@ -86,7 +92,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
             memory_hierarchy: mounts.memory.id,
             clock,
         },
-        index: Index::new(Limits { live: max_cgroups, ..Limits::default() }),
+        index: Index::new(limits(max_cgroups)),
         hierarchy: mounts.memory,
         max_cgroups,
         ledger: Arc::clone(&ledger),
@@ -145,7 +151,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         sinks.close();
         sinks.wait().await;
         stop_serving.cancel();
-        let _ = serving.await;
+        // A client that reads slowly holds up nothing but its own answer.
+        let _ = tokio::time::timeout(LAST_ANSWERS, serving).await;
     };
     if tokio::time::timeout(deadline, drain).await.is_err() {
         tracing::error!(?deadline, "the shutdown took too long; what was on its way is lost");
@@ -155,6 +162,14 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         Some(Ok(())) => anyhow::bail!("the reader of the ring ended: deaths are no longer seen"),
         Some(Err(error)) => Err(error).context("the pipeline ended"),
     }
+}
+
+/// The index's bounds: a quarter as many removed cgroups as live ones, and 256 bytes of path for each live one.
+fn limits(live: NonZeroUsize) -> Limits {
+    let times =
+        |factor: usize| NonZeroUsize::new(live.get().saturating_mul(factor)).unwrap_or(live);
+    let gone = NonZeroUsize::new(live.get() / 4).unwrap_or(live);
+    Limits { live, gone, bytes: times(256), ..Limits::default() }
 }
 
 fn options(config: &Config, memory_hierarchy: u32) -> Options {

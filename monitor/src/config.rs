@@ -110,7 +110,7 @@ pub enum KernelLogLevel {
 #[serde(default, deny_unknown_fields)]
 pub struct QueueConfig {
     /// Records that it holds. What does not fit is dropped and counted.
-    pub records: Count<64, 8_192, 1_000_000>,
+    pub records: Count<64, 4_096, 1_000_000>,
 }
 
 /// The index of cgroups.
@@ -119,8 +119,8 @@ pub struct QueueConfig {
 pub struct CgroupConfig {
     /// Where the hierarchies are mounted.
     pub root: CgroupRoot,
-    /// Cgroups that the index holds, those that were removed a moment ago included.
-    pub max: Count<1_024, 65_536, 4_194_304>,
+    /// Live cgroups that the index holds; a quarter as many that were removed a moment ago come on top.
+    pub max: Count<1_024, 16_384, 4_194_304>,
 }
 
 /// Where the cgroup hierarchies are mounted; `/sys/fs/cgroup` unless set.

@@ -165,6 +165,16 @@ impl Join {
 
     /// The next process whose story is complete, or which waited long enough. `now_ns`: ns since boot.
     pub fn next(&mut self, now_ns: u64) -> Option<Ended> {
+        loop {
+            let ended = self.release(now_ns)?;
+            // A process that was marked while it ended in peace was not killed.
+            if is_abnormal(ended.exit.status) {
+                return Some(ended);
+            }
+        }
+    }
+
+    fn release(&mut self, now_ns: u64) -> Option<Ended> {
         let first = self.held.front()?;
         let id = ProcessId::from(&first.exit.victim);
         let marked = self.open.get(&id).is_some_and(|open| open.oom.is_some());
@@ -262,6 +272,11 @@ pub fn levels(mark: &Mark) -> &[Level] {
     &mark.levels[..count]
 }
 
+/// Ended by a signal, or exited with 128+n.
+fn is_abnormal(status: u32) -> bool {
+    status & 0x7f != 0 || status >> 8 & 0xff > 128
+}
+
 /// Whether the end looks like an OOM kill: the mark may be on its way.
 fn awaits_mark(exit: &Exit) -> bool {
     const SIGKILL: u32 = 9;
@@ -274,197 +289,4 @@ fn awaits_mark(exit: &Exit) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use killwatch_ebpf::wire::{LastWords, Memory};
-    use proptest::prelude::*;
-    use zerocopy::FromZeros as _;
-
-    use super::*;
-
-    fn task(tgid: u32) -> Task {
-        let mut task = Task::new_zeroed();
-        (task.tgid, task.start_ns) = (tgid, 1000 + u64::from(tgid));
-        task
-    }
-
-    fn mark(tgid: u32, ktime_ns: u64) -> Box<Mark> {
-        let mut mark = Box::new(Mark::new_zeroed());
-        mark.header.ktime_ns = ktime_ns;
-        mark.victim = task(tgid);
-        mark.trigger = task(1);
-        mark
-    }
-
-    fn words(tgid: u32) -> Box<Words> {
-        let empty = LastWords::new_zeroed();
-        Box::new(Words {
-            victim: task(tgid),
-            signal: 9,
-            threads: None,
-            memory: Memory { ..empty.memory },
-            cmdline: Vec::new(),
-            cmdline_truncated: false,
-            environ: std::collections::BTreeMap::default(),
-            environ_missing: None,
-        })
-    }
-
-    fn exit(tgid: u32, ktime_ns: u64) -> Box<Exit> {
-        let mut exit = Box::new(Exit::new_zeroed());
-        exit.header.ktime_ns = ktime_ns;
-        exit.victim = task(tgid);
-        exit.status = 9;
-        exit
-    }
-
-    /// An end by a SIGKILL from the kernel.
-    fn oom_exit(tgid: u32, ktime_ns: u64) -> Box<Exit> {
-        let mut exit = exit(tgid, ktime_ns);
-        (exit.fatal.signal, exit.fatal.code, exit.fatal.group) = (9, 128, 1);
-        exit.fatal.sender = task(1);
-        exit
-    }
-
-    #[test]
-    fn an_end_waits_for_its_mark_and_no_longer() {
-        let mut join = Join::default();
-        join.exit(oom_exit(7, 100));
-        assert_eq!(join.next(100), None);
-        assert!(join.is_waiting());
-        join.mark(mark(7, 99));
-        assert_eq!(join.next(100).unwrap().oom.unwrap().incident_ktime_ns, 99);
-
-        join.exit(oom_exit(8, 100));
-        assert_eq!(join.next(100 + HOLD_NS - 1), None);
-        assert_eq!(join.next(100 + HOLD_NS).unwrap().oom, None);
-    }
-
-    #[test]
-    fn a_parent_never_goes_before_its_child() {
-        let mut join = Join::default();
-        join.exit(oom_exit(7, 100));
-        join.exit(exit(6, 101));
-        assert_eq!(join.next(102), None);
-        join.mark(mark(7, 99));
-        assert_eq!(join.next(102).unwrap().exit.victim.tgid, 7);
-        assert_eq!(join.next(102).unwrap().exit.victim.tgid, 6);
-    }
-
-    #[test]
-    fn a_group_kill_is_one_incident_and_two_kills_are_two() {
-        let grouped = |tgid, ktime_ns, group| {
-            let mut mark = mark(tgid, ktime_ns);
-            mark.level_count = 2;
-            mark.levels[1].cgroup = 55;
-            mark.levels[1].oom_group = group;
-            mark
-        };
-        let mut join = Join::default();
-        for (tgid, ktime_ns) in [(7, 100), (8, 200)] {
-            join.mark(grouped(tgid, ktime_ns, 1));
-            join.exit(exit(tgid, 300));
-        }
-        for (tgid, ktime_ns) in [(9, 400), (10, 500)] {
-            join.mark(grouped(tgid, ktime_ns, 0));
-            join.exit(exit(tgid, 600));
-        }
-        let incidents: Vec<u64> = std::iter::from_fn(|| join.next(1000))
-            .map(|ended| ended.oom.unwrap().incident_ktime_ns)
-            .collect();
-        assert_eq!(incidents, [100, 100, 400, 500]);
-    }
-
-    #[test]
-    fn what_never_ends_is_bounded_and_counted() {
-        let mut join = Join::default();
-        for tgid in 0..u32::try_from(3 * MAX_OPEN).unwrap() {
-            join.words(words(tgid));
-        }
-        assert_eq!(join.open.len(), MAX_OPEN);
-        assert!(join.arrivals.len() <= 2 * MAX_OPEN);
-        assert_eq!(join.forgotten().open, 2 * MAX_OPEN as u64);
-    }
-
-    #[test]
-    fn long_words_are_bounded_in_bytes() {
-        let mut join = Join::default();
-        for tgid in 0..u32::try_from(MAX_OPEN).unwrap() {
-            let mut words = words(tgid);
-            words.cmdline = vec!["x".repeat(8000)];
-            join.words(words);
-        }
-        assert!(join.words_bytes <= MAX_WORDS_BYTES);
-        let held: usize =
-            join.open.values().flat_map(|open| &open.words).map(|words| words.bytes()).sum();
-        assert_eq!(join.words_bytes, held);
-        assert_eq!(join.forgotten().open + join.open.len() as u64, MAX_OPEN as u64);
-        // The newest is among those that are kept.
-        join.exit(exit(u32::try_from(MAX_OPEN).unwrap() - 1, 100));
-        assert!(join.next(100).unwrap().words.is_some());
-    }
-
-    #[test]
-    fn the_last_words_are_the_last() {
-        let mut join = Join::default();
-        let mut handled = words(7);
-        handled.signal = 15;
-        join.words(handled);
-        join.words(words(7));
-        join.exit(exit(7, 100));
-        assert_eq!(join.next(100).unwrap().words.unwrap().signal, 9);
-        assert_eq!(join.words_bytes, 0);
-    }
-
-    #[test]
-    fn a_reused_pid_is_another_process() {
-        let mut join = Join::default();
-        join.exit(exit(7, 100));
-        let mut second = exit(7, 200);
-        second.victim.start_ns += 50;
-        join.exit(second);
-        assert!(join.next(300).is_some());
-        assert!(join.next(300).is_some());
-    }
-
-    #[derive(Debug, Clone, Copy)]
-    enum Said {
-        Mark,
-        Words,
-        Exit,
-    }
-
-    proptest! {
-        /// Any order and repetition of what the kernel says about three processes gives each of them once, whole.
-        #[test]
-        fn order_and_repetition_do_not_matter(
-            order in Just(
-                (1_u32..4)
-                    .flat_map(|tgid| [Said::Mark, Said::Words, Said::Exit].map(|said| (tgid, said)))
-                    .collect::<Vec<_>>(),
-            )
-            .prop_shuffle(),
-            again in proptest::collection::vec(0_usize..9, 0..9),
-        ) {
-            let mut join = Join::default();
-            let repeated = again.iter().map(|place| order[*place]);
-            let said: Vec<_> = order.iter().copied().chain(repeated).collect();
-            for (tgid, said) in said {
-                match said {
-                    Said::Mark => join.mark(mark(tgid, 90)),
-                    Said::Words => join.words(words(tgid)),
-                    Said::Exit => join.exit(oom_exit(tgid, 100)),
-                }
-            }
-            let mut ended: Vec<_> = std::iter::from_fn(|| join.next(100)).collect();
-            ended.sort_by_key(|ended| ended.exit.victim.tgid);
-            prop_assert_eq!(ended.len(), 3);
-            for (ended, tgid) in ended.iter().zip(1..) {
-                prop_assert_eq!(&ended.exit, &oom_exit(tgid, 100));
-                prop_assert_eq!(&ended.oom.as_ref().unwrap().mark, &mark(tgid, 90));
-                prop_assert_eq!(ended.words.as_ref().unwrap(), &words(tgid));
-            }
-            prop_assert!(!join.is_waiting());
-            prop_assert!(join.open.is_empty());
-        }
-    }
-}
+mod tests;

@@ -56,17 +56,20 @@ pub enum LogFormat {
 pub enum Queue {
     /// Between the reader of the ring and the rest.
     Records,
+    /// Between the rest and standard error: lines of the daemon's own log.
+    Log,
 }
 
 impl Queue {
     /// Every queue, for metrics.
-    pub const ALL: &'static [Self] = &[Self::Records];
+    pub const ALL: &'static [Self] = &[Self::Records, Self::Log];
 
     /// Its name in labels and log lines.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Records => "records",
+            Self::Log => "log",
         }
     }
 }
@@ -174,7 +177,7 @@ impl Ops {
             tracing::error!(
                 queue = queue.as_str(),
                 times,
-                "records were dropped: raise queue.records"
+                "a queue of the daemon was full: what did not fit is lost"
             );
         }
     }

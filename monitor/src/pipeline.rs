@@ -4,18 +4,16 @@
 
 use std::{
     num::NonZeroUsize,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use tokio::{
-    sync::mpsc,
     task::{JoinError, JoinHandle},
     time::MissedTickBehavior,
 };
+
+use tracing_appender::non_blocking::ErrorCounter;
 
 use crate::{
     attribute,
@@ -32,6 +30,7 @@ use crate::{
     metrics::Metrics,
     ops::{Gap, Ops, Queue},
     probe::{Record, stats::Lost},
+    queue,
     record::Recorder,
     verdict::kin::Kin,
 };
@@ -46,9 +45,9 @@ const RESCAN: Duration = Duration::from_secs(10);
 /// What the pipeline is made of.
 pub struct Pipeline {
     /// Records from the reader.
-    pub records: mpsc::Receiver<Record>,
-    /// What the queue before it dropped.
-    pub dropped: Arc<AtomicU64>,
+    pub records: queue::Receiver<Record>,
+    /// What the queue of the daemon's own log dropped.
+    pub log_lost: ErrorCounter,
     /// What the kernel side could not put on the ring.
     pub lost: Option<Lost>,
     /// Makes records.
@@ -88,6 +87,7 @@ type Walked = std::io::Result<(Vec<Found>, Outcome)>;
 #[derive(Debug, Default, Clone, Copy)]
 struct Told {
     dropped: u64,
+    log_lines: usize,
     lost: u64,
     forgotten: Forgotten,
     refused: u64,
@@ -147,13 +147,12 @@ impl Running {
                 self.see(id);
             }
             Record::CgroupRenamed { id, path, truncated } => {
+                self.let_go(id);
                 self.parts.index.renamed(id, &path, truncated);
                 self.see(id);
             }
             Record::CgroupGone { id, ktime_ns } => {
-                if let Some(workload) = self.workload(id).filter(|gone| !is_part(gone)) {
-                    self.parts.metrics.container_gone(&workload, Instant::now());
-                }
+                self.let_go(id);
                 self.parts.index.gone(id, ktime_ns);
             }
         }
@@ -163,6 +162,13 @@ impl Running {
     fn see(&self, id: CgroupId) {
         if let Some(workload) = self.workload(id) {
             self.parts.metrics.container_seen(&workload, Instant::now());
+        }
+    }
+
+    /// Lets the series of a container go, in their time.
+    fn let_go(&self, id: CgroupId) {
+        if let Some(workload) = self.workload(id).filter(|gone| !is_part(gone)) {
+            self.parts.metrics.container_gone(&workload, Instant::now());
         }
     }
 
@@ -184,11 +190,11 @@ impl Running {
     }
 
     fn upkeep(&mut self) {
-        let dropped = self.parts.dropped.load(Ordering::Relaxed);
+        let dropped = self.parts.records.dropped();
         let new = dropped - self.told.dropped;
-        if new > 0 {
-            self.parts.ops.queue_dropped(Queue::Records, new);
-        }
+        self.parts.ops.queue_dropped(Queue::Records, new);
+        let log_lines = self.parts.log_lost.dropped_lines();
+        self.parts.ops.queue_dropped(Queue::Log, (log_lines - self.told.log_lines) as u64);
         let mut lost = 0;
         for (program, count) in self.parts.lost.as_ref().map(Lost::read).unwrap_or_default() {
             self.parts.ops.kernel_lost(program, count);
@@ -200,7 +206,7 @@ impl Running {
         self.parts.ops.gap(Gap::UnfinishedDeath, forgotten.open - self.told.forgotten.open);
         self.parts.ops.gap(Gap::MissingMark, forgotten.unmarked - self.told.forgotten.unmarked);
         self.parts.ops.gap(Gap::UnnamedCgroup, refused - self.told.refused);
-        self.told = Told { dropped, lost, forgotten, refused };
+        self.told = Told { dropped, log_lines, lost, forgotten, refused };
         self.parts.index.forget_gone(self.parts.clock.boot_ns());
         self.parts.metrics.set_cgroups(self.parts.index.len());
         self.parts.metrics.expire(Instant::now());
@@ -231,7 +237,9 @@ impl Running {
                     self.see(id);
                 }
                 if outcome.complete() {
-                    self.parts.index.sweep(hierarchy, self.parts.clock.boot_ns());
+                    for lost in self.parts.index.sweep(hierarchy, self.parts.clock.boot_ns()) {
+                        self.let_go(lost);
+                    }
                 }
                 tracing::debug!(?outcome, "walked over the cgroups");
             }

@@ -22,6 +22,9 @@ use crate::{
 /// Signal and mark are a few instructions apart, with preemption off. An older kill by the same thread is another matter.
 const MAX_DELAY_NS: u64 = 100_000_000;
 
+/// A decision takes as long as its group kill with its log lines on a slow console; an older one is another's.
+const MAX_DECISION_AGE_NS: u64 = 10_000_000_000;
+
 #[btf_tracepoint(function = "mark_victim")]
 pub(crate) fn mark_victim(ctx: BtfTracePointContext) -> i32 {
     // The task in newer kernels, its thread id in older ones.
@@ -46,8 +49,12 @@ fn report(ctx: &BtfTracePointContext, victim: Address, trigger_tid: u32) {
     task::describe(task::current(), &mut mark.trigger);
     mark.memory = memory::describe(task::mm(victim));
     mark.decision = match map::read(&DECISIONS, &trigger_tid) {
-        Some(decision) => *decision,
-        None => Decision {
+        Some(decision)
+            if ring::now_ns().saturating_sub(decision.ktime_ns) < MAX_DECISION_AGE_NS =>
+        {
+            *decision
+        }
+        _ => Decision {
             known: 0,
             constraint: 0,
             cgroup: 0,

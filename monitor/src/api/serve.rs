@@ -16,11 +16,11 @@ use tokio_util::task::TaskTracker;
 use super::ListenAddress;
 
 /// Connections at a time, over all addresses. Further ones wait in the kernel's queue.
-const CONNECTIONS: usize = 256;
+const CONNECTIONS: usize = 32;
 /// Longest wait for the head of a request, also between two requests of a connection.
 const HEAD: Duration = Duration::from_secs(10);
 /// Longest life of a connection: whoever reads slowly does not keep its place for ever.
-const LIFE: Duration = Duration::from_secs(300);
+const LIFE: Duration = Duration::from_secs(60);
 /// Longest head of a request, in bytes.
 const HEAD_BYTES: usize = 16 << 10;
 /// Wait after an accept that failed, for want of file descriptors most likely.

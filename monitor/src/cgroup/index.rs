@@ -183,16 +183,18 @@ impl Index {
         }
     }
 
-    /// After a complete walk of `hierarchy`: what neither it nor an event has named since [`Self::begin_scan`] is gone.
-    pub fn sweep(&mut self, hierarchy: u32, now_ns: u64) {
+    /// After a complete walk of `hierarchy`: what neither it nor an event has named since [`Self::begin_scan`] is gone, and is
+    /// returned.
+    pub fn sweep(&mut self, hierarchy: u32, now_ns: u64) -> Vec<CgroupId> {
         let unseen = |(cgroup, entry): (&CgroupId, &Entry)| {
             (cgroup.hierarchy == hierarchy && entry.gone.is_none() && entry.scan < self.scans)
                 .then_some(*cgroup)
         };
         let unseen: Vec<CgroupId> = self.entries.iter().filter_map(unseen).collect();
-        for cgroup in unseen {
-            self.gone(cgroup, now_ns);
+        for cgroup in &unseen {
+            self.gone(*cgroup, now_ns);
         }
+        unseen
     }
 
     /// The cgroups that exist, in no order.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use tracing::level_filters::LevelFilter;
+use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -17,6 +18,10 @@ use crate::ops::{LogConfig, LogFormat, LogLevel};
 
 /// How long a write to a stuck output may hold up the end of the process, after the drain.
 const ABANDON: Duration = Duration::from_millis(500);
+
+/// Lines of the log that may wait for a slow standard error. Further ones are dropped and counted: a log that nobody reads must not
+/// hold up the deaths.
+const LOG_LINES: usize = 4096;
 
 /// Arguments of `killwatch run`.
 #[derive(Debug, clap::Args)]
@@ -33,7 +38,13 @@ pub(super) fn main(args: &Args) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(EX_USAGE));
         }
     };
-    log_to_stderr(config.log)?;
+    let (writer, log) = NonBlockingBuilder::default()
+        .lossy(true)
+        .buffered_lines_limit(LOG_LINES)
+        .thread_name("killwatch-log")
+        .finish(std::io::stderr());
+    let log_lost = writer.error_counter();
+    log_to_stderr(config.log, writer)?;
     // Two threads: what the API is asked must not stand in the way of the ring.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -41,13 +52,15 @@ pub(super) fn main(args: &Args) -> anyhow::Result<ExitCode> {
         .enable_all()
         .build()
         .context("the runtime cannot start")?;
-    let result = runtime.block_on(crate::app::run(config));
+    let result = runtime.block_on(crate::app::run(config, log_lost));
     runtime.shutdown_timeout(ABANDON);
+    // Writes what waits, for a moment at most.
+    drop(log);
     result.map(|()| ExitCode::SUCCESS)
 }
 
 /// Sends the daemon's own log to standard error; standard output belongs to the deaths.
-fn log_to_stderr(log: LogConfig) -> anyhow::Result<()> {
+fn log_to_stderr(log: LogConfig, writer: NonBlocking) -> anyhow::Result<()> {
     let level = match log.level {
         LogLevel::Error => LevelFilter::ERROR,
         LogLevel::Warn => LevelFilter::WARN,
@@ -59,7 +72,7 @@ fn log_to_stderr(log: LogConfig) -> anyhow::Result<()> {
     let quiet = if level == LevelFilter::TRACE { level } else { level.min(LevelFilter::WARN) };
     let targets =
         Targets::new().with_default(level).with_target("aya", quiet).with_target("aya_obj", quiet);
-    let layer = fmt::layer().with_writer(std::io::stderr);
+    let layer = fmt::layer().with_writer(writer);
     let registry = tracing_subscriber::registry();
     match log.format {
         LogFormat::Text => registry

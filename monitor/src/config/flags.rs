@@ -56,9 +56,9 @@ pub struct Flags {
     #[arg(long = "kernel.log-level", value_name = "LEVEL", env = "KILLWATCH_KERNEL_LOG_LEVEL")]
     kernel_log_level: Option<KernelLogLevel>,
 
-    /// Records that may wait between the ring and the rest [default: 8192]
+    /// Records that may wait between the ring and the rest [default: 4096]
     #[arg(long = "queue.records", value_name = "N", env = "KILLWATCH_QUEUE_RECORDS")]
-    queue_records: Option<Count<64, 8_192, 1_000_000>>,
+    queue_records: Option<Count<64, 4_096, 1_000_000>>,
 
     /// Where the cgroup hierarchies are mounted [default: /sys/fs/cgroup]
     #[arg(long = "cgroup.root", value_name = "PATH", env = "KILLWATCH_CGROUP_ROOT")]

@@ -36,7 +36,7 @@ pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; cha
 #[serde(default, deny_unknown_fields)]
 pub struct MetricsConfig {
     /// Containers that have series of their own. What does not fit is counted in the series `container_id="overflow"`.
-    pub max_series: Count<1, 10_000, 1_000_000>,
+    pub max_series: Count<1, 2_000, 1_000_000>,
     /// How long the series of a container outlive it.
     pub keep_gone: Period<1_000, 86_400_000, 2_592_000_000>,
 }

@@ -106,12 +106,21 @@ pub fn load(options: &Options) -> Result<(Kernel, Sources, Option<Lost>), LoadEr
     // The file's bytes are dropped before aya reads them again: both at once would double the peak.
     let (config, unsupported) = configure(options)?;
     let btf = AyaBtf::from_sys_fs().map_err(|error| LoadError::Refused(chain(&error)))?;
+    allow_locked_memory();
+    // An LRU map keeps free places per CPU (LOCAL_FREE_TARGET, 128): without room for these it evicts although nearly empty.
+    let cpus = aya::util::nr_cpus().map_or(1, |cpus| u32::try_from(cpus).unwrap_or(u32::MAX));
+    let recent = cpus.saturating_mul(1024).clamp(8192, 1 << 18);
     let log_level: u8 = options.log.map_or(0, |level| level as u8);
     let mut ebpf = EbpfLoader::new()
         .btf(Some(&btf))
         .override_global("CONFIG", config.as_bytes(), true)
         .override_global("AYA_LOG_LEVEL", &log_level, true)
         .map_max_entries("RECORDS", options.ring_bytes)
+        .map_max_entries("FATAL", recent)
+        .map_max_entries("TERM", recent)
+        .map_max_entries("REPORTED", recent)
+        .map_max_entries("KERNEL_KILLS", recent / 8)
+        .map_max_entries("DECISIONS", recent / 8)
         .map_max_entries("AYA_LOGS", LOG_RING[usize::from(options.log.is_some())])
         .load(OBJECT)
         .map_err(|error| LoadError::Refused(chain(&error)))?;
@@ -152,6 +161,14 @@ impl Kernel {
         };
         report
     }
+}
+
+/// Before 5.11 the memory of maps counts as locked memory, of which 64 KiB are allowed by default. Where raising that is not allowed, loading says so.
+fn allow_locked_memory() {
+    let _ = rustix::process::setrlimit(
+        rustix::process::Resource::Memlock,
+        rustix::process::Rlimit { current: None, maximum: None },
+    );
 }
 
 fn take_ring(ebpf: &mut Ebpf) -> Result<RingBuf<MapData>, LoadError> {

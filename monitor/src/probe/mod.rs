@@ -4,7 +4,7 @@
 use killwatch_ebpf::wire::{Exit, Mark};
 use serde::{Deserialize, Serialize};
 
-use crate::cgroup::CgroupId;
+use crate::{cgroup::CgroupId, queue::Weigh};
 
 pub mod btf;
 pub mod decode;
@@ -49,6 +49,19 @@ pub enum Record {
         /// When, ns since boot.
         ktime_ns: u64,
     },
+}
+
+impl Weigh for Record {
+    fn bytes(&self) -> usize {
+        let held = match self {
+            Self::Mark(_) => size_of::<Mark>(),
+            Self::Words(words) => words.bytes(),
+            Self::Exit(_) => size_of::<Exit>(),
+            Self::CgroupMade { path, .. } | Self::CgroupRenamed { path, .. } => path.len(),
+            Self::CgroupGone { .. } => 0,
+        };
+        size_of::<Self>() + held
+    }
 }
 
 /// How one probe fared.

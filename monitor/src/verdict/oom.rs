@@ -4,6 +4,8 @@
 //! kernel charges from the cgroup upwards and stops at the first level that has no room, so the lowest level at its limit is the one that
 //! was hit, if the task that allocated stands below it too. With no level at its limit, the host was out of memory.
 
+use killwatch_ebpf::wire::MAX_LEVELS;
+
 use super::OomFacts;
 use crate::{
     death::{Cause, Constraint, LevelUse, MemoryStory},
@@ -43,6 +45,11 @@ pub fn find(memory: &MemoryStory, kill: &OomFacts) -> Finding {
                 Cause::OomMemcg,
                 Some(level),
                 "it is the lowest level of the path that is at its limit",
+            ),
+            None if memory.levels.len() >= MAX_LEVELS => (
+                Cause::OomGlobal,
+                None,
+                "none of the lowest cgroups of its path is at its limit; those further up were not looked at",
             ),
             None => (
                 Cause::OomGlobal,

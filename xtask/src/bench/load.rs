@@ -23,7 +23,7 @@ pub(crate) struct Load {
     pub(crate) targets_exit: bool,
 }
 
-/// All of them. 17 is SIGCHLD, 23 is SIGURG: the two that busy machines send most.
+/// All of them. 17 is SIGCHLD, 23 is SIGURG: the two that busy machines send most; 10 is SIGUSR1, which ends whoever has no handler.
 pub(crate) const LOADS: &[Load] = &[
     Load { name: "20,000 normal exits", arguments: &["exits", "20000"], targets_exit: true },
     Load {
@@ -39,6 +39,11 @@ pub(crate) const LOADS: &[Load] = &[
     Load {
         name: "20,000 ignored SIGURG",
         arguments: &["signals", "20000", "23"],
+        targets_exit: false,
+    },
+    Load {
+        name: "20,000 ignored SIGUSR1",
+        arguments: &["signals", "20000", "10"],
         targets_exit: false,
     },
 ];
