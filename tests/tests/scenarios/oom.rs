@@ -1,8 +1,11 @@
 //! Kills by the kernel at a memory cgroup's limit.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, Result, ensure};
 use killwatch_tests::record::Expected;
 use killwatch_tests::truth::Truth;
+use killwatch_tests::wait::wait_until;
 
 use crate::{LIMIT, at_the_gate, scenario};
 
@@ -87,10 +90,13 @@ fn the_limit_of_the_cgroup_above() -> Result<()> {
     })
 }
 
+/// A thread gets its number before it gives itself its name.
 fn thread_named(name: &str, truth: &Truth) -> Result<u32> {
     let named = |tid: &&u32| {
         std::fs::read_to_string(format!("/proc/{}/task/{tid}/comm", truth.pid))
             .is_ok_and(|comm| comm.trim() == name)
     };
-    truth.tids.iter().find(named).copied().with_context(|| format!("no thread is named {name}"))
+    wait_until(Duration::from_secs(5), &format!("a thread to be named {name}"), || {
+        Ok(truth.tids.iter().find(named).copied())
+    })
 }
