@@ -85,6 +85,21 @@ pub struct Task {
     pub comm: [u8; COMM_LEN],
 }
 
+impl Task {
+    /// Nobody.
+    pub const NONE: Self = Self {
+        tgid: 0,
+        tid: 0,
+        start_ns: 0,
+        ppid: 0,
+        uid: 0,
+        parent_start_ns: 0,
+        cgroup_v2: 0,
+        cgroup_memory: 0,
+        comm: [0; COMM_LEN],
+    };
+}
+
 /// Who sent a signal. All zero: nobody was seen.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -103,6 +118,19 @@ pub struct Sent {
     pub delivered: u32,
     /// The sender: the task that was running.
     pub sender: Task,
+}
+
+impl Sent {
+    /// No signal was seen.
+    pub const NONE: Self = Self {
+        target_start_ns: 0,
+        ktime_ns: 0,
+        signal: 0,
+        code: 0,
+        group: 0,
+        delivered: 0,
+        sender: Task::NONE,
+    };
 }
 
 /// One cgroup level, in pages.
@@ -161,6 +189,12 @@ pub struct Decision {
     pub _pad: u32,
     /// When the kernel decided; tells one decision from the next.
     pub ktime_ns: u64,
+}
+
+impl Decision {
+    /// The hook could not be attached, or did not see it.
+    pub const UNKNOWN: Self =
+        Self { known: 0, constraint: 0, cgroup: 0, total_pages: 0, order: 0, _pad: 0, ktime_ns: 0 };
 }
 
 /// The OOM killer killed a process: its signal, then its mark, in the same task. A mark without a signal is put on a process that is

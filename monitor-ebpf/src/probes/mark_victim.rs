@@ -54,15 +54,7 @@ fn report(ctx: &BtfTracePointContext, victim: Address, trigger_tid: u32) {
         {
             *decision
         }
-        _ => Decision {
-            known: 0,
-            constraint: 0,
-            cgroup: 0,
-            total_pages: 0,
-            order: 0,
-            _pad: 0,
-            ktime_ns: 0,
-        },
+        _ => Decision::UNKNOWN,
     };
     mark.level_count = match task::css_set(victim).and_then(cgroup::memory_state) {
         Some(state) => cgroup::levels(state, &mut mark.levels),

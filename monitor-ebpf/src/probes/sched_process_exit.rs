@@ -3,7 +3,7 @@
 
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 use aya_log_ebpf::debug;
-use killwatch_ebpf::wire::{COMM_LEN, Exit, Kind, Sent, Task};
+use killwatch_ebpf::wire::{COMM_LEN, Exit, Kind, Sent};
 
 use crate::{
     kernel::{
@@ -107,23 +107,5 @@ fn take(map: &aya_ebpf::maps::LruHashMap<u32, Sent>, tgid: u32, start_ns: u64, t
             return;
         }
     }
-    *to = Sent {
-        target_start_ns: 0,
-        ktime_ns: 0,
-        signal: 0,
-        code: 0,
-        group: 0,
-        delivered: 0,
-        sender: Task {
-            tgid: 0,
-            tid: 0,
-            start_ns: 0,
-            ppid: 0,
-            uid: 0,
-            parent_start_ns: 0,
-            cgroup_v2: 0,
-            cgroup_memory: 0,
-            comm: [0; COMM_LEN],
-        },
-    };
+    *to = Sent::NONE;
 }

@@ -2,7 +2,7 @@
 
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 use aya_log_ebpf::debug;
-use killwatch_ebpf::wire::{COMM_LEN, Sent, Task};
+use killwatch_ebpf::wire::{Sent, Task};
 
 use super::signals::{SIGKILL, SIGTERM, may_end};
 use crate::{
@@ -60,17 +60,7 @@ fn remember(ctx: &BtfTracePointContext, signal: u32) {
         code,
         group: u32::from(group as u32 != 0),
         delivered: 0,
-        sender: Task {
-            tgid: 0,
-            tid: 0,
-            start_ns: 0,
-            ppid: 0,
-            uid: 0,
-            parent_start_ns: 0,
-            cgroup_v2: 0,
-            cgroup_memory: 0,
-            comm: [0; COMM_LEN],
-        },
+        sender: Task::NONE,
     };
     task::describe(task::current(), &mut sent.sender);
     let tgid = task::tgid(target);
