@@ -34,21 +34,21 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Install what building needs and is missing, saying what and why first (3.5 min / 0.1 s)
+    /// Install what building needs and is missing, saying what and why first (1.5 min / 0.1 s)
     Setup,
     /// Build target/release/killwatch, kernel side included (setup + 2.5 min / 1 s)
     Build,
     /// Build, then run the daemon in the foreground: `cargo xtask run -- --log.level debug`
     Run(build::RunArgs),
-    /// Have a worker OOM-killed for real and print what killwatch says of it (build + 5 s)
+    /// Have a worker OOM-killed for real and print what killwatch says of it (build + 1 s)
     Demo,
-    /// Run every test: unit, property, end to end on this kernel and in a VM (build + 5 min / 1 min)
+    /// Run every test: unit, property, end to end on this kernel and in a VM (build + 3.5 min / 2 min)
     Test,
     /// Run the end-to-end tests under a Debian kernel in QEMU (build + 10 s a boot, and the scenarios)
     Vm(vm::VmArgs),
-    /// Check format, lints, dependencies and sources (1 min / 5 s; in CI, and with --deny, 5 min more the first time)
+    /// Check format, lints, dependencies and sources (45 s / 1 s; in CI, and with --deny, 5 min more the first time)
     Lint(lint::LintArgs),
-    /// Measure the in-kernel cost of each program and the time from kill to API (build + 1 min)
+    /// Measure the in-kernel cost of each program and the time from kill to API (build + 10 s)
     Bench(bench::BenchArgs),
     /// Stand-in for a victim: allocates until it is killed
     #[command(hide = true)]
