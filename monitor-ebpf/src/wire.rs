@@ -312,6 +312,14 @@ pub struct Exit {
     pub term: Sent,
 }
 
+/// Whether a wait status is an abnormal end: by a signal, or an exit with 128+n for a signal n, as a shell hands on the death of a child. The
+/// kernel has signals 1 to 64 (include/uapi/asm-generic/signal.h), so 255 and its like are plain codes.
+#[must_use]
+pub const fn is_abnormal(status: u32) -> bool {
+    let code = status >> 8 & 0xff;
+    status & 0x7f != 0 || (code > 128 && code <= 128 + 64)
+}
+
 /// A cgroup and its path.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -353,3 +361,19 @@ pub const PROGRAMS: &[&str] = &[
     "cgroup_rmdir",
     "oom_kill_process",
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::is_abnormal;
+
+    #[test]
+    fn a_plain_code_is_no_signal() {
+        for code in [0, 1, 127, 128, 193, 255] {
+            assert!(!is_abnormal(code << 8), "{code}");
+        }
+        for code in [129, 137, 143, 192] {
+            assert!(is_abnormal(code << 8), "{code}");
+        }
+        assert!(is_abnormal(9) && is_abnormal(6 | 0x80));
+    }
+}

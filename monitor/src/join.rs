@@ -7,7 +7,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use killwatch_ebpf::wire::{Exit, Level, Mark, Task};
+use killwatch_ebpf::wire::{Exit, Level, Mark, Task, is_abnormal};
 
 use crate::probe::words::Words;
 
@@ -270,11 +270,6 @@ fn group_cgroup(mark: &Mark) -> Option<u64> {
 pub fn levels(mark: &Mark) -> &[Level] {
     let count = (mark.level_count as usize).min(mark.levels.len());
     &mark.levels[..count]
-}
-
-/// Ended by a signal, or exited with 128+n.
-fn is_abnormal(status: u32) -> bool {
-    status & 0x7f != 0 || status >> 8 & 0xff > 128
 }
 
 /// Whether the end looks like an OOM kill: the mark may be on its way.

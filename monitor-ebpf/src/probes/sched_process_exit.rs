@@ -3,7 +3,7 @@
 
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 use aya_log_ebpf::debug;
-use killwatch_ebpf::wire::{COMM_LEN, Exit, Kind, Sent};
+use killwatch_ebpf::wire::{COMM_LEN, Exit, Kind, Sent, is_abnormal};
 
 use crate::{
     kernel::{
@@ -86,12 +86,6 @@ fn report(
     take(&TERM, tgid, start_ns, &mut exit.term);
     exit.submit();
     debug!(ctx, "process {} ended with status {}", tgid, status);
-}
-
-/// Ended by a signal, or exited with 128+n.
-#[inline(always)]
-fn is_abnormal(status: u32) -> bool {
-    status & 0x7f != 0 || status >> 8 & 0xff > 128
 }
 
 /// Moves what `map` holds for this process to `to`; all zero if there is nothing.

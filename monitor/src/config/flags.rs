@@ -40,7 +40,7 @@ pub struct Flags {
     #[arg(long = "log.format", value_name = "FORMAT", env = "KILLWATCH_LOG_FORMAT")]
     log_format: Option<LogFormat>,
 
-    /// Where to write each death as one line of JSON: `none`, `stdout`, or an absolute path [default: stdout]
+    /// Where to write each death as one line of JSON: `none`, `stdout`, or the path of a file, with a `/` in it [default: stdout]
     #[arg(long = "log-sink", value_name = "SINK", env = "KILLWATCH_LOG_SINK")]
     log_sink: Option<LogSink>,
 

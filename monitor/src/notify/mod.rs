@@ -24,6 +24,14 @@ pub enum LogSink {
     File(AbsolutePath),
 }
 
+impl LogSink {
+    fn refused() -> Refused {
+        Refused::new(
+            "must be `none`, `stdout`, or the path of a file, with a `/` in it, such as ./deaths.jsonl",
+        )
+    }
+}
+
 impl FromStr for LogSink {
     type Err = Refused;
 
@@ -31,12 +39,13 @@ impl FromStr for LogSink {
         match text {
             "none" => Ok(Self::None),
             "stdout" => Ok(Self::Stdout),
-            path => match path.parse() {
-                Ok(path) => Ok(Self::File(path)),
-                Err(_) => Err(Refused::new(
-                    "must be `none`, `stdout`, or the path of a file that begins with `/`",
-                )),
-            },
+            // A name without a slash would more likely be a misspelt word than a file.
+            path if path.contains('/') => {
+                let absolute = std::path::absolute(path).ok();
+                let absolute = absolute.and_then(|path| path.to_str()?.parse().ok());
+                absolute.map(Self::File).ok_or_else(Self::refused)
+            }
+            _ => Err(Self::refused()),
         }
     }
 }

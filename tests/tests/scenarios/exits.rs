@@ -83,7 +83,7 @@ fn ordinary_exits_leave_no_record() -> Result<()> {
     scenario(|stage| {
         let group = stage.tree.make("worker")?;
         let mut silent = Vec::new();
-        for code in [0, 1, 2, 127, 128] {
+        for code in [0, 1, 2, 127, 128, 193, 255] {
             let code_text = code.to_string();
             let (mut victim, truth) =
                 at_the_gate(&stage.cast().within(&group).args(["--gate", "exit", &code_text]))?;
