@@ -1,4 +1,4 @@
-//! The only place that reads a clock.
+//! The clocks that records are made with. Elsewhere time is only measured (`Instant`), or asked for by a request.
 
 use std::time::Duration;
 

@@ -86,7 +86,7 @@ pub struct Victim {
     pub parent_comm: Option<String>,
     /// Name of the process, at most 15 bytes. Bytes that are not UTF-8 are written `\xNN`.
     pub comm: String,
-    /// Command line, at most 2000 bytes.
+    /// Command line, at most 2048 bytes and 128 arguments.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cmdline: Option<Vec<String>>,
     /// Whether the command line was longer than what is kept.
