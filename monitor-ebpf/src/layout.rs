@@ -77,6 +77,12 @@ layout! {
     required task_cgroups: "task_struct.cgroups";
     /// Signal handlers.
     required task_sighand: "task_struct.sighand";
+    /// `PF_EXITING` and friends.
+    optional task_flags: "task_struct.flags";
+    /// CPU time of the thread, ns.
+    optional task_cpu_ns: "task_struct.se.sum_exec_runtime";
+    /// Seccomp mode.
+    optional task_seccomp_mode: "task_struct.seccomp.mode";
     /// `struct pid` of the thread, which holds its number in each pid namespace.
     optional task_thread_pid: "task_struct.thread_pid";
     /// Real user id.
@@ -99,12 +105,22 @@ layout! {
     required signal_oom_mm: "signal_struct.oom_mm";
     /// `oom_score_adj` of the process.
     optional signal_oom_score_adj: "signal_struct.oom_score_adj";
+    /// Resource limits, an array of soft and hard ones.
+    optional signal_rlim: "signal_struct.rlim";
+    /// CPU time of threads that are gone, ns.
+    optional signal_cpu_ns: "signal_struct.sum_sched_runtime";
+    /// Time in user space of the whole process, counted by ticks while there is a limit on it, ns.
+    optional signal_user_ns: "signal_struct.cputimer.cputime_atomic.utime";
+    /// The same in the kernel.
+    optional signal_system_ns: "signal_struct.cputimer.cputime_atomic.stime";
     /// Depth of the pid namespace.
     optional pid_level: "pid.level";
     /// Pid numbers, one `upid` per namespace level.
     optional pid_numbers: "pid.numbers";
     /// The number in a `upid`.
     optional upid_nr: "upid.nr";
+    /// The namespace in which a `upid`'s number is.
+    optional upid_ns: "upid.ns";
     /// Resident pages by kind.
     optional mm_rss_stat: "mm_struct.rss_stat";
     /// Peak resident pages.

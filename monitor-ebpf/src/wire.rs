@@ -8,12 +8,14 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Version of everything in this file. A reader that meets another version must not interpret the record.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 
 /// Length of a task's name in the kernel, with its terminating zero.
 pub const COMM_LEN: usize = 16;
 /// Cgroup levels in a [`Mark`], from the victim's own upwards. Deeper trees are cut at the top.
 pub const MAX_LEVELS: usize = 16;
+/// Ancestors of a sender in a [`Sent`], its parent first.
+pub const MAX_ANCESTORS: usize = 6;
 /// Bytes of a cgroup path in a [`CgroupPath`], with the terminating zero (the kernel's tracepoint has no more).
 pub const PATH_LEN: usize = 1024;
 /// Payload of a [`SmallChunk`].
@@ -45,6 +47,8 @@ pub enum Kind {
     CgroupRenamed = 7,
     /// [`CgroupGone`].
     CgroupGone = 8,
+    /// [`CountedAgain`].
+    CountedAgain = 9,
 }
 
 /// Start of each record.
@@ -85,19 +89,44 @@ pub struct Task {
     pub comm: [u8; COMM_LEN],
 }
 
-impl Task {
-    /// Nobody.
-    pub const NONE: Self = Self {
-        tgid: 0,
-        tid: 0,
-        start_ns: 0,
-        ppid: 0,
-        uid: 0,
-        parent_start_ns: 0,
-        cgroup_v2: 0,
-        cgroup_memory: 0,
-        comm: [0; COMM_LEN],
-    };
+/// One step up from a process to the first one.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Ancestor {
+    /// Process id; 0: there are no more.
+    pub tgid: u32,
+    /// Name of the process.
+    pub comm: [u8; COMM_LEN],
+}
+
+/// Where a signal comes from, as the kernel's own code says it and nobody can forge: what stands in place of a `siginfo`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Origin {
+    /// A `siginfo`: a system call of the sender, a fault, a timer.
+    Info = 0,
+    /// `SEND_SIG_NOINFO`: the kernel on behalf of a process (`cgroup.kill`, `PR_SET_PDEATHSIG`, SIGPIPE, RLIMIT_FSIZE).
+    NoInfo = 1,
+    /// `SEND_SIG_PRIV`: the kernel itself (OOM killer, end of a pid namespace, RLIMIT_CPU, terminals).
+    Kernel = 2,
+}
+
+/// Values of [`Sent::ignored`].
+pub mod ignored {
+    /// It was delivered.
+    pub const NO: u32 = 0;
+    /// The target ignores it (`SIG_IGN`).
+    pub const BY_CHOICE: u32 = 1;
+    /// The target has no handler and is the first process of a pid namespace: what it has no handler for does not reach it.
+    pub const NO_HANDLER: u32 = 2;
+}
+
+/// Bits of [`Sent::sender_state`].
+pub mod sender {
+    /// It was on its way out (`PF_EXITING`).
+    pub const EXITING: u32 = 1;
+    /// It is the first process of a pid namespace that the target is in.
+    pub const NAMESPACE_INIT: u32 = 2;
 }
 
 /// Who sent a signal. All zero: nobody was seen.
@@ -110,27 +139,37 @@ pub struct Sent {
     pub ktime_ns: u64,
     /// The signal.
     pub signal: u32,
-    /// `si_code`: 0 kill(2), -6 tgkill(2), 128 the kernel, positive for faults.
+    /// `si_code` of the `siginfo`, if `origin` is one: 0 kill(2), -6 tgkill(2), positive for faults.
     pub code: i32,
     /// 1 if sent to the process, 0 if to one thread.
     pub group: u32,
     /// 1 once a thread of the target has taken the signal.
     pub delivered: u32,
+    /// An [`Origin`].
+    pub origin: u32,
+    /// One of [`ignored`].
+    pub ignored: u32,
+    /// Bits of [`sender`].
+    pub sender_state: u32,
+    /// Wait status of a sender that is on its way out, so far as it is known.
+    pub sender_status: u32,
+    /// Start of the OOM victim that the sender had just killed and whose memory the target shares; 0 if there is none.
+    pub shared_start_ns: u64,
+    /// Its process id.
+    pub shared_tgid: u32,
+    /// Its name.
+    pub shared_comm: [u8; COMM_LEN],
+    /// The sender's ancestors.
+    pub ancestors: [Ancestor; MAX_ANCESTORS],
+    /// Explicit padding.
+    pub _pad: u32,
     /// The sender: the task that was running.
     pub sender: Task,
 }
 
 impl Sent {
     /// No signal was seen.
-    pub const NONE: Self = Self {
-        target_start_ns: 0,
-        ktime_ns: 0,
-        signal: 0,
-        code: 0,
-        group: 0,
-        delivered: 0,
-        sender: Task::NONE,
-    };
+    pub const NONE: Self = zerocopy::transmute!([0_u8; size_of::<Self>()]);
 }
 
 /// One cgroup level, in pages.
@@ -235,6 +274,8 @@ pub struct LastWords {
     pub threads: u32,
     /// Its memory.
     pub memory: Memory,
+    /// The cgroup on its path that has the least room below its limit; `cgroup` is 0 if none has a limit.
+    pub tightest: Level,
     /// Bytes of command line in the process.
     pub args_len: u64,
     /// Bytes of environment in the process.
@@ -306,10 +347,31 @@ pub struct Exit {
     pub ns_pid: u32,
     /// `oom_score_adj`, -1000 to 1000; `i32::MIN` if not known.
     pub oom_score_adj: i32,
+    /// Seccomp mode: 0 none, 1 strict, 2 filter, 3 ended by it; `u32::MAX` if not known.
+    pub seccomp: u32,
+    /// Explicit padding.
+    pub _pad: u32,
+    /// CPU time of the process as RLIMIT_CPU counts it, ns; `u64::MAX` if not known.
+    pub cpu_ns: u64,
+    /// `RLIMIT_CPU`, soft and hard, s; `u64::MAX` for none and if not known.
+    pub cpu_limit: [u64; 2],
+    /// `RLIMIT_FSIZE`, soft and hard, bytes; the same.
+    pub file_size_limit: [u64; 2],
     /// The fatal signal: the first SIGKILL, else the last that had its default, fatal action.
     pub fatal: Sent,
     /// The last SIGTERM.
     pub term: Sent,
+}
+
+/// The kernel counted an OOM victim a second time: with `memory.oom.group` it kills the first victim alone, and then once more with all others
+/// of the cgroup.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct CountedAgain {
+    /// Header.
+    pub header: Header,
+    /// The victim.
+    pub victim: Task,
 }
 
 /// Whether a wait status is an abnormal end: by a signal, or an exit with 128+n for a signal n, as a shell hands on the death of a child. The

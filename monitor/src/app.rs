@@ -18,6 +18,7 @@ use crate::{
     attribute::environ::Allowlist,
     cgroup::{
         index::{Index, Limits},
+        marks::Marks,
         mounts::Mounts,
     },
     clock::Clock,
@@ -91,6 +92,8 @@ pub async fn run(config: Config, log_lost: ErrorCounter) -> anyhow::Result<()> {
             page_size: facts.page_size,
             memory_hierarchy: mounts.memory.id,
             clock,
+            names: config.verdict.into(),
+            marks: Marks::new(mounts.memory.root.clone()),
         },
         index: Index::new(limits(max_cgroups)),
         hierarchy: mounts.memory,

@@ -22,6 +22,7 @@ use crate::ledger::LedgerConfig;
 use crate::metrics::MetricsConfig;
 use crate::notify::LogSink;
 use crate::ops::LogConfig;
+use crate::verdict::names::VerdictConfig;
 
 /// Everything that a user may set.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,6 +46,8 @@ pub struct Config {
     pub cgroup: CgroupConfig,
     /// What is kept of a victim's environment.
     pub environ: EnvironConfig,
+    /// How deaths are judged.
+    pub verdict: VerdictConfig,
     /// The end of the daemon.
     pub shutdown: ShutdownConfig,
     /// Name of this node in every record.
@@ -69,7 +72,13 @@ impl Config {
     /// What the types of the values cannot tell: the length of lists.
     fn check(&self) -> Result<(), String> {
         bounded("web.listen_address", &self.web.listen_address, 1, WebConfig::MAX_ADDRESSES)?;
-        bounded("environ.allow", &self.environ.allow, 0, EnvironConfig::MAX_ALLOW)
+        bounded("environ.allow", &self.environ.allow, 0, EnvironConfig::MAX_ALLOW)?;
+        bounded(
+            "verdict.userspace_oom_killers",
+            &self.verdict.userspace_oom_killers,
+            0,
+            VerdictConfig::MAX_NAMES,
+        )
     }
 }
 

@@ -7,12 +7,14 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use killwatch_ebpf::wire::{Exit, Level, Mark, Task, is_abnormal};
+use killwatch_ebpf::wire::{Exit, Level, Mark, Origin, Task, is_abnormal, sender};
 
 use crate::probe::words::Words;
 
-/// How long an end waits for its mark, ns. The mark follows the kill signal by microseconds.
+/// How long an end waits for its mark, ns. The mark follows the kill signal by microseconds, and both are read in one go.
 pub const HOLD_NS: u64 = 50_000_000;
+/// A victim that was marked this long ago and is still there is stuck in the kernel, ns.
+pub const STUCK_NS: u64 = 10_000_000_000;
 /// Processes of which something is known and the end is not. The oldest is forgotten first.
 const MAX_OPEN: usize = 4096;
 /// Bytes of their last words. A process may speak and live on, so whoever runs on the node can fill this.
@@ -59,6 +61,17 @@ pub struct Ended {
     pub oom: Option<OomKill>,
     /// Its last words, if they could be read.
     pub words: Option<Box<Words>>,
+    /// Whether it was told as [`Stuck`] before.
+    pub was_stuck: bool,
+}
+
+/// A process that the OOM killer killed and that is still there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stuck {
+    /// The kill.
+    pub oom: OomKill,
+    /// Its last words, if a thread of it got that far.
+    pub words: Option<Box<Words>>,
 }
 
 /// Counts of what was let go. Each is a gap that is reported.
@@ -79,6 +92,8 @@ pub struct Join {
     /// Of the words in `open`.
     words_bytes: usize,
     held: VecDeque<Held>,
+    /// Victims of the OOM killer in the order of their marks. May name processes that are no longer open.
+    marked: VecDeque<ProcessId>,
     /// Ends that came, and whether they left again.
     done: HashMap<ProcessId, Left>,
     done_order: VecDeque<ProcessId>,
@@ -96,6 +111,7 @@ enum Left {
 struct Open {
     oom: Option<OomKill>,
     words: Option<Box<Words>>,
+    stuck: bool,
 }
 
 #[derive(Debug)]
@@ -125,6 +141,10 @@ impl Join {
         let open = self.open(id);
         if open.oom.is_none() {
             open.oom = Some(OomKill { mark, incident_ktime_ns, group: group.is_some() });
+            if self.marked.len() >= 2 * MAX_OPEN {
+                self.marked.pop_front();
+            }
+            self.marked.push_back(id);
         }
     }
 
@@ -146,8 +166,8 @@ impl Join {
         }
     }
 
-    /// A process ended.
-    pub fn exit(&mut self, exit: Box<Exit>) {
+    /// A process ended. `now_ns`: when this is heard, ns since boot; a daemon that was stopped hears of it late, and of its mark right after.
+    pub fn exit(&mut self, exit: Box<Exit>, now_ns: u64) {
         let id = ProcessId::from(&exit.victim);
         if self.done.contains_key(&id) {
             return;
@@ -159,8 +179,30 @@ impl Join {
         {
             self.done.remove(&oldest);
         }
-        let since_ns = exit.header.ktime_ns;
-        self.held.push_back(Held { exit, since_ns });
+        self.held.push_back(Held { exit, since_ns: now_ns });
+    }
+
+    /// The next victim that is stuck: told once. `now_ns`: ns since boot.
+    pub fn stuck(&mut self, now_ns: u64) -> Option<Stuck> {
+        while let Some(id) = self.marked.front() {
+            let open = match self.open.get_mut(id) {
+                // An end that was heard and waits is as good as told.
+                Some(open) if !self.done.contains_key(id) => open,
+                _ => {
+                    self.marked.pop_front();
+                    continue;
+                }
+            };
+            let oom = open.oom.as_ref()?;
+            if now_ns.saturating_sub(oom.mark.header.ktime_ns) < STUCK_NS {
+                return None;
+            }
+            open.stuck = true;
+            let stuck = Stuck { oom: oom.clone(), words: open.words.clone() };
+            self.marked.pop_front();
+            return Some(stuck);
+        }
+        None
     }
 
     /// The next process whose story is complete, or which waited long enough. `now_ns`: ns since boot.
@@ -189,8 +231,8 @@ impl Join {
         if let Some(left) = self.done.get_mut(&id) {
             *left = Left::Yes;
         }
-        let Open { oom, words } = self.close(id).unwrap_or_default();
-        Some(Ended { exit, oom, words })
+        let Open { oom, words, stuck } = self.close(id).unwrap_or_default();
+        Some(Ended { exit, oom, words, was_stuck: stuck })
     }
 
     /// Whether an end waits, so that [`Self::next`] must be called again soon.
@@ -275,11 +317,12 @@ pub fn levels(mark: &Mark) -> &[Level] {
 /// Whether the end looks like an OOM kill: the mark may be on its way.
 fn awaits_mark(exit: &Exit) -> bool {
     const SIGKILL: u32 = 9;
-    const SI_KERNEL: i32 = 128;
     let by_kernel = exit.fatal.signal == SIGKILL
-        && exit.fatal.code == SI_KERNEL
+        && exit.fatal.origin == Origin::Kernel as u32
         && exit.fatal.group != 0
-        && exit.fatal.sender.tgid != exit.victim.tgid;
+        && exit.fatal.sender.tgid != exit.victim.tgid
+        && exit.fatal.shared_tgid == 0
+        && exit.fatal.sender_state & sender::NAMESPACE_INIT == 0;
     exit.status & 0x7f == SIGKILL && (by_kernel || exit.marked != 0 && exit.fatal.signal == 0)
 }
 

@@ -24,7 +24,7 @@ use crate::{
         scan::{Found, Outcome, Walk},
     },
     clock::Clock,
-    death::Workload,
+    death::{Death, Workload},
     join::{Forgotten, Join},
     ledger::Ledger,
     metrics::Metrics,
@@ -122,7 +122,10 @@ impl Running {
             tokio::select! {
                 biased;
                 // First, or a flood of records would hide that some of it was dropped.
-                _ = upkeep.tick() => self.upkeep(),
+                _ = upkeep.tick() => {
+                    self.upkeep();
+                    self.tell_stuck();
+                }
                 walked = ended(&mut self.walk) => self.learn(walked),
                 record = self.parts.records.recv() => match record {
                     Some(record) => self.take(record),
@@ -141,7 +144,9 @@ impl Running {
         match record {
             Record::Mark(mark) => self.join.mark(mark),
             Record::Words(words) => self.join.words(words),
-            Record::Exit(exit) => self.join.exit(exit),
+            Record::Exit(exit) => self.join.exit(exit, self.parts.clock.boot_ns()),
+            // What the kernel counts is the audit's matter.
+            Record::CountedAgain(_) => {}
             Record::CgroupMade { id, path, truncated } => {
                 self.parts.index.made(id, &path, truncated);
                 self.see(id);
@@ -182,10 +187,24 @@ impl Running {
     fn pass_on(&mut self, now_ns: u64) {
         while let Some(ended) = self.join.next(now_ns) {
             let death = self.parts.recorder.record(&ended, &self.parts.index, &mut self.kin);
-            match self.parts.ledger.append(death) {
-                Ok(entry) => self.parts.metrics.observe(&entry.death, Instant::now()),
-                Err(error) => self.parts.ops.not_recorded(&error),
-            }
+            self.keep(death);
+        }
+    }
+
+    /// Tells of victims that are stuck in the kernel.
+    fn tell_stuck(&mut self) {
+        let now_ns = self.parts.clock.boot_ns();
+        while let Some(stuck) = self.join.stuck(now_ns) {
+            let recorder = &self.parts.recorder;
+            let death = recorder.record_stuck(&stuck, &self.parts.index, &self.kin, now_ns);
+            self.keep(death);
+        }
+    }
+
+    fn keep(&self, death: Death) {
+        match self.parts.ledger.append(death) {
+            Ok(entry) => self.parts.metrics.observe(&entry.death, Instant::now()),
+            Err(error) => self.parts.ops.not_recorded(&error),
         }
     }
 

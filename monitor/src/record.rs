@@ -1,20 +1,24 @@
 //! Makes the [`Death`] of what the kernel said: units, names, the clock, then the verdict.
+//!
+//! Here is the record as a whole; `convert` turns the kernel's structures into the record's.
 
-use killwatch_ebpf::wire::{Exit, Memory, Sent};
+use std::collections::BTreeMap;
+
+use killwatch_ebpf::wire::{Exit, Sent, Task};
 use uuid::{NoContext, Uuid};
 
 use crate::{
     attribute,
-    cgroup::{CgroupId, index::Index},
+    cgroup::{CgroupId, index::Index, marks::Marks},
     clock::Clock,
-    death::{
-        Child, Constraint, Death, LevelUse, MemoryStory, Missing, Oom, SCHEMA, Trigger, Victim,
-    },
-    join::{self, Ended, OomKill, ProcessId},
+    death::{Death, LimitCounter, MemoryStory, Missing, Oom, Role, SCHEMA, State, Victim},
+    join::{Ended, OomKill, ProcessId, Stuck},
     probe::words::Words,
     text,
-    verdict::{self, Facts, OomFacts, Sender, kin::Kin, signals},
+    verdict::{self, Facts, Sender, kin::Kin, names::Names, signals},
 };
+
+mod convert;
 
 /// What is the same for every record of this daemon.
 #[derive(Debug, Clone)]
@@ -29,37 +33,70 @@ pub struct Recorder {
     pub memory_hierarchy: u32,
     /// The clock.
     pub clock: Clock,
+    /// Who is known by name.
+    pub names: Names,
+    /// Where userspace OOM killers leave marks.
+    pub marks: Marks,
+}
+
+/// All that the kernel said about one process.
+#[derive(Clone, Copy)]
+struct Told<'a> {
+    task: &'a Task,
+    oom: Option<&'a OomKill>,
+    words: Option<&'a Words>,
+    /// `None` while it is there.
+    exit: Option<&'a Exit>,
+    /// When it ended, or was found to be stuck, ns since boot.
+    ktime_ns: u64,
+    was_stuck: bool,
 }
 
 impl Recorder {
-    /// Makes one record. `index` names cgroups, `kin` knows the dead children and learns of this death.
+    /// Makes the record of an end. `index` names cgroups, `kin` knows the dead and learns of this death.
     #[must_use]
     pub fn record(&self, ended: &Ended, index: &Index, kin: &mut Kin) -> Death {
         let exit = &*ended.exit;
-        let words = ended.words.as_deref();
+        let told = Told {
+            task: &exit.victim,
+            oom: ended.oom.as_ref(),
+            words: ended.words.as_deref(),
+            exit: Some(exit),
+            ktime_ns: exit.header.ktime_ns,
+            was_stuck: ended.was_stuck,
+        };
+        let death = self.tell(told, index, kin);
+        let parent = ProcessId { tgid: exit.victim.ppid, start_ns: exit.victim.parent_start_ns };
+        kin.died(ProcessId::from(&exit.victim), parent, &death);
+        death
+    }
+
+    /// Makes the record of a victim that is stuck in the kernel. `now_ns`: ns since boot.
+    #[must_use]
+    pub fn record_stuck(&self, stuck: &Stuck, index: &Index, kin: &Kin, now_ns: u64) -> Death {
+        let told = Told {
+            task: &stuck.oom.mark.victim,
+            oom: Some(&stuck.oom),
+            words: stuck.words.as_deref(),
+            exit: None,
+            ktime_ns: now_ns,
+            was_stuck: true,
+        };
+        self.tell(told, index, kin)
+    }
+
+    fn tell(&self, told: Told<'_>, index: &Index, kin: &Kin) -> Death {
         let mut missing = Vec::new();
-        let victim = self.victim(ended, &mut missing);
-        let mut memory = self.memory(ended, index, &mut missing);
-        let oom = ended.oom.as_ref().map(|kill| self.oom(kill, index));
-        let id = ProcessId::from(&exit.victim);
-        let fatal = self.sender(&exit.fatal, id, index);
-        let term = self.sender(&exit.term, id, index);
-        let child = victim.exit_code.and_then(|_| kin.child(id, victim.status).cloned());
-        let verdict = verdict::judge(&Facts {
-            victim: &victim,
-            memory: &memory,
-            oom: oom.as_ref(),
-            marked: exit.marked != 0,
-            fatal: fatal.as_ref(),
-            term: term.as_ref(),
-            child: child.as_ref(),
-        });
-        if let Some(level) = verdict.limit.and_then(|place| memory.levels.get(place)).cloned() {
-            memory.usage_bytes = Some(level.usage_bytes);
-            memory.limit_bytes = level.limit_bytes;
-            memory.limit_cgroup = level.cgroup;
-        }
-        let cgroup = self.workload_cgroup(exit);
+        let victim = self.victim(told, &mut missing);
+        let mut memory = self.memory(told, index, &mut missing);
+        let oom = told.oom.map(|kill| self.oom(kill, index));
+        let id = ProcessId::from(told.task);
+        let fatal = told.exit.and_then(|exit| self.sender(&exit.fatal, id, index, kin));
+        let term = told.exit.and_then(|exit| self.sender(&exit.term, id, index, kin));
+        let child = victim.exit_code.and(victim.status).and_then(|status| kin.child(id, status));
+        let tightest = told.words.and_then(|words| words.tightest);
+        let tightest = tightest.map(|level| self.level(&level, index));
+        let cgroup = self.workload_cgroup(told.task);
         let path = index.path(cgroup);
         if path.is_none() {
             missing.push(Missing {
@@ -67,54 +104,72 @@ impl Recorder {
                 why: format!("cgroup {} is not in the index", cgroup.id),
             });
         }
-        let workload = attribute::workload(path.as_deref(), Some(cgroup.id));
-        let job = attribute::job(
-            path.as_deref(),
-            words.map_or(&Default::default(), |words| &words.environ),
-        );
-        let time = self.clock.wall(exit.header.ktime_ns);
-        let death = Death {
+        let verdict = verdict::judge(&Facts {
+            victim: &victim,
+            memory: &memory,
+            tightest: tightest.as_ref(),
+            oom: oom.as_ref(),
+            marked: told.exit.is_some_and(|exit| exit.marked != 0),
+            fatal: fatal.as_ref(),
+            term: term.as_ref(),
+            child,
+            limits: told.exit.map(convert::limits).unwrap_or_default(),
+            seccomp: told.exit.map(|exit| exit.seccomp).filter(|mode| *mode != u32::MAX),
+            marks: &self.marks_of_killer(fatal.as_ref(), path.as_deref()),
+            names: &self.names,
+        });
+        if let Some(hit) = verdict.limit
+            && let Some(level) = memory.levels.get(hit.level).cloned()
+        {
+            let (usage, limit) = hit.usage_and_limit(&level);
+            memory.usage_bytes = Some(usage);
+            memory.limit_bytes = limit;
+            memory.limit_cgroup = level.cgroup;
+            memory.limit_counter = hit.memsw.then_some(LimitCounter::Memsw);
+        }
+        let time = self.clock.wall(told.ktime_ns);
+        let confidence = verdict.confidence();
+        Death {
             id: new_id(time),
             schema: SCHEMA,
             boot_id: self.boot_id.clone(),
             node: self.node.clone(),
+            state: if told.exit.is_some() { State::Dead } else { State::Stuck },
             time,
-            ktime_ns: exit.header.ktime_ns,
+            ktime_ns: told.ktime_ns,
             victim,
             killer: verdict.killer,
             cause: verdict.cause,
+            confidence,
+            inferred: verdict.inferred,
             evidence: verdict.evidence,
-            oom: ended.oom.as_ref().zip(oom).map(|(kill, facts)| Oom {
+            oom: told.oom.zip(oom).map(|(kill, facts)| Oom {
                 incident_ktime_ns: kill.incident_ktime_ns,
                 group: kill.group,
                 constraint: facts.constraint,
                 sysrq: facts.sysrq,
             }),
-            child: child.filter(|_| verdict.cause == crate::death::Cause::Relayed),
+            related: verdict.related,
+            stop: verdict.stop,
+            rlimit: verdict.rlimit,
+            stuck_seconds: told
+                .oom
+                .filter(|_| told.was_stuck)
+                .map(|kill| seconds(told.ktime_ns.saturating_sub(kill.mark.header.ktime_ns))),
             memory,
-            workload,
-            job,
+            workload: attribute::workload(path.as_deref(), Some(cgroup.id)),
+            job: attribute::job(
+                path.as_deref(),
+                told.words.map_or(&BTreeMap::new(), |words| &words.environ),
+            ),
             advice: verdict.advice,
             missing,
-        };
-        let parent = ProcessId { tgid: exit.victim.ppid, start_ns: exit.victim.parent_start_ns };
-        let as_child = Child {
-            id: death.id,
-            pid: death.victim.pid,
-            comm: death.victim.comm.clone(),
-            cause: death.cause,
-        };
-        kin.died(parent, death.victim.status, as_child);
-        death
+        }
     }
 
     /// The cgroup that names the workload: on v2 its own, elsewhere the one that accounts its memory.
-    fn workload_cgroup(&self, exit: &Exit) -> CgroupId {
-        let id = if self.memory_hierarchy == 0 {
-            exit.victim.cgroup_v2
-        } else {
-            exit.victim.cgroup_memory
-        };
+    fn workload_cgroup(&self, task: &Task) -> CgroupId {
+        let id = if self.memory_hierarchy == 0 { task.cgroup_v2 } else { task.cgroup_memory };
         CgroupId { hierarchy: self.memory_hierarchy, id }
     }
 
@@ -122,151 +177,123 @@ impl Recorder {
         index.path(CgroupId { hierarchy: self.memory_hierarchy, id }).map(|path| path.to_string())
     }
 
-    fn victim(&self, ended: &Ended, missing: &mut Vec<Missing>) -> Victim {
-        let exit = &*ended.exit;
-        let words = ended.words.as_deref();
-        let signal = u8::try_from(exit.status & 0x7f).ok().filter(|signal| *signal != 0);
-        let exit_code = u8::try_from(exit.status >> 8 & 0xff).unwrap_or(0);
+    fn victim(&self, told: Told<'_>, missing: &mut Vec<Missing>) -> Victim {
+        let (task, words, exit) = (told.task, told.words, told.exit);
+        let signal = exit.and_then(signal_of);
+        let exit_code = exit.filter(|_| signal.is_none()).map(exit_code_of);
+        let status = signal.map(|signal| 128 + signal).or(exit_code);
         missing.extend(missing_words(words));
+        if exit.is_none() {
+            missing.push(lack("victim.status", "it is still there"));
+        }
         let cmdline =
             words.map(|words| words.cmdline.clone()).filter(|cmdline| !cmdline.is_empty());
-        let lifetime_ns = exit.header.ktime_ns.saturating_sub(exit.victim.start_ns);
         Victim {
-            pid: exit.victim.tgid,
-            tgid: exit.victim.tgid,
-            tid: ended.oom.as_ref().map_or(exit.victim.tid, |kill| kill.mark.victim.tid),
-            ns_pid: (exit.ns_pid != 0).then_some(exit.ns_pid),
-            start_time: self.clock.wall(exit.victim.start_ns),
-            start_ktime_ns: exit.victim.start_ns,
-            lifetime_seconds: std::time::Duration::from_nanos(lifetime_ns).as_secs_f64(),
-            ppid: exit.victim.ppid,
-            parent_comm: Some(text::from_c(&exit.parent_comm)).filter(|comm| !comm.is_empty()),
-            comm: text::from_c(&exit.victim.comm),
+            pid: task.tgid,
+            tgid: task.tgid,
+            tid: told.oom.map_or(task.tid, |kill| kill.mark.victim.tid),
+            ns_pid: exit.map(|exit| exit.ns_pid).filter(|pid| *pid != 0),
+            start_time: self.clock.wall(task.start_ns),
+            start_ktime_ns: task.start_ns,
+            lifetime_seconds: seconds(told.ktime_ns.saturating_sub(task.start_ns)),
+            ppid: task.ppid,
+            parent_comm: exit
+                .map(|exit| text::from_c(&exit.parent_comm))
+                .filter(|comm| !comm.is_empty()),
+            comm: text::from_c(&task.comm),
             cmdline_truncated: cmdline.is_some()
                 && words.is_some_and(|words| words.cmdline_truncated),
             cmdline,
-            uid: exit.victim.uid,
-            oom_score_adj: (exit.oom_score_adj != i32::MIN).then_some(exit.oom_score_adj),
-            exit_code: signal.is_none().then_some(exit_code),
+            uid: task.uid,
+            oom_score_adj: exit.map(|exit| exit.oom_score_adj).filter(|adj| *adj != i32::MIN),
+            exit_code,
             signal,
             signal_name: signal.map(signals::name),
-            status: signal.map_or(exit_code, |signal| 128 + signal),
-            core_dumped: exit.status & 0x80 != 0,
+            status,
+            status_meaning: status.and_then(signals::meaning),
+            core_dumped: exit.map(|exit| exit.status & 0x80 != 0),
             threads: words.and_then(|words| words.threads),
             environ: words.map(|words| words.environ.clone()).unwrap_or_default(),
         }
     }
 
     /// The victim's memory: at the kernel's decision, else as its signal arrived.
-    fn memory(&self, ended: &Ended, index: &Index, missing: &mut Vec<Missing>) -> MemoryStory {
-        let mark = ended.oom.as_ref().map(|kill| &kill.mark);
-        let known =
-            mark.map(|mark| &mark.memory).or(ended.words.as_deref().map(|words| &words.memory));
+    fn memory(&self, told: Told<'_>, index: &Index, missing: &mut Vec<Missing>) -> MemoryStory {
+        let mark = told.oom.map(|kill| &*kill.mark);
+        let known = mark.map(|mark| &mark.memory).or(told.words.map(|words| &words.memory));
         let Some(known) = known else {
-            missing.push(Missing {
-                field: "memory".to_owned(),
-                why: "its memory was gone before it could be looked at".to_owned(),
-            });
+            missing.push(lack("memory", "its memory was gone before it could be looked at"));
             return MemoryStory::default();
         };
-        let pages = |count: i64| {
-            u64::try_from(count).ok().map(|pages| pages.saturating_mul(self.page_size))
-        };
         MemoryStory {
-            anon_bytes: pages(known.anon),
-            file_bytes: pages(known.file),
-            shmem_bytes: pages(known.shmem),
-            swap_bytes: pages(known.swap),
-            page_tables_bytes: u64::try_from(known.pgtables_bytes).ok(),
-            peak_rss_bytes: peak(known).and_then(pages),
             levels: mark.map(|mark| self.levels(mark, index)).unwrap_or_default(),
-            ..MemoryStory::default()
+            ..convert::memory(known, self.page_size)
         }
     }
 
-    fn levels(&self, mark: &killwatch_ebpf::wire::Mark, index: &Index) -> Vec<LevelUse> {
-        // PAGE_COUNTER_MAX in pages (include/linux/page_counter.h); v1 rounds it down to whole pages of bytes.
-        let unlimited = i64::MAX.unsigned_abs() / self.page_size;
-        join::levels(mark)
-            .iter()
-            .map(|level| LevelUse {
-                cgroup: self.path(index, level.cgroup),
-                usage_bytes: level.usage.saturating_mul(self.page_size),
-                limit_bytes: (level.max < unlimited)
-                    .then(|| level.max.saturating_mul(self.page_size)),
-            })
-            .collect()
-    }
-
-    fn oom(&self, kill: &OomKill, index: &Index) -> OomFacts {
-        let decision = &kill.mark.decision;
-        let known = decision.known != 0;
-        let trigger = &kill.mark.trigger;
-        OomFacts {
-            constraint: known.then_some(match decision.constraint {
-                1 => Constraint::Cpuset,
-                2 => Constraint::MemoryPolicy,
-                3 => Constraint::Memcg,
-                _ => Constraint::None,
-            }),
-            level: known
-                .then(|| {
-                    join::levels(&kill.mark)
-                        .iter()
-                        .position(|level| level.cgroup == decision.cgroup)
-                })
-                .flatten(),
-            allowed_bytes: known.then(|| decision.total_pages.saturating_mul(self.page_size)),
-            sysrq: known && decision.order == -1,
-            group: kill.group,
-            trigger: Trigger {
-                pid: trigger.tgid,
-                tid: trigger.tid,
-                comm: text::from_c(&trigger.comm),
-                cgroup: self.path(index, trigger.cgroup_memory),
-            },
+    fn sender(&self, sent: &Sent, victim: ProcessId, index: &Index, kin: &Kin) -> Option<Sender> {
+        let mut sender = convert::sender(sent)?;
+        sender.is_victim = sender.process == victim;
+        sender.cgroup = self.path(index, sent.sender.cgroup_memory);
+        let home = attribute::workload(sender.cgroup.as_deref(), None);
+        (sender.container_id, sender.unit) = (home.container_id, home.unit);
+        if sender.exiting {
+            sender.end = kin.of(sender.process, Role::Parent).or(sender.end);
         }
+        if sent.shared_tgid != 0 {
+            let shared = ProcessId { tgid: sent.shared_tgid, start_ns: sent.shared_start_ns };
+            sender.shared = kin.of(shared, Role::OomVictim).or(sender.shared);
+        }
+        Some(sender)
     }
 
-    fn sender(&self, sent: &Sent, victim: ProcessId, index: &Index) -> Option<Sender> {
-        let signal = u8::try_from(sent.signal).ok().filter(|signal| *signal != 0)?;
-        Some(Sender {
-            signal,
-            code: sent.code,
-            pid: sent.sender.tgid,
-            comm: text::from_c(&sent.sender.comm),
-            uid: sent.sender.uid,
-            ppid: sent.sender.ppid,
-            cgroup: self.path(index, sent.sender.cgroup_memory),
-            is_victim: ProcessId::from(&sent.sender) == victim,
-        })
+    /// What a userspace OOM killer left on the victim's cgroup, if the sender may be one. A mark stays after its kill, so it counts for nobody else.
+    fn marks_of_killer(
+        &self,
+        sender: Option<&Sender>,
+        path: Option<&str>,
+    ) -> BTreeMap<String, String> {
+        let may_be =
+            |sender: &&Sender| self.names.is_oom_killer(&sender.comm) || sender.comm == "systemd";
+        match (sender.filter(may_be), path) {
+            (Some(_), Some(path)) if self.memory_hierarchy == 0 => self.marks.read(path),
+            _ => BTreeMap::new(),
+        }
     }
 }
 
-/// The highest resident set: what the kernel noted, or the present one if it is higher.
-fn peak(memory: &Memory) -> Option<i64> {
-    let present = [memory.anon, memory.file, memory.shmem].into_iter().filter(|pages| *pages >= 0);
-    let noted = Some(memory.hiwater_rss).filter(|pages| *pages >= 0);
-    noted.max(present.reduce(i64::saturating_add))
+fn signal_of(exit: &Exit) -> Option<u8> {
+    u8::try_from(exit.status & 0x7f).ok().filter(|signal| *signal != 0)
+}
+
+fn exit_code_of(exit: &Exit) -> u8 {
+    u8::try_from(exit.status >> 8 & 0xff).unwrap_or(0)
+}
+
+fn seconds(ns: u64) -> f64 {
+    std::time::Duration::from_nanos(ns).as_secs_f64()
+}
+
+fn lack(field: &str, why: &str) -> Missing {
+    Missing { field: field.to_owned(), why: why.to_owned() }
 }
 
 fn missing_words(words: Option<&Words>) -> Vec<Missing> {
-    let lacks = |field: &str, why: &str| Missing { field: field.to_owned(), why: why.to_owned() };
     let Some(words) = words else {
         let why = "no fatal signal was delivered to it, so there was no moment at which its memory could be read";
         return ["victim.cmdline", "victim.environ", "victim.threads"]
-            .map(|field| lacks(field, why))
+            .map(|field| lack(field, why))
             .to_vec();
     };
     let mut missing = Vec::new();
     if words.cmdline.is_empty() {
-        missing.push(lacks(
+        missing.push(lack(
             "victim.cmdline",
             words.environ_missing.unwrap_or("it has none, or it was not in memory"),
         ));
     }
     if let Some(why) = words.environ_missing {
-        missing.push(lacks("victim.environ", why));
+        missing.push(lack("victim.environ", why));
     }
     missing
 }

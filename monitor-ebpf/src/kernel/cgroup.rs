@@ -53,31 +53,87 @@ pub(crate) fn memcg_id(memcg: Address) -> u64 {
 /// Fills `levels` from `state` upwards and says how many were filled.
 #[inline(always)]
 pub(crate) fn levels(state: Address, levels: &mut [Level; MAX_LEVELS]) -> u32 {
-    let (Some(css), Some(memory)) =
-        (present(config!(layout.mem_cgroup_css)), present(config!(layout.mem_cgroup_memory)))
-    else {
-        return 0;
-    };
-    let mut memcg = state.sub(css);
+    let mut next = Memcg::of(state);
     let mut count = 0;
     for level in levels.iter_mut() {
-        let counter = memcg.add(memory);
-        level.cgroup = memcg_id(memcg);
-        level.usage = counter.get(config!(layout.page_counter_usage)).unwrap_or(0);
-        // What cannot be read is no limit; a limit of 0 would read as one that was hit.
-        level.max = counter.get(config!(layout.page_counter_max)).unwrap_or(u64::MAX);
-        let swap = present(config!(layout.mem_cgroup_swap)).map(|swap| memcg.add(swap));
+        let Some(memcg) = next else { break };
+        memcg.describe(level);
+        count += 1;
+        next = memcg.parent();
+    }
+    count
+}
+
+/// Fills `to` with the level, from `state` upwards, that has the least room below its limit; all zero if none has a limit.
+#[inline(always)]
+pub(crate) fn tightest(state: Option<Address>, to: &mut Level) {
+    let mut found = None;
+    let mut least = NO_LIMIT;
+    let mut next = state.and_then(Memcg::of);
+    for _ in 0..MAX_LEVELS {
+        let Some(memcg) = next else { break };
+        let max = memcg.max();
+        let room = max.saturating_sub(memcg.usage());
+        if max < NO_LIMIT && room < least {
+            (found, least) = (Some(memcg), room);
+        }
+        next = memcg.parent();
+    }
+    match found {
+        Some(memcg) => memcg.describe(to),
+        None => {
+            *to = Level { cgroup: 0, usage: 0, max: 0, swap_usage: 0, swap_max: 0, oom_group: 0 };
+        }
+    }
+}
+
+/// No limit is as high as this, in pages: `PAGE_COUNTER_MAX` is `i64::MAX` divided by the page size, and v1 rounds it down a little.
+const NO_LIMIT: u64 = 1 << 46;
+
+/// A `mem_cgroup`, and where in it the counter of its memory is.
+#[derive(Clone, Copy)]
+struct Memcg {
+    base: Address,
+    counter: Address,
+}
+
+impl Memcg {
+    /// From the controller's state in it.
+    #[inline(always)]
+    fn of(state: Address) -> Option<Self> {
+        let base = state.sub(present(config!(layout.mem_cgroup_css))?);
+        Some(Self { base, counter: base.add(present(config!(layout.mem_cgroup_memory))?) })
+    }
+
+    #[inline(always)]
+    fn parent(self) -> Option<Self> {
+        let counter = self.counter.follow(config!(layout.page_counter_parent))?;
+        let base = counter.sub(present(config!(layout.mem_cgroup_memory))?);
+        Some(Self { base, counter })
+    }
+
+    #[inline(always)]
+    fn usage(self) -> u64 {
+        self.counter.get(config!(layout.page_counter_usage)).unwrap_or(0)
+    }
+
+    /// What cannot be read is no limit; a limit of 0 would read as one that was hit.
+    #[inline(always)]
+    fn max(self) -> u64 {
+        self.counter.get(config!(layout.page_counter_max)).unwrap_or(u64::MAX)
+    }
+
+    #[inline(always)]
+    fn describe(self, level: &mut Level) {
+        level.cgroup = memcg_id(self.base);
+        level.usage = self.usage();
+        level.max = self.max();
+        let swap = present(config!(layout.mem_cgroup_swap)).map(|swap| self.base.add(swap));
         level.swap_usage =
             swap.and_then(|swap| swap.get(config!(layout.page_counter_usage))).unwrap_or(0);
         level.swap_max =
             swap.and_then(|swap| swap.get(config!(layout.page_counter_max))).unwrap_or(u64::MAX);
         level.oom_group =
-            u64::from(memcg.get::<u8>(config!(layout.mem_cgroup_oom_group)).unwrap_or(0));
-        count += 1;
-        match counter.follow(config!(layout.page_counter_parent)) {
-            Some(parent) => memcg = parent.sub(memory),
-            None => break,
-        }
+            u64::from(self.base.get::<u8>(config!(layout.mem_cgroup_oom_group)).unwrap_or(0));
     }
-    count
 }

@@ -25,6 +25,7 @@ static LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(PROGRAMS.len() as 
 #[derive(Clone, Copy)]
 #[repr(u32)]
 pub(crate) enum Program {
+    SignalGenerate = 0,
     MarkVictim = 1,
     SignalDeliver = 2,
     ProcessExit = 3,
@@ -108,4 +109,4 @@ macro_rules! framed {
         } )+
     };
 }
-framed!(Mark, LastWords, SmallChunk, LargeChunk, Exit, CgroupPath, CgroupGone);
+framed!(Mark, LastWords, SmallChunk, LargeChunk, Exit, CgroupPath, CgroupGone, CountedAgain);

@@ -16,7 +16,7 @@ use crate::{
         ring::{self, Program},
         task,
     },
-    maps::{DECISIONS, KERNEL_KILLS},
+    maps::{DECISIONS, KERNEL_KILLS, MARKED, Marked},
 };
 
 /// Signal and mark are a few instructions apart, with preemption off. An older kill by the same thread is another matter.
@@ -38,7 +38,17 @@ pub(crate) fn mark_victim(ctx: BtfTracePointContext) -> i32 {
         return 0;
     }
     let _ = KERNEL_KILLS.remove(trigger_tid);
-    report(&ctx, Address::new(task as *const u8), trigger_tid);
+    let victim = Address::new(task as *const u8);
+    let marked = Marked {
+        mm: task::mm(victim).map_or(0, Address::bits),
+        start_ns: task::start_ns(victim),
+        ktime_ns: ring::now_ns(),
+        tgid: task::tgid(victim),
+        comm: task::comm(task::leader(victim)),
+        _pad: 0,
+    };
+    let _ = MARKED.insert(trigger_tid, marked, 0);
+    report(&ctx, victim, trigger_tid);
     0
 }
 

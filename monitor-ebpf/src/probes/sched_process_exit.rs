@@ -16,8 +16,9 @@ use crate::{
     maps::{FATAL, ProcessKey, REPORTED, TERM},
 };
 
-/// `SIGNAL_GROUP_EXIT` (include/linux/sched/signal.h): `group_exit_code` is the process's status.
-const SIGNAL_GROUP_EXIT: u32 = 4;
+/// `RLIMIT_CPU` and `RLIMIT_FSIZE` (include/uapi/asm-generic/resource.h).
+const CPU: usize = 0;
+const FILE_SIZE: usize = 1;
 /// `BPF_NOEXIST`: the insertion fails with [`EXISTS`] if the key is there.
 const IF_NEW: u64 = 1;
 /// `-EEXIST`. Another error (no free node, a lock that is held) is no reason to keep silent: the daemon drops repetitions too.
@@ -42,26 +43,14 @@ pub(crate) fn sched_process_exit(ctx: BtfTracePointContext) -> i32 {
         signal.load::<u32>(config!(layout.signal_live)) == 0
     };
     if last {
-        report(&ctx, task.address(), signal.address(), group_status, marked);
+        report(&ctx, task.address(), signal.address(), marked);
     }
     0
 }
 
 #[inline(always)]
-fn report(
-    ctx: &BtfTracePointContext,
-    task: Address,
-    signal: Address,
-    group_status: u32,
-    marked: bool,
-) {
-    let leader = task::leader(task);
-    let status =
-        if signal.get::<u32>(config!(layout.signal_flags)).unwrap_or(0) & SIGNAL_GROUP_EXIT != 0 {
-            group_status
-        } else {
-            leader.get(config!(layout.task_exit_code)).unwrap_or(0)
-        };
+fn report(ctx: &BtfTracePointContext, task: Address, signal: Address, marked: bool) {
+    let status = task::status(signal, task::leader(task));
     if !(is_abnormal(status) || marked) {
         return;
     }
@@ -81,6 +70,11 @@ fn report(
     exit.ns_pid = task::ns_pid(task);
     exit.oom_score_adj =
         signal.get::<i16>(config!(layout.signal_oom_score_adj)).map_or(i32::MIN, i32::from);
+    exit.seccomp = task.get(config!(layout.task_seccomp_mode)).unwrap_or(u32::MAX);
+    exit._pad = 0;
+    exit.cpu_ns = task::cpu_ns(signal, task);
+    exit.cpu_limit = task::limits(signal, CPU);
+    exit.file_size_limit = task::limits(signal, FILE_SIZE);
     // Written through the reference: a copy would not fit the stack.
     take(&FATAL, tgid, start_ns, &mut exit.fatal);
     take(&TERM, tgid, start_ns, &mut exit.term);

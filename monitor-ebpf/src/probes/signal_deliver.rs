@@ -12,6 +12,7 @@ use killwatch_ebpf::wire::{
 use super::signals::{SIGKILL, may_end};
 use crate::{
     kernel::{
+        cgroup,
         config::config,
         map,
         memory::{self, UserText},
@@ -56,6 +57,7 @@ fn speak(signal: u32) {
     words.signal = sent.signal;
     words.threads = task::threads(victim);
     words.memory = memory::describe(Some(mm));
+    cgroup::tightest(task::css_set(victim).and_then(cgroup::memory_state), &mut words.tightest);
     words.args_len = args.len;
     words.env_len = env.len;
     words.texts_skipped = u32::from(texts_skipped);

@@ -2,20 +2,28 @@
 
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 use aya_log_ebpf::debug;
-use killwatch_ebpf::wire::{Sent, Task};
+use killwatch_ebpf::wire::{CountedAgain, Kind, Origin, Sent, ignored, sender};
 
 use super::signals::{SIGKILL, SIGTERM, may_end};
 use crate::{
-    kernel::{config::config, read::Address, ring::now_ns, task},
-    maps::{FATAL, KERNEL_KILLS, KernelKill, TERM},
+    kernel::{
+        config::config,
+        map,
+        read::Address,
+        ring::{self, Program, now_ns},
+        task,
+    },
+    maps::{DRAFT, FATAL, KERNEL_KILLS, KernelKill, MARKED, Marked, TERM},
 };
 
-/// `SEND_SIG_PRIV`: the kernel sent it (include/linux/sched/signal.h).
+/// `SEND_SIG_PRIV`: the kernel sent it (include/linux/sched/signal.h). `SEND_SIG_NOINFO` is 0.
 const FROM_KERNEL: u64 = 1;
-/// `SI_KERNEL` (include/uapi/asm-generic/siginfo.h).
-const SI_KERNEL: i32 = 128;
-/// `TRACE_SIGNAL_DELIVERED` (include/trace/events/signal.h).
-const DELIVERED: u64 = 0;
+/// `TRACE_SIGNAL_DELIVERED` and `TRACE_SIGNAL_IGNORED` (include/trace/events/signal.h).
+const DELIVERED: u32 = 0;
+const IGNORED: u32 = 1;
+
+/// The OOM killer kills who shares a victim's memory, and a whole group, right after the mark; between two of them it may write to a slow console.
+const MAX_MARK_AGE_NS: u64 = 10_000_000_000;
 
 #[btf_tracepoint(function = "signal_generate")]
 pub(crate) fn signal_generate(ctx: BtfTracePointContext) -> i32 {
@@ -30,52 +38,109 @@ fn remember(ctx: &BtfTracePointContext, signal: u32) {
     let info: u64 = ctx.arg(1);
     let target = Address::new(ctx.arg(2));
     let group: u64 = ctx.arg(3);
-    let result: u64 = ctx.arg(4);
-    if signal == SIGKILL && info == FROM_KERNEL {
-        let kill = KernelKill {
-            task: target.bits(),
-            ktime_ns: now_ns(),
-            tid: u64::from(task::tid(target)),
-        };
-        let _ = KERNEL_KILLS.insert(task::current_ids().1, kill, 0);
+    let result = ctx.arg::<u64>(4) as u32;
+    let group = u32::from(group as u32 != 0);
+    let by_kernel = signal == SIGKILL && info == FROM_KERNEL;
+    let marked = if by_kernel { kernel_kill(target) } else { None };
+    let shared = marked.filter(|marked| shares_memory(marked, target));
+    if marked.is_some() && shared.is_none() && group == 1 && task::is_marked(target) {
+        counted_again(target);
     }
-    if result as u32 as u64 != DELIVERED {
+    let term = signal == SIGTERM && result <= IGNORED;
+    let fatal =
+        result == DELIVERED && (signal == SIGKILL || task::has_default_action(target, signal));
+    if !(term || fatal) {
         return;
     }
-    let fatal = signal == SIGKILL || task::has_default_action(target, signal);
-    if !fatal && signal != SIGTERM {
-        return;
-    }
-    let code = match info {
-        0 => 0,
-        FROM_KERNEL => SI_KERNEL,
+    let Some(sent) = map::own(&DRAFT) else { return };
+    sent.target_start_ns = task::start_ns(target);
+    sent.ktime_ns = now_ns();
+    sent.signal = signal;
+    sent.group = group;
+    sent.delivered = 0;
+    sent.ignored = if result != IGNORED {
+        ignored::NO
+    } else if task::has_default_action(target, signal) {
+        ignored::NO_HANDLER
+    } else {
+        ignored::BY_CHOICE
+    };
+    (sent.origin, sent.code) = match info {
+        0 => (Origin::NoInfo as u32, 0),
+        FROM_KERNEL => (Origin::Kernel as u32, 0),
         pointer => {
-            Address::new(pointer as *const u8).get(config!(layout.siginfo_code)).unwrap_or(0)
+            let code = Address::new(pointer as *const u8).get(config!(layout.siginfo_code));
+            (Origin::Info as u32, code.unwrap_or(0))
         }
     };
-    let mut sent = Sent {
-        target_start_ns: task::start_ns(target),
-        ktime_ns: now_ns(),
-        signal,
-        code,
-        group: u32::from(group as u32 != 0),
-        delivered: 0,
-        sender: Task::NONE,
-    };
-    task::describe(task::current(), &mut sent.sender);
-    let tgid = task::tgid(target);
-    if signal == SIGTERM {
-        let _ = TERM.insert(tgid, sent, 0);
+    sent.shared_start_ns = shared.map_or(0, |marked| marked.start_ns);
+    sent.shared_tgid = shared.map_or(0, |marked| marked.tgid);
+    sent.shared_comm = shared.map_or([0; 16], |marked| marked.comm);
+    sent._pad = 0;
+    describe_sender(target, sent);
+    let (tgid, sender_tgid) = (task::tgid(target), sent.sender.tgid);
+    if term {
+        let _ = TERM.insert(tgid, &*sent, 0);
     }
-    if fatal && !is_being_killed(tgid, sent.target_start_ns) {
-        let _ = FATAL.insert(tgid, sent, 0);
+    if fatal && !is_settled(target, tgid, sent) {
+        let _ = FATAL.insert(tgid, &*sent, 0);
     }
-    debug!(ctx, "signal {} to process {} by {}, code {}", signal, tgid, sent.sender.tgid, code);
+    debug!(ctx, "signal {} to process {} by {}", signal, tgid, sender_tgid);
 }
 
-/// Whether a SIGKILL is on its way to the process already: the first one is what ends it.
+/// Remembers a SIGKILL of the kernel's, and hands out the OOM victim that was marked in this thread before, if there is one.
 #[inline(always)]
-fn is_being_killed(tgid: u32, start_ns: u64) -> bool {
-    crate::kernel::map::read(&FATAL, &tgid)
-        .is_some_and(|earlier| earlier.signal == SIGKILL && earlier.target_start_ns == start_ns)
+fn kernel_kill(target: Address) -> Option<&'static Marked> {
+    let (_, tid) = task::current_ids();
+    let kill =
+        KernelKill { task: target.bits(), ktime_ns: now_ns(), tid: u64::from(task::tid(target)) };
+    let _ = KERNEL_KILLS.insert(tid, kill, 0);
+    map::read(&MARKED, &tid)
+        .filter(|marked| kill.ktime_ns.saturating_sub(marked.ktime_ns) < MAX_MARK_AGE_NS)
+}
+
+/// Whether the target is another process with the same memory.
+#[inline(always)]
+fn shares_memory(marked: &Marked, target: Address) -> bool {
+    task::tgid(target) != marked.tgid && task::mm(target).is_some_and(|mm| mm.bits() == marked.mm)
+}
+
+/// A process that the OOM killer marked gets its SIGKILL once more, and counts once more.
+#[inline(always)]
+fn counted_again(target: Address) {
+    // The end of a pid namespace kills victims too, but no one counts that.
+    if task::is_exiting(task::current()) {
+        return;
+    }
+    let again = ring::reserve::<CountedAgain>(Program::SignalGenerate, Kind::CountedAgain);
+    if let Some(mut again) = again {
+        task::describe(target, &mut again.victim);
+        again.submit();
+    }
+}
+
+#[inline(always)]
+fn describe_sender(target: Address, sent: &mut Sent) {
+    let current = task::current();
+    task::describe(current, &mut sent.sender);
+    task::ancestors(current, &mut sent.ancestors);
+    (sent.sender_state, sent.sender_status) = (0, 0);
+    if task::is_exiting(current) {
+        sent.sender_state = sender::EXITING;
+        sent.sender_status = task::signal(current).map_or(0, |own| task::status(own, current));
+        if task::is_init_of(current, target) {
+            sent.sender_state = sender::EXITING | sender::NAMESPACE_INIT;
+        }
+    }
+}
+
+/// Whether it is settled already what ends the process: the first SIGKILL, or another signal that it is dying of.
+#[inline(always)]
+fn is_settled(target: Address, tgid: u32, sent: &Sent) -> bool {
+    let Some(earlier) = map::read(&FATAL, &tgid) else { return false };
+    if earlier.target_start_ns != sent.target_start_ns {
+        return false;
+    }
+    let dying_of = task::dying_of(target);
+    earlier.signal == SIGKILL || earlier.signal == dying_of && dying_of != sent.signal
 }

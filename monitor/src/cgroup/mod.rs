@@ -2,11 +2,13 @@
 //!
 //! * [`mounts`] finds the hierarchy that accounts memory, and the unified one beside it.
 //! * [`scan`] walks a hierarchy once, for what was there before the daemon.
+//! * [`marks`] reads what userspace OOM killers leave on a cgroup.
 //! * [`index`] keeps id → path current by kernel events, also for a while after a cgroup is gone. Pure.
 
 use serde::{Deserialize, Serialize};
 
 pub mod index;
+pub mod marks;
 pub mod mounts;
 pub mod scan;
 

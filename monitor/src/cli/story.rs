@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use crate::death::{Cause, Death, KillerKind};
+use crate::death::{Cause, Confidence, Death, KillerKind, State};
 use crate::text::one_line;
 
 #[cfg(test)]
@@ -62,29 +62,67 @@ fn headline(death: &Death) -> String {
                 "{victim} was killed by the kernel's OOM killer: the memory nodes that a policy allows were full."
             )
         }
-        Cause::Killed => {
+        Cause::OomUserspace => {
+            format!("{victim} was killed by the userspace OOM killer {}.", sender(death))
+        }
+        Cause::OomCollateral => format!(
+            "{victim} was killed by the kernel's OOM killer along with {}, whose memory it shared.",
+            related(death)
+        ),
+        Cause::StopTimeout => format!(
+            "{victim} was killed by {}: it had not ended {} after SIGTERM.",
+            sender(death),
+            death.stop.as_ref().map_or_else(String::new, |stop| span(stop.grace_seconds))
+        ),
+        Cause::Killed if death.killer.kind == KillerKind::Process => {
             format!("{victim} was killed by {} with {}.", sender(death), signal(&death.victim))
         }
+        Cause::Killed => format!("{victim} was ended by {}.", signal(&death.victim)),
+        Cause::PidnsTeardown => format!(
+            "{victim} was killed with its pid namespace, for the first process there, {}, {}.",
+            related(death),
+            death
+                .related
+                .as_ref()
+                .map_or("ended", |init| init.cause.map_or("ended", words::had_happened))
+        ),
+        Cause::Rlimit => format!(
+            "{victim} was ended by {}: it hit {}.",
+            signal(&death.victim),
+            death.rlimit.as_ref().map_or("a resource limit", |limit| limit.resource.as_str())
+        ),
         Cause::Abort => format!("{victim} aborted itself ({}).", signal(&death.victim)),
         Cause::Crash => format!("{victim} crashed with {}.", signal(&death.victim)),
-        Cause::Relayed => match &death.child {
-            Some(child) => format!(
-                "{victim} exited with {} because its child {} (pid {}) {}.",
-                death.victim.status,
-                child.comm,
-                child.pid,
-                words::had_happened(child.cause)
-            ),
-            None => format!(
-                "{victim} exited with {} because a child died of a signal.",
-                death.victim.status
-            ),
-        },
+        Cause::Relayed => format!(
+            "{victim} {} because its child {} {}.",
+            words::ended(&death.victim),
+            related(death),
+            death
+                .related
+                .as_ref()
+                .and_then(|child| child.cause)
+                .map_or("died", words::had_happened)
+        ),
         Cause::Unknown => {
             format!("{victim} {}; what made it is not proven.", words::ended(&death.victim))
         }
     };
-    one_line(&sentence)
+    let stuck = match (death.state, death.stuck_seconds) {
+        (State::Stuck, Some(seconds)) => {
+            format!(" It is still there, {} later: it is stuck in the kernel.", span(seconds))
+        }
+        (State::Dead, Some(seconds)) => format!(" It took {} to go.", span(seconds)),
+        _ => String::new(),
+    };
+    one_line(&(sentence + &stuck))
+}
+
+/// The process that the death follows from.
+fn related(death: &Death) -> String {
+    death.related.as_ref().map_or_else(
+        || "another process".to_owned(),
+        |other| format!("{} (pid {})", other.comm, other.pid),
+    )
 }
 
 fn limit_hit(death: &Death) -> String {
@@ -93,8 +131,11 @@ fn limit_hit(death: &Death) -> String {
         .limit_cgroup
         .as_ref()
         .map_or_else(|| "a memory cgroup".to_owned(), |c| format!("cgroup {c}"));
-    let limit =
-        death.memory.limit_bytes.map_or_else(String::new, |limit| format!(" of {}", bytes(limit)));
+    let counter = death.memory.limit_counter.map_or("", |_| " of memory and swap together,");
+    let limit = death
+        .memory
+        .limit_bytes
+        .map_or_else(String::new, |limit| format!(" of {}{counter}", bytes(limit)));
     let usage = death
         .memory
         .usage_bytes
@@ -154,12 +195,13 @@ fn who(death: &Death, page: &mut Page) {
 
 fn what(death: &Death, page: &mut Page) {
     page.section("What");
-    page.value("cause", death.cause.as_str());
-    let shown = death
-        .victim
-        .signal
-        .map_or_else(String::new, |_| format!(", which a shell shows as {}", death.victim.status));
-    page.value("end", &(words::ended(&death.victim) + &shown));
+    let sure = match death.confidence {
+        Confidence::Certain => "certain",
+        Confidence::Inferred => "inferred",
+    };
+    page.value("cause", &format!("{} ({sure})", death.cause.as_str()));
+    page.value("end", &words::ended(&death.victim));
+    page.maybe("status", death.victim.status_meaning.as_ref());
     let killer = match death.killer.kind {
         KillerKind::Kernel => "the kernel".to_owned(),
         KillerKind::Itself => "itself".to_owned(),
@@ -167,7 +209,14 @@ fn what(death: &Death, page: &mut Page) {
         KillerKind::Unknown => "not known".to_owned(),
     };
     page.value("killer", &killer);
+    page.maybe("its container", death.killer.container_id.as_ref());
+    page.maybe("its unit", death.killer.unit.as_ref());
     page.maybe("its cgroup", death.killer.cgroup.as_ref());
+    let chain: Vec<_> =
+        death.killer.ancestors.iter().map(|a| format!("{} (pid {})", a.comm, a.pid)).collect();
+    if !chain.is_empty() {
+        page.value("started by", &chain.join(", by "));
+    }
     let trigger = death.killer.trigger.as_ref();
     page.maybe(
         "trigger",
@@ -184,6 +233,9 @@ fn why(death: &Death, page: &mut Page) {
     page.section("Why");
     for fact in &death.evidence {
         page.line(&format!("- {fact}"));
+    }
+    for what in &death.inferred {
+        page.line(&format!("- inferred: {what}"));
     }
 }
 
@@ -209,7 +261,9 @@ fn memory(death: &Death, page: &mut Page) {
             .limit_bytes
             .map_or_else(|| "no limit".to_owned(), |limit| format!("limit {}", bytes(limit)));
         let cgroup = level.cgroup.as_deref().unwrap_or("a cgroup whose path is not known");
-        page.line(&format!("{} used, {limit}: {cgroup}", bytes(level.usage_bytes)));
+        let swap = level.swap_bytes.filter(|swap| *swap > 0);
+        let swap = swap.map_or_else(String::new, |swap| format!(" and {} of swap", bytes(swap)));
+        page.line(&format!("{} used{swap}, {limit}: {cgroup}", bytes(level.usage_bytes)));
     }
 }
 

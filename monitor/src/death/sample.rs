@@ -23,6 +23,7 @@ pub(crate) fn oom_memcg() -> Death {
         schema: SCHEMA,
         boot_id: Some("6f1c1a4e-0d0b-4f0e-8f57-4f1f5f0b7a11".into()),
         node: "node-1".into(),
+        state: State::Dead,
         time: time("2026-01-31T12:00:00.123456789Z"),
         ktime_ns: 5_000_000_000,
         victim: Victim {
@@ -43,27 +44,30 @@ pub(crate) fn oom_memcg() -> Death {
             exit_code: None,
             signal: Some(9),
             signal_name: Some("SIGKILL".into()),
-            status: 137,
-            core_dumped: false,
+            status: Some(137),
+            status_meaning: Some("137 = 128 + 9: SIGKILL, ended from outside, at once and without a chance to react".into()),
+            core_dumped: Some(false),
             threads: Some(8),
             environ: BTreeMap::from([("JOB_ID".into(), "render-42".into())]),
         },
         killer: Killer {
             kind: KillerKind::Kernel,
-            pid: None,
-            comm: None,
-            uid: None,
-            ppid: None,
-            cgroup: None,
+            via: Some(Via::Kernel),
             trigger: Some(Trigger { pid: 4242, tid: 4246, comm: "worker".into(), cgroup: Some(cgroup.into()) }),
+            ..Killer::default()
         },
         cause: Cause::OomMemcg,
+        confidence: Confidence::Certain,
+        inferred: Vec::new(),
         evidence: vec![
             "the kernel's OOM killer marked it (oom:mark_victim) 1.2 ms before it ended".into(),
             "the limit of its cgroup was reached: 32.0 MiB of 32.0 MiB".into(),
         ],
         oom: Some(Oom { incident_ktime_ns: 4_998_800_000, group: false, constraint: Some(Constraint::Memcg), sysrq: false }),
-        child: None,
+        related: None,
+        stop: None,
+        rlimit: None,
+        stuck_seconds: None,
         memory: MemoryStory {
             anon_bytes: Some(30 * MIB),
             file_bytes: Some(MIB / 2),
@@ -74,9 +78,10 @@ pub(crate) fn oom_memcg() -> Death {
             usage_bytes: Some(32 * MIB),
             limit_bytes: Some(32 * MIB),
             limit_cgroup: Some(cgroup.into()),
+            limit_counter: None,
             levels: vec![
-                LevelUse { cgroup: Some(cgroup.into()), usage_bytes: 32 * MIB, limit_bytes: Some(32 * MIB) },
-                LevelUse { cgroup: Some("/kubepods/burstable".into()), usage_bytes: 900 * MIB, limit_bytes: None },
+                LevelUse { cgroup: Some(cgroup.into()), usage_bytes: 32 * MIB, limit_bytes: Some(32 * MIB), swap_bytes: Some(0), swap_limit_bytes: Some(0), ..LevelUse::default() },
+                LevelUse { cgroup: Some("/kubepods/burstable".into()), usage_bytes: 900 * MIB, ..LevelUse::default() },
             ],
         },
         workload: Workload {
@@ -125,12 +130,18 @@ pub(crate) fn killed() -> Death {
     let mut death = host_process(Cause::Killed, Some(9));
     death.killer = Killer {
         kind: KillerKind::Process,
+        via: Some(Via::Kill),
         pid: Some(777),
         comm: Some("bash".into()),
         uid: Some(0),
         ppid: Some(776),
         cgroup: Some("/user.slice/user-0.slice/session-1.scope".into()),
-        trigger: None,
+        unit: Some("session-1.scope".into()),
+        ancestors: vec![
+            Ancestor { pid: 776, comm: "sshd".into() },
+            Ancestor { pid: 1, comm: "systemd".into() },
+        ],
+        ..Killer::default()
     };
     death.evidence = vec!["kill(2) by bash (pid 777)".into()];
     death.advice = "Ask who ran bash (pid 777).".into();
@@ -141,7 +152,7 @@ pub(crate) fn killed() -> Death {
 pub(crate) fn by_itself(cause: Cause, signal: u8) -> Death {
     let mut death = host_process(cause, Some(signal));
     death.killer.kind = KillerKind::Itself;
-    death.victim.core_dumped = true;
+    death.victim.core_dumped = Some(true);
     death.evidence = vec![format!("signal {signal} came from itself")];
     death.advice = "Look into the core dump.".into();
     death
@@ -151,11 +162,85 @@ pub(crate) fn by_itself(cause: Cause, signal: u8) -> Death {
 pub(crate) fn relayed() -> Death {
     let mut death = host_process(Cause::Relayed, None);
     death.victim.exit_code = Some(137);
-    death.victim.status = 137;
-    death.child =
-        Some(Child { id: id(1), pid: 4242, comm: "worker".into(), cause: Cause::OomMemcg });
+    death.victim.status = Some(137);
+    death.related = Some(Related {
+        role: Role::Child,
+        pid: 4242,
+        comm: "worker".into(),
+        status: Some(137),
+        id: Some(id(1)),
+        cause: Some(Cause::OomMemcg),
+    });
+    death.confidence = Confidence::Inferred;
+    death.inferred = vec!["that its exit code stands for its child's end".into()];
     death.evidence = vec!["its child worker (pid 4242) died of signal 9 just before".into()];
     death.advice = "See the record of the child.".into();
+    death
+}
+
+/// A victim that the OOM killer killed and that is still there.
+pub(crate) fn stuck() -> Death {
+    let mut death = oom_memcg();
+    death.state = State::Stuck;
+    death.stuck_seconds = Some(10.2);
+    let victim = &mut death.victim;
+    (victim.status, victim.status_meaning, victim.core_dumped) = (None, None, None);
+    (victim.signal, victim.signal_name) = (None, None);
+    death
+}
+
+/// A worker that a userspace OOM killer chose.
+pub(crate) fn oom_userspace() -> Death {
+    let mut death = killed();
+    death.cause = Cause::OomUserspace;
+    death.killer.comm = Some("systemd-oomd".into());
+    death.killer.unit = Some("systemd-oomd.service".into());
+    death.killer.marks = BTreeMap::from([("user.oomd_kill".into(), "3".into())]);
+    death
+}
+
+/// A stop that ran out.
+pub(crate) fn stop_timeout() -> Death {
+    let mut death = killed();
+    death.cause = Cause::StopTimeout;
+    death.killer.comm = Some("runc".into());
+    death.stop = Some(Stop {
+        pid: 770,
+        comm: "runc".into(),
+        uid: 0,
+        grace_seconds: 30.001,
+        ignored: false,
+        init_without_handler: false,
+    });
+    death
+}
+
+/// A process that died because another did.
+pub(crate) fn following(cause: Cause, role: Role) -> Death {
+    let mut death = host_process(cause, Some(9));
+    death.killer.kind = KillerKind::Kernel;
+    death.related = Some(Related {
+        role,
+        pid: 4242,
+        comm: "worker".into(),
+        status: Some(137),
+        id: Some(id(1)),
+        cause: Some(Cause::OomMemcg),
+    });
+    death
+}
+
+/// A process whose CPU time ran out.
+pub(crate) fn rlimit() -> Death {
+    let mut death = host_process(Cause::Rlimit, Some(9));
+    death.killer.kind = KillerKind::Kernel;
+    death.rlimit = Some(Rlimit {
+        resource: "RLIMIT_CPU".into(),
+        unit: "seconds".into(),
+        soft: Some(60),
+        hard: Some(60),
+        used: Some(60.004),
+    });
     death
 }
 
@@ -163,7 +248,8 @@ pub(crate) fn relayed() -> Death {
 pub(crate) fn unknown() -> Death {
     let mut death = host_process(Cause::Unknown, None);
     death.victim.exit_code = Some(143);
-    death.victim.status = 143;
+    death.victim.status = Some(143);
+    death.victim.status_meaning = crate::verdict::signals::meaning(143);
     death.killer.kind = KillerKind::Unknown;
     death.evidence =
         vec!["exit code 143 may stand for signal 15, but no such signal was seen".into()];
@@ -200,17 +286,10 @@ fn host_process(cause: Cause, signal: Option<u8>) -> Death {
         _ => None,
     };
     death.victim.signal_name = name.map(str::to_owned);
-    death.victim.status = signal.map_or(0, |s| 128 + s);
+    death.victim.status = Some(signal.map_or(0, |s| 128 + s));
+    death.victim.status_meaning = death.victim.status.and_then(crate::verdict::signals::meaning);
     death.victim.environ.clear();
-    death.killer = Killer {
-        kind: KillerKind::Unknown,
-        pid: None,
-        comm: None,
-        uid: None,
-        ppid: None,
-        cgroup: None,
-        trigger: None,
-    };
+    death.killer = Killer::default();
     death.oom = None;
     death.memory = MemoryStory { anon_bytes: Some(512 * MIB), ..MemoryStory::default() };
     death.workload = Workload {

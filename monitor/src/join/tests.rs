@@ -27,6 +27,7 @@ fn words(tgid: u32) -> Box<Words> {
         signal: 9,
         threads: None,
         memory: Memory { ..empty.memory },
+        tightest: None,
         cmdline: Vec::new(),
         cmdline_truncated: false,
         environ: std::collections::BTreeMap::default(),
@@ -45,7 +46,8 @@ fn exit(tgid: u32, ktime_ns: u64) -> Box<Exit> {
 /// An end by a SIGKILL from the kernel.
 fn oom_exit(tgid: u32, ktime_ns: u64) -> Box<Exit> {
     let mut exit = exit(tgid, ktime_ns);
-    (exit.fatal.signal, exit.fatal.code, exit.fatal.group) = (9, 128, 1);
+    (exit.fatal.signal, exit.fatal.group) = (9, 1);
+    exit.fatal.origin = Origin::Kernel as u32;
     exit.fatal.sender = task(1);
     exit
 }
@@ -53,13 +55,13 @@ fn oom_exit(tgid: u32, ktime_ns: u64) -> Box<Exit> {
 #[test]
 fn an_end_waits_for_its_mark_and_no_longer() {
     let mut join = Join::default();
-    join.exit(oom_exit(7, 100));
+    join.exit(oom_exit(7, 100), 100);
     assert_eq!(join.next(100), None);
     assert!(join.is_waiting());
     join.mark(mark(7, 99));
     assert_eq!(join.next(100).unwrap().oom.unwrap().incident_ktime_ns, 99);
 
-    join.exit(oom_exit(8, 100));
+    join.exit(oom_exit(8, 100), 100);
     assert_eq!(join.next(100 + HOLD_NS - 1), None);
     assert_eq!(join.next(100 + HOLD_NS).unwrap().oom, None);
 }
@@ -67,8 +69,8 @@ fn an_end_waits_for_its_mark_and_no_longer() {
 #[test]
 fn a_parent_never_goes_before_its_child() {
     let mut join = Join::default();
-    join.exit(oom_exit(7, 100));
-    join.exit(exit(6, 101));
+    join.exit(oom_exit(7, 100), 100);
+    join.exit(exit(6, 101), 100);
     assert_eq!(join.next(102), None);
     join.mark(mark(7, 99));
     assert_eq!(join.next(102).unwrap().exit.victim.tgid, 7);
@@ -87,11 +89,11 @@ fn a_group_kill_is_one_incident_and_two_kills_are_two() {
     let mut join = Join::default();
     for (tgid, ktime_ns) in [(7, 100), (8, 200)] {
         join.mark(grouped(tgid, ktime_ns, 1));
-        join.exit(exit(tgid, 300));
+        join.exit(exit(tgid, 300), 100);
     }
     for (tgid, ktime_ns) in [(9, 400), (10, 500)] {
         join.mark(grouped(tgid, ktime_ns, 0));
-        join.exit(exit(tgid, 600));
+        join.exit(exit(tgid, 600), 100);
     }
     let incidents: Vec<u64> = std::iter::from_fn(|| join.next(1000))
         .map(|ended| ended.oom.unwrap().incident_ktime_ns)
@@ -124,7 +126,7 @@ fn long_words_are_bounded_in_bytes() {
     assert_eq!(join.words_bytes, held);
     assert_eq!(join.forgotten().open + join.open.len() as u64, MAX_OPEN as u64);
     // The newest is among those that are kept.
-    join.exit(exit(u32::try_from(MAX_OPEN).unwrap() - 1, 100));
+    join.exit(exit(u32::try_from(MAX_OPEN).unwrap() - 1, 100), 100);
     assert!(join.next(100).unwrap().words.is_some());
 }
 
@@ -135,18 +137,48 @@ fn the_last_words_are_the_last() {
     handled.signal = 15;
     join.words(handled);
     join.words(words(7));
-    join.exit(exit(7, 100));
+    join.exit(exit(7, 100), 100);
     assert_eq!(join.next(100).unwrap().words.unwrap().signal, 9);
     assert_eq!(join.words_bytes, 0);
 }
 
 #[test]
+fn a_victim_that_does_not_go_is_told_once_and_once_more_as_it_goes() {
+    let mut join = Join::default();
+    join.mark(mark(7, 100));
+    join.words(words(7));
+    join.mark(mark(8, 200));
+    assert_eq!(join.stuck(100 + STUCK_NS - 1), None);
+    let stuck = join.stuck(100 + STUCK_NS).unwrap();
+    assert_eq!((stuck.oom.mark.victim.tgid, stuck.words), (7, Some(words(7))));
+    assert_eq!(join.stuck(100 + STUCK_NS), None, "the other is not late yet");
+    join.exit(oom_exit(8, 300), 300);
+    assert_eq!(join.stuck(300 + STUCK_NS), None, "neither twice, nor one whose end is known");
+    assert!(!join.next(300).unwrap().was_stuck);
+    join.exit(oom_exit(7, 400), 400);
+    let ended = join.next(400).unwrap();
+    assert!(ended.was_stuck && ended.words.is_some() && ended.oom.is_some());
+    assert!(join.marked.is_empty() && join.open.is_empty());
+}
+
+/// A daemon that was stopped for a while finds all that happened on the ring, old as it is.
+#[test]
+fn a_late_end_still_waits_for_the_mark_behind_it() {
+    let mut join = Join::default();
+    let resumed = 5_000_000_000;
+    join.exit(oom_exit(7, 100), resumed);
+    assert_eq!(join.next(resumed), None);
+    join.mark(mark(7, 99));
+    assert!(join.next(resumed).unwrap().oom.is_some());
+}
+
+#[test]
 fn a_reused_pid_is_another_process() {
     let mut join = Join::default();
-    join.exit(exit(7, 100));
+    join.exit(exit(7, 100), 100);
     let mut second = exit(7, 200);
     second.victim.start_ns += 50;
-    join.exit(second);
+    join.exit(second, 100);
     assert!(join.next(300).is_some());
     assert!(join.next(300).is_some());
 }
@@ -177,7 +209,7 @@ proptest! {
             match said {
                 Said::Mark => join.mark(mark(tgid, 90)),
                 Said::Words => join.words(words(tgid)),
-                Said::Exit => join.exit(oom_exit(tgid, 100)),
+                Said::Exit => join.exit(oom_exit(tgid, 100), 100),
             }
         }
         let mut ended: Vec<_> = std::iter::from_fn(|| join.next(100)).collect();
@@ -200,9 +232,9 @@ fn a_mark_on_a_peaceful_end_is_no_death() {
         let mut peaceful = exit(7 + status, 100);
         (peaceful.status, peaceful.marked) = (status, 1);
         join.mark(mark(7 + status, 99));
-        join.exit(peaceful);
+        join.exit(peaceful, 100);
     }
-    join.exit(exit(1, 101));
+    join.exit(exit(1, 101), 100);
     assert_eq!(join.next(u64::MAX).unwrap().exit.victim.tgid, 1);
     assert_eq!(join.next(u64::MAX), None);
     assert!(join.open.is_empty());

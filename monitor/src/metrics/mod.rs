@@ -16,7 +16,7 @@ use prometheus_client::registry::Registry;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Count, Period};
-use crate::death::{Cause, Death, Workload};
+use crate::death::{Cause, Death, State, Workload};
 use crate::ops::{Gap, Queue};
 use crate::probe::{ProbeReport, ProbeState};
 
@@ -78,6 +78,7 @@ pub struct Metrics {
     skipped: Family<SinkLabel, Counter>,
     attached: Family<ProbeLabel, Gauge>,
     ready: Gauge,
+    stuck: Gauge,
     cgroups: Gauge,
     ledger_evicted: Counter,
     pub(crate) decode_errors: Counter,
@@ -126,6 +127,11 @@ impl Metrics {
             ),
             attached: add(r, "killwatch_probe_attached", "Whether a probe is attached"),
             ready: add(r, "killwatch_ready", "Whether all required probes are attached"),
+            stuck: add(
+                r,
+                "killwatch_oom_victims_stuck",
+                "Victims of the OOM killer that are still there 10 s after it killed them",
+            ),
             cgroups: add(r, "killwatch_cgroups", "Cgroups whose path is known"),
             ledger_evicted: add(
                 r,
@@ -164,8 +170,16 @@ impl Metrics {
         }
     }
 
-    /// Counts a death. `now` is when, for the age of its container's series.
+    /// Counts a death, once: a victim that was stuck has two records, and counts with the first. `now` is when, for the age of its container's
+    /// series.
     pub fn observe(&self, death: &Death, now: Instant) {
+        if death.state == State::Dead && death.stuck_seconds.is_some() {
+            self.stuck.dec();
+            return;
+        }
+        if death.state == State::Stuck {
+            self.stuck.inc();
+        }
         self.deaths.get_or_create_owned(&CauseLabel::from(death.cause)).inc();
         if death.cause.is_kernel_oom() {
             self.containers.killed(death, now);

@@ -1,8 +1,8 @@
 //! Bytes from the ring → values. Pure, and never panics: the ring is trusted less than the verifier.
 
 use killwatch_ebpf::wire::{
-    CgroupGone, CgroupPath, Exit, Header, Kind, LargeChunk, LastWords, Mark, SmallChunk, Text,
-    VERSION,
+    CgroupGone, CgroupPath, CountedAgain, Exit, Header, Kind, LargeChunk, LastWords, Mark,
+    SmallChunk, Text, VERSION,
 };
 use thiserror::Error;
 use zerocopy::FromBytes;
@@ -14,6 +14,8 @@ use crate::cgroup::CgroupId;
 pub enum Raw<'a> {
     /// An OOM kill.
     Mark(Box<Mark>),
+    /// The kernel counted a victim a second time.
+    CountedAgain(Box<CountedAgain>),
     /// The victim's own view as its signal arrived.
     LastWords(Box<LastWords>),
     /// A piece of its texts.
@@ -111,6 +113,7 @@ pub fn decode(bytes: &[u8]) -> Result<Raw<'_>, DecodeError> {
         }
         k if k == Kind::CgroupMade as u16 => path(kind, bytes).map(Raw::CgroupMade),
         k if k == Kind::CgroupRenamed as u16 => path(kind, bytes).map(Raw::CgroupRenamed),
+        k if k == Kind::CountedAgain as u16 => boxed(kind, bytes).map(Raw::CountedAgain),
         k if k == Kind::CgroupGone as u16 => {
             let gone: &CgroupGone = view(kind, bytes)?;
             Ok(Raw::CgroupGone(

@@ -121,6 +121,7 @@ pub fn load(options: &Options) -> Result<(Kernel, Sources, Option<Lost>), LoadEr
         .map_max_entries("REPORTED", recent)
         .map_max_entries("KERNEL_KILLS", recent / 8)
         .map_max_entries("DECISIONS", recent / 8)
+        .map_max_entries("MARKED", recent / 8)
         .map_max_entries("AYA_LOGS", LOG_RING[usize::from(options.log.is_some())])
         .load(OBJECT)
         .map_err(|error| LoadError::Refused(chain(&error)))?;

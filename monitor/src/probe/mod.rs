@@ -1,7 +1,7 @@
 //! From the kernel to user space: what to attach, loading it, reading the ring, decoding records.
 //! The only room that imports aya.
 
-use killwatch_ebpf::wire::{Exit, Mark};
+use killwatch_ebpf::wire::{CountedAgain, Exit, Mark};
 use serde::{Deserialize, Serialize};
 
 use crate::{cgroup::CgroupId, queue::Weigh};
@@ -20,6 +20,8 @@ pub mod words;
 pub enum Record {
     /// The OOM killer killed a process.
     Mark(Box<Mark>),
+    /// The kernel counted a victim of the OOM killer a second time.
+    CountedAgain(Box<CountedAgain>),
     /// A victim's last words.
     Words(Box<words::Words>),
     /// A process ended abnormally.
@@ -55,6 +57,7 @@ impl Weigh for Record {
     fn bytes(&self) -> usize {
         let held = match self {
             Self::Mark(_) => size_of::<Mark>(),
+            Self::CountedAgain(_) => size_of::<CountedAgain>(),
             Self::Words(words) => words.bytes(),
             Self::Exit(_) => size_of::<Exit>(),
             Self::CgroupMade { path, .. } | Self::CgroupRenamed { path, .. } => path.len(),

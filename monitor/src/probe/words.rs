@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use killwatch_ebpf::wire::{
-    LARGE_CHUNK, LastWords, MAX_ARG_CHUNKS, MAX_ENV_CHUNKS, Memory, SMALL_CHUNK, Task, Text,
+    LARGE_CHUNK, LastWords, Level, MAX_ARG_CHUNKS, MAX_ENV_CHUNKS, Memory, SMALL_CHUNK, Task, Text,
 };
 
 use super::{
@@ -34,6 +34,8 @@ pub struct Words {
     pub threads: Option<u32>,
     /// Its memory.
     pub memory: Memory,
+    /// The cgroup on its path with the least room below its limit, if any has one.
+    pub tightest: Option<Level>,
     /// Command line; empty if it could not be read.
     pub cmdline: Vec<String>,
     /// Whether the command line goes on.
@@ -108,6 +110,7 @@ impl Assembler {
                 pass(Record::Exit(exit));
             }
             Raw::Mark(mark) => pass(Record::Mark(mark)),
+            Raw::CountedAgain(again) => pass(Record::CountedAgain(again)),
             Raw::CgroupMade(made) => {
                 pass(Record::CgroupMade {
                     id: made.id,
@@ -207,6 +210,7 @@ impl Open {
             signal: self.words.signal,
             threads: (self.words.threads != 0).then_some(self.words.threads),
             memory: self.words.memory,
+            tightest: (self.words.tightest.cgroup != 0).then_some(self.words.tightest),
             cmdline,
             cmdline_truncated,
             environ: environ.variables,

@@ -1,63 +1,82 @@
-//! Remembers who died of what and whose child it was, so that an exit code of 128+n can be traced to the death that it stands for.
+//! Remembers who died of what and whose child it was, so that a death can be traced to the one that it follows from.
 
 use std::collections::VecDeque;
 
-use crate::{death::Child, join::ProcessId};
+use crate::{
+    death::{Death, Related, Role},
+    join::ProcessId,
+};
 
 /// Deaths that are remembered; the oldest goes first.
 const MAX: usize = 4096;
 
-/// Recent deaths by parent.
+/// Recent deaths.
 #[derive(Debug, Default)]
 pub struct Kin(VecDeque<Dead>);
 
 #[derive(Debug)]
 struct Dead {
+    process: ProcessId,
     parent: ProcessId,
-    /// What a shell would show: 128 + n.
-    status: u8,
-    child: Child,
+    /// With the role left to the one who asks.
+    related: Related,
 }
 
 impl Kin {
-    /// A child of `parent` ended with `status` (its exit code, or 128 + signal).
-    pub fn died(&mut self, parent: ProcessId, status: u8, child: Child) {
+    /// `process`, a child of `parent`, has this record.
+    pub fn died(&mut self, process: ProcessId, parent: ProcessId, death: &Death) {
         if self.0.len() >= MAX {
             self.0.pop_front();
         }
-        self.0.push_back(Dead { parent, status, child });
+        let related = Related {
+            role: Role::Child,
+            pid: death.victim.pid,
+            comm: death.victim.comm.clone(),
+            status: death.victim.status,
+            id: Some(death.id),
+            cause: Some(death.cause),
+        };
+        self.0.push_back(Dead { process, parent, related });
     }
 
-    /// The last child of `parent` that ended with `status`.
+    /// The last child of `parent` that ended with `status` (its exit code, or 128 + signal).
     #[must_use]
-    pub fn child(&self, parent: ProcessId, status: u8) -> Option<&Child> {
-        self.0
-            .iter()
-            .rev()
-            .find(|dead| dead.status == status && dead.parent == parent)
-            .map(|dead| &dead.child)
+    pub fn child(&self, parent: ProcessId, status: u8) -> Option<&Related> {
+        let newest_first = self.0.iter().rev();
+        newest_first
+            .map(|dead| (dead.parent, &dead.related))
+            .find(|(of, related)| *of == parent && related.status == Some(status))
+            .map(|(_, related)| related)
+    }
+
+    /// The death of a process, as what it is to another.
+    #[must_use]
+    pub fn of(&self, process: ProcessId, role: Role) -> Option<Related> {
+        let dead = self.0.iter().rev().find(|dead| dead.process == process)?;
+        Some(dead.related.clone().with_role(role))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::death::Cause;
+    use crate::death::sample;
 
     #[test]
     fn finds_the_last_and_is_bounded() {
         let mut kin = Kin::default();
         let parent = ProcessId { tgid: 1, start_ns: 2 };
+        let mut death = sample::killed();
         for pid in 0..10_000 {
-            kin.died(
-                parent,
-                137,
-                Child { id: uuid::Uuid::nil(), pid, comm: "c".into(), cause: Cause::Killed },
-            );
+            death.victim.pid = pid;
+            kin.died(ProcessId { tgid: pid, start_ns: 3 }, parent, &death);
         }
         assert_eq!(kin.0.len(), MAX);
         assert_eq!(kin.child(parent, 137).unwrap().pid, 9999);
         assert_eq!(kin.child(parent, 139), None);
         assert_eq!(kin.child(ProcessId { tgid: 1, start_ns: 3 }, 137), None);
+        let init = kin.of(ProcessId { tgid: 9998, start_ns: 3 }, Role::NamespaceInit).unwrap();
+        assert_eq!((init.role, init.pid, init.id), (Role::NamespaceInit, 9998, Some(death.id)));
+        assert_eq!(kin.of(ProcessId { tgid: 1, start_ns: 3 }, Role::NamespaceInit), None);
     }
 }

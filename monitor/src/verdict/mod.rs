@@ -1,101 +1,61 @@
 //! What ended a process, on which evidence, and what to do. Pure: the same facts give the same verdict.
 //!
-//! `oom` finds the limit that was hit, `kin` remembers dead children, `advice` turns the numbers into a sentence, `signals` has names.
+//! * `facts` is what goes in and what comes out.
+//! * `by_signal` judges a death by a signal, from its sender; here are those by the OOM killer and by an exit code.
+//! * `oom` finds the limit that was hit, `stop` a stop that ran out, `rlimits` a resource limit, `heap` an exhausted heap.
+//! * `kin` remembers the dead, `names` who is known by name, `signals` has names, `advice` turns the numbers into a sentence.
 
 pub mod advice;
+mod by_signal;
+pub mod facts;
+mod heap;
 pub mod kin;
+pub mod names;
 pub mod oom;
+mod rlimits;
 pub mod signals;
+mod stop;
+#[cfg(test)]
+mod tests;
 
-use crate::death::{Cause, Child, Constraint, Killer, KillerKind, MemoryStory, Trigger, Victim};
+use killwatch_ebpf::wire::Origin;
 
-/// `si_code` of signals that the kernel sends by itself.
-const SI_KERNEL: i32 = 128;
-/// `si_code` of a timer's signal, and of a sender that claims to be one.
-const SI_TIMER: i32 = -2;
+pub use self::facts::{Facts, Limits, OomFacts, Sender, Verdict};
+use crate::death::{Cause, Killer, KillerKind, Via};
 
-/// Who sent a signal.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sender {
-    /// The signal.
-    pub signal: u8,
-    /// `si_code`: 0 kill(2), -6 tgkill(2), 128 the kernel, other positive numbers faults.
-    pub code: i32,
-    /// Process id of the task that was running.
-    pub pid: u32,
-    /// Its name.
-    pub comm: String,
-    /// Its real user id.
-    pub uid: u32,
-    /// Its parent.
-    pub ppid: u32,
-    /// Its cgroup.
-    pub cgroup: Option<String>,
-    /// Whether it is the victim itself.
-    pub is_victim: bool,
-}
-
-/// An OOM kill.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OomFacts {
-    /// What the kernel said the constraint was.
-    pub constraint: Option<Constraint>,
-    /// The cgroup whose limit was hit, as the kernel said: its place in the levels.
-    pub level: Option<usize>,
-    /// Bytes that the constraint allows, as the kernel said.
-    pub allowed_bytes: Option<u64>,
-    /// Whether a person asked for it.
-    pub sysrq: bool,
-    /// Whether the whole cgroup is killed.
-    pub group: bool,
-    /// The task that made the kernel look for a victim.
-    pub trigger: Trigger,
-}
-
-/// All that the verdict rests on.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Facts<'a> {
-    /// Who died.
-    pub victim: &'a Victim,
-    /// Its memory and its cgroups'.
-    pub memory: &'a MemoryStory,
-    /// The OOM kill, if it was one.
-    pub oom: Option<&'a OomFacts>,
-    /// Whether the OOM killer had marked it, for whatever reason.
-    pub marked: bool,
-    /// Who sent the signal that was to end it.
-    pub fatal: Option<&'a Sender>,
-    /// Who sent its last SIGTERM.
-    pub term: Option<&'a Sender>,
-    /// The child that this exit code may stand for.
-    pub child: Option<&'a Child>,
-}
-
-/// The verdict.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Verdict {
-    /// What ended it.
-    pub cause: Cause,
-    /// Who.
-    pub killer: Killer,
-    /// On what this rests.
-    pub evidence: Vec<String>,
-    /// What to do.
-    pub advice: String,
-    /// The level whose limit was hit: its place in the levels.
-    pub limit: Option<usize>,
-}
-
-/// Judges one death.
+/// Judges one death, or a victim of the OOM killer that is stuck: that one has neither signal nor exit code yet.
 #[must_use]
 pub fn judge(facts: &Facts<'_>) -> Verdict {
-    let mut verdict = match (facts.oom, facts.victim.signal) {
-        (Some(kill), Some(signals::SIGKILL)) => by_oom_killer(facts, kill),
-        (_, Some(signal)) => by_signal(facts, signal),
-        (_, None) => by_exit_code(facts),
+    let mut verdict = match (facts.oom, facts.victim.signal, facts.victim.exit_code) {
+        (Some(kill), Some(signals::SIGKILL), _) | (Some(kill), None, None) => {
+            by_oom_killer(facts, kill)
+        }
+        (_, Some(signal), _) => by_signal::judge(facts, signal),
+        (_, None, _) => by_exit_code(facts),
     };
+    verdict.stop = stop::before(facts);
+    if let Some(stop) = &verdict.stop {
+        let ignored = match (stop.ignored, stop.init_without_handler) {
+            (_, true) => {
+                ", which never arrived: it is the first process of its pid namespace and has no handler"
+            }
+            (true, false) => ", which it ignores",
+            (false, false) => "",
+        };
+        verdict.evidence.push(format!(
+            "{} (pid {}) had sent it SIGTERM {:.1} s before{ignored}",
+            stop.comm, stop.pid, stop.grace_seconds
+        ));
+    }
+    second_thoughts(facts, &mut verdict);
+    verdict.advice = advice::advise(facts, &verdict);
+    verdict
+}
+
+/// What else was on its way, or only looked like it.
+fn second_thoughts(facts: &Facts<'_>, verdict: &mut Verdict) {
     let earlier = facts.fatal.filter(|sender| {
-        sender.signal == signals::SIGKILL && sender.code != SI_KERNEL && !sender.is_victim
+        sender.signal == signals::SIGKILL && sender.origin != Origin::Kernel && !sender.is_victim
     });
     match (facts.oom, earlier) {
         (None, _) if facts.marked => verdict.evidence.push(
@@ -107,12 +67,10 @@ pub fn judge(facts: &Facts<'_>) -> Verdict {
         // The kernel counts it as an OOM kill all the same.
         (Some(_), Some(sender)) => verdict.evidence.push(format!(
             "a SIGKILL from {} (pid {}, uid {}) was on its way before",
-            sender.comm, sender.pid, sender.uid
+            sender.comm, sender.process.tgid, sender.uid
         )),
         _ => {}
     }
-    verdict.advice = advice::advise(facts, &verdict);
-    verdict
 }
 
 fn by_oom_killer(facts: &Facts<'_>, kill: &OomFacts) -> Verdict {
@@ -130,129 +88,73 @@ fn by_oom_killer(facts: &Facts<'_>, kill: &OomFacts) -> Verdict {
     if kill.group {
         evidence.push("memory.oom.group is set: the kernel kills the cgroup as a whole".into());
     }
-    Verdict {
-        cause: finding.cause,
-        killer: Killer { trigger: Some(trigger.clone()), ..nobody(KillerKind::Kernel) },
-        evidence,
-        advice: String::new(),
-        limit: finding.level,
-    }
-}
-
-fn by_signal(facts: &Facts<'_>, signal: u8) -> Verdict {
-    let name = signals::name(signal);
-    // Up to 5.15 a SIGKILL that comes late takes the place of the signal that a process is dying of already.
-    let senders = [facts.fatal, facts.term];
-    let Some(sender) = senders.into_iter().flatten().find(|sender| sender.signal == signal) else {
-        return plain(
-            Cause::Unknown,
-            nobody(KillerKind::Unknown),
-            vec![
-                format!("it ended by {name}"),
-                "no sender was seen: strict seccomp sends none, and so does what was before this daemon's start".into(),
-            ],
-        );
+    let killer = Killer {
+        via: Some(Via::Kernel),
+        trigger: Some(trigger.clone()),
+        ..nobody(KillerKind::Kernel)
     };
-    let by_kernel = sender.code == SI_KERNEL;
-    let fault = sender.code > 0 && !by_kernel;
-    let (cause, kind) = match signal {
-        signals::SIGABRT if sender.is_victim => (Cause::Abort, KillerKind::Itself),
-        _ if signals::is_fault(signal) && (fault || sender.is_victim) => {
-            (Cause::Crash, KillerKind::Itself)
-        }
-        _ if by_kernel => (Cause::Unknown, KillerKind::Kernel),
-        // A timer rings in the context of whoever is running then.
-        _ if sender.code == SI_TIMER => (Cause::Unknown, KillerKind::Unknown),
-        _ if sender.is_victim => (Cause::Killed, KillerKind::Itself),
-        _ => (Cause::Killed, KillerKind::Process),
-    };
-    let how = match sender.code {
-        SI_KERNEL => "by the kernel".to_owned(),
-        code if code > 0 => format!("by the processor's fault (code {code})"),
-        0 => "by kill(2)".to_owned(),
-        -6 => "by tgkill(2), as abort(3) and raise(3) do".to_owned(),
-        SI_TIMER => "by a timer of its own, or by who says so (code -2)".to_owned(),
-        code => format!("with code {code}"),
-    };
-    let who = if sender.is_victim {
-        "in its own context".to_owned()
-    } else {
-        format!("in the context of {} (pid {}, uid {})", sender.comm, sender.pid, sender.uid)
-    };
-    let mut evidence = vec![format!("{name} was sent {how}, {who}")];
-    if by_kernel && signal == signals::SIGKILL && cause == Cause::Unknown && !facts.marked {
-        evidence.push(
-            "the OOM killer did not choose it; it may share the memory of a process that was chosen, or its pid namespace or CPU time ended".into(),
-        );
-    }
-    match kind {
-        KillerKind::Process | KillerKind::Itself => plain(cause, killer(kind, sender), evidence),
-        // Whoever was running as the kernel acted is no killer.
-        KillerKind::Kernel | KillerKind::Unknown => plain(cause, nobody(kind), evidence),
-    }
+    let mut verdict = Verdict::new(finding.cause, killer, evidence);
+    verdict.limit = finding.hit;
+    verdict.inferred.extend(finding.inferred);
+    verdict
 }
 
 fn by_exit_code(facts: &Facts<'_>) -> Verdict {
-    let code = facts.victim.exit_code.unwrap_or(facts.victim.status);
-    if code <= 128 {
-        return plain(
-            Cause::Unknown,
-            nobody(KillerKind::Itself),
-            vec![format!("it exited with {code} by itself")],
-        );
-    }
+    let itself = || nobody(KillerKind::Itself);
+    let Some(code) = facts.victim.exit_code else {
+        let evidence = vec!["how it ended is not known".to_owned()];
+        return Verdict::new(Cause::Unknown, nobody(KillerKind::Unknown), evidence);
+    };
+    let Some(meaning) = signals::meaning(code) else {
+        let evidence = vec![format!("it exited with {code} by itself")];
+        return Verdict::new(Cause::Unknown, itself(), evidence);
+    };
     let signal = code.wrapping_sub(128);
     let name = signals::name(signal);
-    let meaning = format!("it exited with {code}, which by custom means 128 + {signal} ({name})");
+    let said = format!("it exited by itself with {meaning}");
     if let Some(child) = facts.child {
+        let cause = child.cause.map_or("unknown", Cause::as_str);
         let evidence = vec![
-            meaning,
-            format!(
-                "its child {} (pid {}) had ended that way: {}",
-                child.comm,
-                child.pid,
-                child.cause.as_str()
-            ),
+            said,
+            format!("its child {} (pid {}) had ended that way: {cause}", child.comm, child.pid),
         ];
-        return plain(Cause::Relayed, nobody(KillerKind::Itself), evidence);
+        return Verdict::new(Cause::Relayed, itself(), evidence)
+            .following(Some(child.clone()))
+            .inferring("that its exit code stands for its child's end: both say the same");
     }
     if let Some(term) = facts.term.filter(|term| term.signal == signal) {
         let evidence = vec![
-            meaning,
+            said,
             format!(
                 "{} (pid {}, uid {}) had sent it {name}, which it handled",
-                term.comm, term.pid, term.uid
+                term.comm, term.process.tgid, term.uid
             ),
         ];
         let kind = if term.is_victim { KillerKind::Itself } else { KillerKind::Process };
-        return plain(Cause::Killed, killer(kind, term), evidence);
+        return Verdict::new(Cause::Killed, killer(kind, term, Via::Kill), evidence)
+            .inferring(format!("that it ended because of that {name}: its exit code says so"));
     }
-    let evidence = vec![
-        meaning,
-        format!("no child of it was seen to end by {name}, and it was not sent {name}"),
-    ];
-    plain(Cause::Unknown, nobody(KillerKind::Itself), evidence)
+    let evidence =
+        vec![said, format!("no child of it was seen to end by {name}, and it was not sent {name}")];
+    Verdict::new(Cause::Unknown, itself(), evidence)
 }
 
-const fn plain(cause: Cause, killer: Killer, evidence: Vec<String>) -> Verdict {
-    Verdict { cause, killer, evidence, advice: String::new(), limit: None }
+fn nobody(kind: KillerKind) -> Killer {
+    Killer { kind, ..Killer::default() }
 }
 
-const fn nobody(kind: KillerKind) -> Killer {
-    Killer { kind, pid: None, comm: None, uid: None, ppid: None, cgroup: None, trigger: None }
-}
-
-fn killer(kind: KillerKind, sender: &Sender) -> Killer {
+fn killer(kind: KillerKind, sender: &Sender, via: Via) -> Killer {
     Killer {
         kind,
-        pid: Some(sender.pid),
+        via: Some(via),
+        pid: Some(sender.process.tgid),
         comm: Some(sender.comm.clone()),
         uid: Some(sender.uid),
-        ppid: Some(sender.ppid),
+        ppid: Some(sender.parent.tgid),
         cgroup: sender.cgroup.clone(),
-        trigger: None,
+        container_id: sender.container_id.clone(),
+        unit: sender.unit.clone(),
+        ancestors: sender.ancestors.clone(),
+        ..Killer::default()
     }
 }
-
-#[cfg(test)]
-mod tests;

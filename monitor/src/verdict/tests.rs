@@ -1,10 +1,20 @@
 //! Each cause from facts made by hand, and what must not be taken for it.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use proptest::prelude::*;
 
-use super::*;
-use crate::death::{LevelUse, MemoryStory};
+use super::{names::Names, *};
+use crate::{
+    death::{
+        Cause, Confidence, Constraint, KillerKind, LevelUse, MemoryStory, Related, Role, Trigger,
+        Via, Victim,
+    },
+    join::ProcessId,
+};
+
+mod causes;
 
 const MIB: u64 = 1 << 20;
 
@@ -27,24 +37,57 @@ fn victim(signal: Option<u8>, exit_code: Option<u8>) -> Victim {
         exit_code,
         signal,
         signal_name: signal.map(signals::name),
-        status: signal.map_or(exit_code.unwrap_or(0), |signal| 128 + signal),
-        core_dumped: false,
+        status: signal.map(|signal| 128 + signal).or(exit_code),
+        status_meaning: None,
+        core_dumped: Some(false),
         threads: None,
         environ: Default::default(),
     }
 }
 
+fn process(tgid: u32) -> ProcessId {
+    ProcessId { tgid, start_ns: u64::from(tgid) }
+}
+
 fn sender(signal: u8, code: i32, pid: u32) -> Sender {
     Sender {
         signal,
+        origin: Origin::Info,
         code,
-        pid,
+        group: true,
+        ignored: false,
+        init_without_handler: false,
+        ktime_ns: 60_000_000_000,
+        process: process(pid),
+        parent: process(1),
         comm: "other".into(),
         uid: 0,
-        ppid: 1,
         cgroup: None,
+        container_id: None,
+        unit: None,
+        ancestors: Vec::new(),
+        exiting: false,
+        namespace_init: false,
+        shared: None,
+        end: None,
         is_victim: pid == 42,
     }
+}
+
+fn from_kernel(signal: u8, pid: u32) -> Sender {
+    Sender { origin: Origin::Kernel, ..sender(signal, 0, pid) }
+}
+
+fn on_behalf(signal: u8, pid: u32) -> Sender {
+    Sender { origin: Origin::NoInfo, ..sender(signal, 0, pid) }
+}
+
+fn named(comm: &str, sender: Sender) -> Sender {
+    Sender { comm: comm.into(), ..sender }
+}
+
+fn related(role: Role, pid: u32, status: u8) -> Related {
+    Related { role, pid, comm: "other".into(), status: Some(status), id: None, cause: None }
 }
 
 fn level(path: &str, usage: u64, limit: Option<u64>) -> LevelUse {
@@ -52,6 +95,7 @@ fn level(path: &str, usage: u64, limit: Option<u64>) -> LevelUse {
         cgroup: Some(path.into()),
         usage_bytes: usage * MIB,
         limit_bytes: limit.map(|limit| limit * MIB),
+        ..LevelUse::default()
     }
 }
 
@@ -66,38 +110,55 @@ fn oom(trigger: &str) -> OomFacts {
     }
 }
 
+#[derive(Default)]
 struct Case {
-    victim: Victim,
+    victim: Option<Victim>,
     memory: MemoryStory,
+    tightest: Option<LevelUse>,
     oom: Option<OomFacts>,
+    marked: bool,
     fatal: Option<Sender>,
     term: Option<Sender>,
-    child: Option<Child>,
+    child: Option<Related>,
+    limits: Limits,
+    seccomp: Option<u32>,
+    marks: BTreeMap<String, String>,
 }
 
 impl Case {
     fn new(signal: Option<u8>, exit_code: Option<u8>) -> Self {
-        Self {
-            victim: victim(signal, exit_code),
-            memory: MemoryStory::default(),
-            oom: None,
-            fatal: None,
-            term: None,
-            child: None,
-        }
+        Self { victim: Some(victim(signal, exit_code)), ..Self::default() }
+    }
+
+    /// Died of the signal that this sender sent.
+    fn sent(fatal: Sender) -> Self {
+        Self { fatal: Some(fatal.clone()), ..Self::new(Some(fatal.signal), None) }
+    }
+
+    fn victim(&mut self) -> &mut Victim {
+        self.victim.as_mut().unwrap()
     }
 
     fn judge(&self) -> Verdict {
         judge(&Facts {
-            victim: &self.victim,
+            victim: self.victim.as_ref().unwrap(),
             memory: &self.memory,
+            tightest: self.tightest.as_ref(),
             oom: self.oom.as_ref(),
-            marked: self.oom.is_some(),
+            marked: self.marked || self.oom.is_some(),
             fatal: self.fatal.as_ref(),
             term: self.term.as_ref(),
             child: self.child.as_ref(),
+            limits: self.limits,
+            seccomp: self.seccomp,
+            marks: &self.marks,
+            names: &Names::default(),
         })
     }
+}
+
+fn said(verdict: &Verdict, text: &str) -> bool {
+    verdict.evidence.iter().any(|line| line.contains(text))
 }
 
 #[test]
@@ -160,7 +221,12 @@ fn finds_the_level_that_was_hit() {
         case.memory.levels = levels;
         case.oom = Some(oom(trigger));
         let verdict = case.judge();
-        assert_eq!((verdict.cause, verdict.limit), (cause, limit), "{what}: {verdict:?}");
+        assert_eq!(
+            (verdict.cause, verdict.limit.map(|hit| hit.level)),
+            (cause, limit),
+            "{what}: {verdict:?}"
+        );
+        assert_eq!(verdict.confidence(), Confidence::Inferred, "{what}");
         assert_eq!(verdict.killer.kind, KillerKind::Kernel);
         assert!(verdict.killer.trigger.is_some());
         assert!(!verdict.advice.is_empty());
@@ -179,40 +245,98 @@ fn the_kernels_own_word_wins() {
         (Constraint::Memcg, Cause::OomMemcg),
     ] {
         case.oom = Some(OomFacts { constraint: Some(constraint), ..oom("/a") });
-        assert_eq!(case.judge().cause, cause);
+        let verdict = case.judge();
+        assert_eq!((verdict.cause, verdict.confidence()), (cause, Confidence::Certain));
     }
 }
 
 #[test]
 fn tells_who_sent_the_signal() {
+    use Confidence::{Certain, Inferred};
+    use KillerKind::{Itself, Kernel, Process, Unknown};
+    let exiting = |sender: Sender| Sender { exiting: true, ..sender };
+    let one_thread = |sender: Sender| Sender { group: false, ..sender };
     let cases = [
-        (9, Some(sender(9, 0, 7)), Cause::Killed, KillerKind::Process),
-        (9, Some(sender(9, -6, 7)), Cause::Killed, KillerKind::Process),
-        (9, Some(sender(9, 0, 42)), Cause::Killed, KillerKind::Itself),
+        (9, Some(sender(9, 0, 7)), Cause::Killed, Process, Certain, Some(Via::Kill)),
+        (9, Some(sender(9, -6, 7)), Cause::Killed, Process, Certain, Some(Via::Tgkill)),
+        (9, Some(sender(9, -1, 7)), Cause::Killed, Process, Certain, Some(Via::Sigqueue)),
+        (9, Some(sender(9, 0, 42)), Cause::Killed, Itself, Certain, Some(Via::Kill)),
+        (
+            9,
+            Some(one_thread(on_behalf(9, 7))),
+            Cause::Killed,
+            Process,
+            Certain,
+            Some(Via::CgroupKill),
+        ),
+        (9, Some(on_behalf(9, 7)), Cause::Killed, Unknown, Inferred, Some(Via::CgroupKill)),
+        (
+            9,
+            Some(exiting(on_behalf(9, 7))),
+            Cause::Killed,
+            Process,
+            Certain,
+            Some(Via::ParentDeathSignal),
+        ),
+        (
+            15,
+            Some(exiting(on_behalf(15, 7))),
+            Cause::Killed,
+            Process,
+            Certain,
+            Some(Via::ParentDeathSignal),
+        ),
+        (
+            9,
+            Some(exiting(one_thread(from_kernel(9, 7)))),
+            Cause::Killed,
+            Process,
+            Inferred,
+            Some(Via::TracerExit),
+        ),
         // The kernel's SIGKILL without its mark is no OOM kill.
-        (9, Some(sender(9, 128, 7)), Cause::Unknown, KillerKind::Kernel),
-        (9, None, Cause::Unknown, KillerKind::Unknown),
+        (9, Some(from_kernel(9, 7)), Cause::Unknown, Kernel, Certain, None),
+        (9, None, Cause::Unknown, Unknown, Certain, None),
+        // A sender may claim to be the kernel; that is no more than a claim.
+        (9, Some(sender(9, 128, 7)), Cause::Killed, Process, Certain, Some(Via::Other)),
         // An alarm rings in the context of a bystander.
-        (14, Some(sender(14, 128, 7)), Cause::Unknown, KillerKind::Kernel),
-        (14, Some(sender(14, -2, 7)), Cause::Unknown, KillerKind::Unknown),
+        (14, Some(from_kernel(14, 7)), Cause::Killed, Itself, Certain, Some(Via::Timer)),
+        (14, Some(sender(14, -2, 7)), Cause::Killed, Itself, Inferred, Some(Via::Timer)),
+        (
+            13,
+            Some(one_thread(on_behalf(13, 42))),
+            Cause::Killed,
+            Itself,
+            Certain,
+            Some(Via::Kernel),
+        ),
+        (1, Some(from_kernel(1, 7)), Cause::Killed, Kernel, Inferred, Some(Via::Kernel)),
         // A sender of another signal is not the killer.
-        (9, Some(sender(15, 0, 7)), Cause::Unknown, KillerKind::Unknown),
-        (15, Some(sender(15, 0, 7)), Cause::Killed, KillerKind::Process),
-        (6, Some(sender(6, -6, 42)), Cause::Abort, KillerKind::Itself),
-        (6, Some(sender(6, 0, 7)), Cause::Killed, KillerKind::Process),
-        (11, Some(sender(11, 1, 42)), Cause::Crash, KillerKind::Itself),
+        (9, Some(sender(15, 0, 7)), Cause::Unknown, Unknown, Certain, None),
+        (15, Some(sender(15, 0, 7)), Cause::Killed, Process, Certain, Some(Via::Kill)),
+        (6, Some(sender(6, -6, 42)), Cause::Abort, Itself, Certain, Some(Via::Tgkill)),
+        (6, Some(sender(6, 0, 7)), Cause::Killed, Process, Certain, Some(Via::Kill)),
+        (11, Some(sender(11, 1, 42)), Cause::Crash, Itself, Certain, Some(Via::Fault)),
         // A fault that the kernel forces without a code of its own.
-        (11, Some(sender(11, 128, 42)), Cause::Crash, KillerKind::Itself),
-        (11, Some(sender(11, 0, 7)), Cause::Killed, KillerKind::Process),
-        (31, Some(sender(31, 1, 42)), Cause::Crash, KillerKind::Itself),
+        (11, Some(sender(11, 128, 42)), Cause::Crash, Itself, Certain, Some(Via::Fault)),
+        (11, Some(sender(11, 0, 7)), Cause::Killed, Process, Certain, Some(Via::Kill)),
+        (31, Some(sender(31, 1, 42)), Cause::Crash, Itself, Certain, Some(Via::Fault)),
     ];
-    for (signal, fatal, cause, kind) in cases {
+    for (signal, fatal, cause, kind, confidence, via) in cases {
         let mut case = Case::new(Some(signal), None);
         case.fatal = fatal;
         let verdict = case.judge();
-        let named = matches!(kind, KillerKind::Process | KillerKind::Itself);
-        assert_eq!(verdict.killer.pid.is_some(), named, "{verdict:?}");
-        assert_eq!((verdict.cause, verdict.killer.kind), (cause, kind), "{:?}", case.fatal);
+        assert_eq!(
+            (verdict.cause, verdict.killer.kind, verdict.confidence(), verdict.killer.via),
+            (cause, kind, confidence, via),
+            "{:?} {verdict:?}",
+            case.fatal
+        );
+        assert_eq!(
+            verdict.killer.pid.is_some(),
+            kind == Process || kind == Itself && via != Some(Via::Timer),
+            "{verdict:?}"
+        );
     }
 }
 
@@ -223,12 +347,7 @@ fn explains_exit_codes() {
     // A SIGKILL that was sent but did not end it explains nothing.
     case.fatal = Some(sender(9, 0, 7));
     assert_eq!(case.judge().cause, Cause::Unknown);
-    case.child = Some(Child {
-        id: uuid::Uuid::nil(),
-        pid: 43,
-        comm: "child".into(),
-        cause: Cause::OomMemcg,
-    });
+    case.child = Some(related(Role::Child, 43, 137));
     let verdict = case.judge();
     assert_eq!(verdict.cause, Cause::Relayed);
     assert!(verdict.advice.contains("pid 43"), "{}", verdict.advice);
@@ -270,16 +389,7 @@ fn an_oom_kill_tells_of_an_earlier_sigkill() {
 
 #[test]
 fn a_mark_without_a_kill_is_no_oom_kill() {
-    let case = Case { fatal: Some(sender(9, 0, 7)), ..Case::new(Some(9), None) };
-    let verdict = judge(&Facts {
-        victim: &case.victim,
-        memory: &case.memory,
-        oom: None,
-        marked: true,
-        fatal: case.fatal.as_ref(),
-        term: None,
-        child: None,
-    });
+    let verdict = Case { marked: true, ..Case::sent(sender(9, 0, 7)) }.judge();
     assert_eq!(verdict.cause, Cause::Killed);
     assert!(verdict.evidence.iter().any(|line| line.contains("dying already")), "{verdict:?}");
 }
@@ -292,13 +402,19 @@ proptest! {
         code in any::<u8>(),
         sent in 0_u8..65,
         si_code in any::<i32>(),
+        origin in prop_oneof![Just(Origin::Info), Just(Origin::NoInfo), Just(Origin::Kernel)],
+        (group, exiting, init, term) in any::<(bool, bool, bool, bool)>(),
+        (seccomp, comm) in (0_u32..5, prop_oneof!["earlyoom", "systemd", ".{0,15}"]),
         pid in 40_u32..45,
         with_oom in any::<bool>(),
         usage in 0_u64..64,
         limit in proptest::option::of(0_u64..64),
     ) {
         let mut case = Case::new(signal, signal.is_none().then_some(code));
-        case.fatal = Some(sender(sent, si_code, pid));
+        let fatal = Sender { origin, group, exiting, namespace_init: init, ..sender(sent, si_code, pid) };
+        case.fatal = Some(named(&comm, fatal));
+        case.term = term.then(|| sender(15, 0, pid + 1));
+        case.seccomp = Some(seccomp);
         case.memory.levels = vec![level("/a", usage, limit)];
         case.oom = with_oom.then(|| oom("/a"));
         let verdict = case.judge();

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::story;
-use crate::death::{Cause, sample};
+use crate::death::{Cause, Role, sample};
 
 #[test]
 fn a_page_for_each_cause() {
@@ -24,6 +24,12 @@ fn a_page_for_each_cause() {
         ("oom_sysrq", sysrq),
         ("oom_cpuset", with(Cause::OomCpuset)),
         ("oom_mempolicy", with(Cause::OomMempolicy)),
+        ("oom_stuck", sample::stuck()),
+        ("oom_userspace", sample::oom_userspace()),
+        ("oom_collateral", sample::following(Cause::OomCollateral, Role::OomVictim)),
+        ("pidns_teardown", sample::following(Cause::PidnsTeardown, Role::NamespaceInit)),
+        ("stop_timeout", sample::stop_timeout()),
+        ("rlimit", sample::rlimit()),
         ("killed", sample::killed()),
         ("abort", sample::by_itself(Cause::Abort, 6)),
         ("crash", sample::by_itself(Cause::Crash, 11)),

@@ -56,11 +56,11 @@ pub(super) fn signal(victim: &Victim) -> String {
 
 /// How it ended, as a wait status tells it.
 pub(super) fn ended(victim: &Victim) -> String {
-    let core = if victim.core_dumped { ", core dumped" } else { "" };
+    let core = if victim.core_dumped == Some(true) { ", core dumped" } else { "" };
     match (victim.exit_code, victim.signal) {
         (Some(code), _) => format!("exited with {code}"),
         (None, Some(_)) => format!("died of {}{core}", signal(victim)),
-        (None, None) => "ended".to_owned(),
+        (None, None) => "has not ended yet".to_owned(),
     }
 }
 
@@ -71,9 +71,14 @@ pub(super) fn had_happened(cause: Cause) -> &'static str {
         Cause::OomGlobal | Cause::OomCpuset | Cause::OomMempolicy => {
             "was killed by the kernel's OOM killer"
         }
-        Cause::Killed => "was killed by another process",
+        Cause::OomUserspace => "was killed by a userspace OOM killer",
+        Cause::OomCollateral => "was killed along with a victim of the kernel's OOM killer",
+        Cause::StopTimeout => "was killed as its stop ran out",
+        Cause::Killed => "was killed",
+        Cause::PidnsTeardown => "was killed with its pid namespace",
         Cause::Abort => "aborted itself",
         Cause::Crash => "crashed",
+        Cause::Rlimit => "hit a resource limit",
         Cause::Relayed | Cause::Unknown => "died",
     }
 }

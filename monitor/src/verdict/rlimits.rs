@@ -1,0 +1,69 @@
+//! Resource limits that end a process: RLIMIT_CPU (SIGXCPU at the soft one, SIGKILL at the hard one) and RLIMIT_FSIZE (SIGXFSZ).
+
+use killwatch_ebpf::wire::Origin;
+
+use super::{
+    facts::{Facts, Sender},
+    signals,
+};
+use crate::death::Rlimit;
+
+/// What was hit.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Hit {
+    pub(super) rlimit: Rlimit,
+    pub(super) evidence: Vec<String>,
+    /// What is not proven.
+    pub(super) inferred: Option<String>,
+}
+
+/// The resource limit that made the kernel send this signal, which it did in the victim's own context.
+pub(super) fn hit(facts: &Facts<'_>, sender: &Sender) -> Option<Hit> {
+    match (sender.signal, sender.origin) {
+        (signals::SIGXCPU, Origin::Kernel) => cpu(facts, facts.limits.cpu[0]),
+        (signals::SIGKILL, Origin::Kernel) => cpu(facts, facts.limits.cpu[1]),
+        (signals::SIGXFSZ, Origin::NoInfo) => Some(file_size(facts)),
+        _ => None,
+    }
+}
+
+fn cpu(facts: &Facts<'_>, limit: Option<u64>) -> Option<Hit> {
+    let limit = limit?;
+    let [soft, hard] = facts.limits.cpu;
+    let used = facts.limits.cpu_seconds;
+    let rlimit = Rlimit { resource: "RLIMIT_CPU".into(), unit: "seconds".into(), soft, hard, used };
+    let said = format!("RLIMIT_CPU allows it {limit} s of CPU time");
+    Some(match used {
+        #[expect(clippy::cast_precision_loss, reason = "a limit of 2^53 s is never reached")]
+        Some(used) if used >= limit as f64 => Hit {
+            rlimit,
+            evidence: vec![format!("{said}, and it had used {used:.1} s")],
+            inferred: None,
+        },
+        Some(used) => Hit {
+            rlimit,
+            evidence: vec![format!("{said}, of which {used:.1} s were counted as it ended")],
+            inferred: Some(
+                "that RLIMIT_CPU was reached: by the time that was counted it was not".into(),
+            ),
+        },
+        None => Hit {
+            rlimit,
+            evidence: vec![said],
+            inferred: Some(
+                "that RLIMIT_CPU was reached: this kernel's CPU times could not be read".into(),
+            ),
+        },
+    })
+}
+
+fn file_size(facts: &Facts<'_>) -> Hit {
+    let [soft, hard] = facts.limits.file_size;
+    let rlimit =
+        Rlimit { resource: "RLIMIT_FSIZE".into(), unit: "bytes".into(), soft, hard, used: None };
+    let said = match soft {
+        Some(soft) => format!("it wrote to a file past the {soft} bytes that RLIMIT_FSIZE allows"),
+        None => "it wrote to a file past what RLIMIT_FSIZE allows".to_owned(),
+    };
+    Hit { rlimit, evidence: vec![said], inferred: None }
+}
