@@ -19,6 +19,8 @@ use crate::{
 };
 
 mod convert;
+#[cfg(test)]
+mod tests;
 
 /// What is the same for every record of this daemon.
 #[derive(Debug, Clone)]
