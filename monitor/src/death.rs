@@ -27,7 +27,7 @@ pub use memory::{LevelUse, LimitCounter, MemoryStory};
 pub use workload::{Job, Qos, Workload};
 
 /// Version of the JSON form. Rises when a key changes its meaning or goes; new keys do not raise it.
-pub const SCHEMA: u32 = 1;
+pub const SCHEMA: u32 = 2;
 
 /// One process that ended abnormally: who, by what, why, and what to do.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]

@@ -39,7 +39,7 @@ impl Expected {
             .like("/id", "a UUID of version 7", |id| {
                 id.as_str().is_some_and(|id| id.len() == 36 && id.as_bytes().get(14) == Some(&b'7'))
             })
-            .is("/schema", 1)
+            .is("/schema", 2)
             .like("/boot_id", "this boot's id", |id| id.as_str() == boot_id().as_deref())
             .is("/node", node)
             .like("/time", "a moment of the last minutes", is_recent)
