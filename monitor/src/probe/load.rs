@@ -86,7 +86,7 @@ pub fn configure(options: &Options) -> Result<(Config, BTreeMap<&'static str, St
     let btf = Btf::parse(&bytes)?;
     let choices = Choices {
         memory_hierarchy: options.memory_hierarchy,
-        // Half: room for about 5,000 deaths without their texts at the default size.
+        // Half: room for about 2,000 deaths without their texts at the default size.
         texts_high_water: options.ring_bytes / 2,
     };
     let config = layout::resolve(&btf, choices)?;
