@@ -1,34 +1,42 @@
 //! Reading kernel memory.
 
+use core::ptr::NonNull;
+
 use aya_ebpf::{EbpfContext, helpers::bpf_probe_read_kernel};
 
 use super::config::present;
 
-/// An address in the kernel that may be stale, null or garbage: reads of it fail, they do not fault.
+/// An address in the kernel that may be stale or garbage: reads of it fail, they do not fault.
+///
+/// Never null, so that an `Option` of it is one word: of two words, "none" would leave the second unwritten, and a verifier before 6.3
+/// refuses a program that moves such a word, though nothing looks at it.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Address(*const u8);
+pub(crate) struct Address(NonNull<u8>);
 
 impl Address {
+    /// Null becomes an address where there is nothing.
+    #[inline(always)]
     pub(crate) const fn new(pointer: *const u8) -> Self {
-        Self(pointer)
-    }
-
-    pub(crate) fn is_null(self) -> bool {
-        self.0.is_null()
+        match NonNull::new(pointer.cast_mut()) {
+            Some(pointer) => Self(pointer),
+            None => Self(NonNull::dangling()),
+        }
     }
 
     pub(crate) fn bits(self) -> u64 {
-        self.0 as u64
+        self.0.as_ptr() as u64
     }
 
     /// The address `bytes` further.
+    #[inline(always)]
     pub(crate) fn add(self, bytes: usize) -> Self {
-        Self(self.0.wrapping_add(bytes))
+        Self::new(self.0.as_ptr().wrapping_add(bytes))
     }
 
     /// The address `bytes` before.
+    #[inline(always)]
     pub(crate) fn sub(self, bytes: usize) -> Self {
-        Self(self.0.wrapping_sub(bytes))
+        Self::new(self.0.as_ptr().wrapping_sub(bytes))
     }
 
     /// The value at `offset`; `None` if the kernel lacks the field or the memory cannot be read.
@@ -36,13 +44,13 @@ impl Address {
     pub(crate) fn get<T>(self, offset: u32) -> Option<T> {
         let offset = present(offset)?;
         // SAFETY: the helper checks the address; every T here is plain data.
-        unsafe { bpf_probe_read_kernel(self.0.wrapping_add(offset).cast::<T>()) }.ok()
+        unsafe { bpf_probe_read_kernel(self.0.as_ptr().wrapping_add(offset).cast::<T>()) }.ok()
     }
 
     /// The pointer at `offset`, unless it is null.
     #[inline(always)]
     pub(crate) fn follow(self, offset: u32) -> Option<Self> {
-        self.get::<*const u8>(offset).map(Self).filter(|address| !address.is_null())
+        NonNull::new(self.get::<*mut u8>(offset)?).map(Self)
     }
 }
 
@@ -75,7 +83,7 @@ impl Trusted {
     }
 
     pub(crate) const fn address(self) -> Address {
-        Address(self.0)
+        Address::new(self.0)
     }
 }
 
