@@ -103,6 +103,8 @@ impl Daemon {
                 "--log-sink",
             ])
             .arg(dir.path().join("sink"))
+            .arg("--state.path")
+            .arg(dir.path().join("state"))
             .current_dir(dir.path())
             .stdin(Stdio::null())
             .stdout(log.try_clone().context("share the log")?)
