@@ -33,6 +33,8 @@ pub struct Daemon {
     node: String,
     client: Client,
     dir: TempDir,
+    /// Runs the daemon so that it ends with the thread that started it.
+    tie: Option<PathBuf>,
 }
 
 /// Path of the program that is tested.
@@ -50,12 +52,20 @@ impl Daemon {
     /// # Errors
     /// When it ends, or is not ready in time: with the end of its log.
     pub fn start() -> Result<Self> {
-        Self::start_in(TempDir::with_prefix("killwatch-test-").context("make a directory")?)
+        Self::start_in(own_directory()?, None)
+    }
+
+    /// Like [`Daemon::start`], and the kernel kills it when the calling thread ends. `victim` is the program that ties it.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn start_tied(victim: &Path) -> Result<Self> {
+        Self::start_in(own_directory()?, Some(victim.to_owned()))
     }
 
     /// Starts one in this directory; its log sink continues there.
-    fn start_in(dir: TempDir) -> Result<Self> {
-        let mut daemon = Self::spawn(dir)?;
+    fn start_in(dir: TempDir, tie: Option<PathBuf>) -> Result<Self> {
+        let mut daemon = Self::spawn(dir, tie.clone())?;
         for _ in 0..3 {
             match daemon.wait_until_ready() {
                 Ok(()) => return Ok(daemon),
@@ -68,7 +78,7 @@ impl Daemon {
                         &mut daemon.dir,
                         TempDir::new().context("make a directory")?,
                     );
-                    daemon = Self::spawn(files)?;
+                    daemon = Self::spawn(files, tie.clone())?;
                 }
                 Err(error) => {
                     return Err(error.context(format!(
@@ -81,7 +91,7 @@ impl Daemon {
         bail!("no port stays free for the daemon")
     }
 
-    fn spawn(dir: TempDir) -> Result<Self> {
+    fn spawn(dir: TempDir, tie: Option<PathBuf>) -> Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("find a free port")?;
         let address = listener.local_addr().context("find a free port")?.to_string();
         drop(listener);
@@ -91,7 +101,15 @@ impl Daemon {
             .append(true)
             .open(dir.path().join("log"))
             .context("open the log")?;
-        let child = Command::new(binary())
+        let mut command = match &tie {
+            None => Command::new(binary()),
+            Some(victim) => {
+                let mut command = Command::new(victim);
+                command.args(["tied", "--"]).arg(binary());
+                command
+            }
+        };
+        let child = command
             .args([
                 "run",
                 "--web.listen-address",
@@ -109,7 +127,7 @@ impl Daemon {
             .stderr(log)
             .spawn()
             .with_context(|| format!("start {}", binary().display()))?;
-        Ok(Self { child, status: None, node, client: Client::new(address), dir })
+        Ok(Self { child, status: None, node, client: Client::new(address), dir, tie })
     }
 
     fn wait_until_ready(&mut self) -> Result<()> {
@@ -133,7 +151,7 @@ impl Daemon {
             bail!("the daemon was to end well, but: {status}");
         }
         let files = std::mem::replace(&mut self.dir, TempDir::new().context("make a directory")?);
-        *self = Self::start_in(files)?;
+        *self = Self::start_in(files, self.tie.take())?;
         Ok(())
     }
 
@@ -302,6 +320,10 @@ impl Drop for Daemon {
             let _ = self.child.wait();
         }
     }
+}
+
+fn own_directory() -> Result<TempDir> {
+    TempDir::with_prefix("killwatch-test-").context("make a directory")
 }
 
 fn tail(file: &Path, most: u64) -> Result<String> {

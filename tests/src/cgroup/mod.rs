@@ -40,8 +40,19 @@ impl Tree {
     /// # Errors
     /// When the host accounts no memory, or this process may not make cgroups.
     pub fn new() -> Result<Self> {
+        Self::in_hierarchy(Hierarchy::find()?)
+    }
+
+    /// A new one in the cgroup v2 hierarchy, which may account no memory.
+    ///
+    /// # Errors
+    /// When there is no such hierarchy, or this process may not make cgroups.
+    pub fn unified() -> Result<Self> {
+        Self::in_hierarchy(Hierarchy::find_unified()?)
+    }
+
+    fn in_hierarchy(hierarchy: Hierarchy) -> Result<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        let hierarchy = Hierarchy::find()?;
         let name = format!(
             "killwatch-test-{}-{}",
             std::process::id(),
@@ -271,8 +282,17 @@ impl Group {
     }
 }
 
+/// Whether a cgroup v2 hierarchy is mounted, with memory or without, whose cgroups can be killed (Linux 5.14).
+#[must_use]
+pub fn has_kill() -> bool {
+    Tree::unified().is_ok_and(|tree| tree.top.dir.join("cgroup.kill").exists())
+}
+
 /// Whether the host has any swap in use: the file has a heading and a line each.
-fn host_swaps() -> Result<bool> {
+///
+/// # Errors
+/// When the kernel does not say.
+pub fn host_swaps() -> Result<bool> {
     match std::fs::read_to_string("/proc/swaps") {
         Ok(text) => Ok(text.lines().count() > 1),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),

@@ -1,7 +1,8 @@
 //! Real deaths, one a scenario, and the whole record that killwatch makes of each. One file per family.
 //!
-//! A scenario has a daemon and cgroups of its own, so that they run side by side or one by one. `zz_global_oom` uses up the
-//! memory of the machine: it runs in a virtual machine of our own only, and last when run one by one.
+//! A scenario has cgroups of its own, and a daemon of its own where its table says so, so that they run side by side or one by
+//! one. Those of `global` use up the memory of the machine: they run in a virtual machine of our own only, and last when run
+//! one by one.
 
 mod crowd;
 mod exits;
@@ -12,21 +13,33 @@ mod oom;
 mod signals;
 mod workload;
 
-use std::process::Command;
+use std::process::{Command, ExitCode};
 
 use anyhow::{Context as _, Result, ensure};
 use killwatch_tests::cgroup::Hierarchy;
+use killwatch_tests::corpus;
 use killwatch_tests::facts::Sender;
-use killwatch_tests::stage::{self, Stage};
 use killwatch_tests::truth::Truth;
 use killwatch_tests::victim::{Casting, Victim};
 
 /// The limit that hogs meet, in bytes.
 const LIMIT: u64 = 32 << 20;
 
-/// Plays a scenario, where this host can.
-fn scenario(play: impl FnOnce(&mut Stage) -> Result<()>) -> Result<()> {
-    stage::scenario(option_env!("CARGO_BIN_EXE_victim"), play)
+fn main() -> ExitCode {
+    corpus::run(
+        option_env!("CARGO_BIN_EXE_victim"),
+        &[
+            ("crowd", crowd::SCENARIOS),
+            ("exits", exits::SCENARIOS),
+            ("hostile", hostile::SCENARIOS),
+            ("lifecycle", lifecycle::SCENARIOS),
+            ("oom", oom::SCENARIOS),
+            ("signals", signals::SCENARIOS),
+            ("workload", workload::SCENARIOS),
+            // Last: they leave no memory to any scenario beside them.
+            ("global", global::SCENARIOS),
+        ],
+    )
 }
 
 /// Starts a victim that waits at its gate, and reads the truth of it.
@@ -56,10 +69,4 @@ fn kill_by_shell(signal: &str, pid: u32, uid: u32) -> Result<Sender> {
         ppid: std::process::id(),
         cgroup: Hierarchy::find()?.path_of("self")?,
     })
-}
-
-/// Named to run last: it leaves no memory to any scenario beside it.
-#[test]
-fn zz_global_oom() -> Result<()> {
-    global::play()
 }
