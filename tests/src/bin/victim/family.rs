@@ -53,6 +53,11 @@ pub(crate) fn tied(command: &[OsString]) -> Result<ExitCode> {
     if rustix::process::getppid() != parent {
         bail!("the parent is gone");
     }
+    replace(command)
+}
+
+/// Becomes the command.
+pub(crate) fn replace(command: &[OsString]) -> Result<ExitCode> {
     let Some((program, arguments)) = command.split_first() else { bail!("no command") };
     let error = Command::new(program).args(arguments).exec();
     Err(error).with_context(|| format!("become {}", program.display()))
