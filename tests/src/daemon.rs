@@ -5,6 +5,7 @@ use std::io::{ErrorKind, Read as _, Seek as _, SeekFrom};
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
@@ -24,6 +25,15 @@ const TELLS_WITHIN: Duration = Duration::from_secs(5);
 const STOPS_WITHIN: Duration = Duration::from_secs(5);
 /// Of the daemon's own log, this much is shown with a failure.
 const LOG_TAIL: u64 = 16 * 1024;
+
+/// Whether daemons here hear from the kernel which limit was hit, as the last one that became ready said.
+static HEARS_CONSTRAINTS: AtomicBool = AtomicBool::new(false);
+
+/// Whether daemons here hear from the kernel which limit was hit: the probe `oom_kill_process`, which needs fentry.
+#[must_use]
+pub fn hears_constraints() -> bool {
+    HEARS_CONSTRAINTS.load(Ordering::Relaxed)
+}
 
 /// A running killwatch. Dropping it kills it, its files go with it.
 #[derive(Debug)]
@@ -68,7 +78,11 @@ impl Daemon {
         let mut daemon = Self::spawn(dir, tie.clone())?;
         for _ in 0..3 {
             match daemon.wait_until_ready() {
-                Ok(()) => return Ok(daemon),
+                Ok(()) => {
+                    let attached = daemon.probe_is("oom_kill_process", "attached")?;
+                    HEARS_CONSTRAINTS.store(attached, Ordering::Relaxed);
+                    return Ok(daemon);
+                }
                 // A port that was free may be taken as soon as it is let go: then another is tried.
                 Err(_)
                     if daemon.status.is_some()
@@ -139,6 +153,16 @@ impl Daemon {
             // No answer at all is how it begins.
             Ok(self.get("/-/ready").is_ok_and(|(status, _)| status == 200).then_some(()))
         })
+    }
+
+    /// Whether a probe is in this state.
+    ///
+    /// # Errors
+    /// When the status cannot be had.
+    pub fn probe_is(&self, name: &str, state: &str) -> Result<bool> {
+        let status = self.json("/api/v1/status")?;
+        let probes = status.get("probes").and_then(Value::as_array).context("no probes")?;
+        Ok(probes.iter().any(|probe| probe["name"] == name && probe["state"] == state))
     }
 
     /// Stops it and starts another one in its place, with the same files.
@@ -215,13 +239,25 @@ impl Daemon {
     /// # Errors
     /// When it does not come in time, or twice.
     pub fn death_of(&self, pid: u32) -> Result<Value> {
+        self.record_of(pid, "dead", TELLS_WITHIN)
+    }
+
+    /// The record of a process with this `state`, as soon as it is there.
+    ///
+    /// # Errors
+    /// When it does not come `within` that time, or twice.
+    pub fn record_of(&self, pid: u32, state: &str, within: Duration) -> Result<Value> {
         let query = format!("pid={pid}");
-        let what = format!("a record of the death of process {pid}");
-        wait_until(TELLS_WITHIN, &what, || match self.deaths(&query)?.as_slice() {
-            [] => Ok(None),
-            [record] => Ok(Some(record.clone())),
-            several => {
-                bail!("process {pid} died once and has {} records: {several:#?}", several.len())
+        wait_until(within, &format!("a record that process {pid} is {state}"), || {
+            let mut records = self.deaths(&query)?;
+            records.retain(|record| record["state"] == state);
+            match records.as_slice() {
+                [] => Ok(None),
+                [record] => Ok(Some(record.clone())),
+                several => bail!(
+                    "process {pid} was {state} once and has {} records: {several:#?}",
+                    several.len()
+                ),
             }
         })
     }

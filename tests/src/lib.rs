@@ -7,8 +7,8 @@
 //! * [`daemon`] runs killwatch and asks it; every record that it hands out has passed docs/death.schema.json.
 //! * [`cgroup`] makes limited cgroups on v1, v2 and hybrid hosts, and removes them.
 //! * [`victim`] runs the `victim` binary; [`truth`] reads what the kernel says of it while it lives.
-//! * [`facts`] turns a truth into what the record must say, [`record`] compares and reports every difference at once.
-//! * [`http`] asks a server, [`metrics`] reads the metrics page, [`wait`] is the only way to wait: for a state, with a deadline.
+//! * [`sender`] is who sent a signal. [`facts`] turns a truth into what the record must say, [`record`] compares and reports every difference at once.
+//! * [`kernel_log`] is what the kernel writes there; [`http`] asks a server, [`metrics`] reads the metrics page, [`wait`] is the only way to wait: for a state, with a deadline.
 //!
 //! What the environment may set:
 //!
@@ -26,10 +26,12 @@ pub mod corpus;
 pub mod daemon;
 pub mod facts;
 pub mod http;
+pub mod kernel_log;
 pub mod matrix;
 pub mod metrics;
 pub mod record;
 pub mod schema;
+pub mod sender;
 pub mod stage;
 pub mod truth;
 pub mod victim;

@@ -77,7 +77,10 @@ impl Tree {
         let mut group = self.top.clone();
         let names: Vec<&str> = path.split('/').collect();
         for (depth, name) in names.iter().enumerate() {
-            if group.hierarchy.version == Version::V2 {
+            // A v2 hierarchy beside a v1 one has no memory to hand on.
+            if group.hierarchy.version == Version::V2
+                && group.read("cgroup.controllers")?.split_whitespace().any(|name| name == "memory")
+            {
                 group.write("cgroup.subtree_control", "+memory")?;
             }
             group.dir.push(name);
@@ -137,6 +140,12 @@ impl Group {
         Ok(std::fs::metadata(&self.dir)
             .with_context(|| format!("look at {}", self.dir.display()))?
             .ino())
+    }
+
+    /// A cgroup in it, whether it is there or not.
+    #[must_use]
+    pub fn child(&self, name: &str) -> Self {
+        Self { hierarchy: self.hierarchy.clone(), dir: self.dir.join(name) }
     }
 
     /// The cgroup around it.
@@ -271,12 +280,20 @@ impl Group {
         }
     }
 
-    fn read(&self, file: &str) -> Result<String> {
+    /// Text of one of its files.
+    ///
+    /// # Errors
+    /// When there is no such file.
+    pub fn read(&self, file: &str) -> Result<String> {
         let file = self.dir.join(file);
         std::fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))
     }
 
-    fn write(&self, file: &str, text: &str) -> Result<()> {
+    /// Writes one of its files.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn write(&self, file: &str, text: &str) -> Result<()> {
         let file = self.dir.join(file);
         std::fs::write(&file, text).with_context(|| format!("write {text:?} to {}", file.display()))
     }

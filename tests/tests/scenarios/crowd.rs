@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result, ensure};
 use killwatch_tests::corpus::Scenario;
-use killwatch_tests::facts::Sender;
 use killwatch_tests::play;
 use killwatch_tests::record::Expected;
+use killwatch_tests::sender::Sender;
 use killwatch_tests::stage::Stage;
 use killwatch_tests::truth::Truth;
 use serde_json::Value;

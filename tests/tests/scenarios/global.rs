@@ -28,16 +28,15 @@ fn zz_global_oom(stage: &mut Stage) -> Result<()> {
     let seen = truth.seen.as_nanos();
     Expected::death(&truth, stage.daemon.node())
         .signal(9, "SIGKILL")
-        .is("/cause", "oom_global")
+        .by_kernel("oom_global")
+        .limit_named("none")
         .is("/victim/oom_score_adj", 1000)
-        .is("/killer/kind", "kernel")
         // Whoever allocates next when nothing is left: the hog, or any other.
         .like("/killer/trigger", "a task", |task| task.get("pid").is_some_and(Value::is_u64))
         .like("/oom/incident_ktime_ns", "after the victim was seen", move |at| {
             at.as_u64().is_some_and(|at| u128::from(at) >= seen)
         })
         .is("/oom/group", false)
-        .maybe("/oom/constraint", "none")
         .like("/memory/anon_bytes", "half the memory or more", move |size| {
             size.as_u64().is_some_and(|size| (total / 2..=total).contains(&size))
         })

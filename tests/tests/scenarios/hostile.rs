@@ -77,6 +77,10 @@ fn gone_within_milliseconds_of_its_exec(stage: &mut Stage) -> Result<()> {
             ns_pid: pid,
             ppid: own.pid,
             parent_comm: name_of(own.pid)?,
+            ancestors: [(own.pid, own.comm.clone())]
+                .into_iter()
+                .chain(own.ancestors.clone())
+                .collect(),
             comm: "victim".to_owned(),
             cmdline: ["victim", "--cgroup", &group.dir().display().to_string(), "abort"]
                 .map(str::to_owned)
@@ -93,7 +97,7 @@ fn gone_within_milliseconds_of_its_exec(stage: &mut Stage) -> Result<()> {
         cmdline[0] = stage.victim().display().to_string();
         Expected::death(&truth, stage.daemon.node())
             .signal(6, "SIGABRT")
-            .by_itself("abort", &truth)
+            .by_itself("abort", "tgkill", &truth)
             .job_of_environ("JOB_ID", &turn.to_string())
             .is("/victim/cmdline", json!(cmdline))
             .like("/victim/start_ktime_ns", "a moment of the scenario", move |at| {

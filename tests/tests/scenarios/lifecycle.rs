@@ -1,5 +1,7 @@
 //! The daemon itself: its start, its company, its end.
 
+use std::time::{Duration, Instant};
+
 use anyhow::{Context as _, Result, ensure};
 use killwatch_tests::corpus::Scenario;
 use killwatch_tests::daemon::Daemon;
@@ -7,15 +9,18 @@ use killwatch_tests::play;
 use killwatch_tests::record::Expected;
 use killwatch_tests::stage::Stage;
 use killwatch_tests::truth::Truth;
+use killwatch_tests::wait::wait_until;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::at_the_gate;
+use crate::{LIMIT, at_the_gate};
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
     play!(all_probes_are_attached),
     play!(a_second_daemon_sees_the_same),
     play!(sigterm_drains_and_ends_well).own_daemon(),
     play!(a_restart_starts_clean).own_daemon(),
+    play!(deaths_while_it_is_stopped).own_daemon(),
 ];
 
 fn all_probes_are_attached(stage: &mut Stage) -> Result<()> {
@@ -61,6 +66,28 @@ fn a_restart_starts_clean(stage: &mut Stage) -> Result<()> {
     Ok(())
 }
 
+/// What the kernel's side saw waits for it.
+fn deaths_while_it_is_stopped(stage: &mut Stage) -> Result<()> {
+    const STOPPED: Duration = Duration::from_secs(5);
+    signal(stage.daemon.pid(), Signal::STOP)?;
+    let began = Instant::now();
+    let group = stage.tree.limited("worker", LIMIT)?;
+    let (mut hog, hog_truth) = at_the_gate(&stage.cast().within(&group).args(["--gate", "hog"]))?;
+    hog.go()?;
+    hog.reap_killed_by(9)?;
+    let truth = aborts(stage)?;
+    wait_until(2 * STOPPED, "5 s to pass", || Ok((began.elapsed() >= STOPPED).then_some(())))?;
+    signal(stage.daemon.pid(), Signal::CONT)?;
+    let expected = Expected::death(&hog_truth, stage.daemon.node()).oom(&hog_truth, &group, LIMIT);
+    stage.holds(hog_truth.pid, &expected)?;
+    stage.holds(truth.pid, &aborted(&truth, &stage.daemon)).map(drop)
+}
+
+fn signal(pid: u32, signal: Signal) -> Result<()> {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).context("a pid")?;
+    kill_process(pid, signal).context("signal the daemon")
+}
+
 /// Every probe that is required is attached, and none failed where the kernel could have had it.
 fn probes_are_attached(daemon: &Daemon) -> Result<()> {
     let status = daemon.json("/api/v1/status")?;
@@ -100,5 +127,5 @@ fn aborts(stage: &Stage) -> Result<Truth> {
 }
 
 fn aborted(truth: &Truth, daemon: &Daemon) -> Expected {
-    Expected::death(truth, daemon.node()).signal(6, "SIGABRT").by_itself("abort", truth)
+    Expected::death(truth, daemon.node()).signal(6, "SIGABRT").by_itself("abort", "tgkill", truth)
 }

@@ -28,7 +28,7 @@ pub(crate) enum Kind {
 }
 
 /// A hog.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, Copy, clap::Args)]
 pub(crate) struct Hog {
     /// Threads in all, the first one included
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=512))]
@@ -42,6 +42,9 @@ pub(crate) struct Hog {
     /// At the ceiling say `{"held": MIB}` and wait
     #[arg(long)]
     hold: bool,
+    /// At the ceiling call abort()
+    #[arg(long, conflicts_with = "hold")]
+    abort: bool,
     /// What to take
     #[arg(long, value_enum, default_value_t = Kind::Anon)]
     kind: Kind,
@@ -49,15 +52,16 @@ pub(crate) struct Hog {
 
 /// Allocates on the first or the last thread, until killed or the ceiling is held.
 pub(crate) fn hog(gate: &Gate, hog: &Hog) -> Result<ExitCode> {
-    let Hog { threads, limit_mib, kind, hold, .. } = *hog;
-    let allocate_on_last = hog.allocate_on_thread && threads > 1;
+    let Hog { threads, allocate_on_thread, .. } = *hog;
+    let hog = *hog;
+    let allocate_on_last = allocate_on_thread && threads > 1;
     let (start, started) = std::sync::mpsc::sync_channel::<()>(1);
     let mut last = allocate_on_last
         .then(|| {
             std::thread::Builder::new().name("allocator".to_owned()).spawn(move || {
                 // An error is the first thread's end, and so the process's.
                 if started.recv().is_ok() {
-                    take(kind, limit_mib, hold);
+                    take(hog);
                 }
             })
         })
@@ -76,14 +80,15 @@ pub(crate) fn hog(gate: &Gate, hog: &Hog) -> Result<ExitCode> {
             // A panic there has been printed; either way nothing killed this process.
             let _ = thread.join();
         }
-        None => take(kind, limit_mib, hold),
+        None => take(hog),
     }
-    eprintln!("victim: still alive with {limit_mib} MiB");
+    eprintln!("victim: still alive with {} MiB", hog.limit_mib);
     Ok(ExitCode::from(SURVIVED))
 }
 
-fn take(kind: Kind, limit_mib: u32, hold: bool) {
-    let held = match kind {
+fn take(hog: Hog) {
+    let limit_mib = hog.limit_mib;
+    let held = match hog.kind {
         Kind::Anon => Ok(allocate(limit_mib)),
         Kind::Shmem => share(limit_mib),
         Kind::Tmpfs => write(limit_mib),
@@ -92,7 +97,10 @@ fn take(kind: Kind, limit_mib: u32, hold: bool) {
         eprintln!("victim: {error:#}");
         None
     });
-    if hold && gate::say(&json!({ "held": limit_mib })).is_ok() {
+    if hog.abort {
+        std::process::abort();
+    }
+    if hog.hold && gate::say(&json!({ "held": limit_mib })).is_ok() {
         idle();
     }
     black_box(&held);
