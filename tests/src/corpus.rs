@@ -225,7 +225,7 @@ fn complete(name: &str, played: Result<()>) -> Result<Completion, Failed> {
             return Err(format!("KILLWATCH_REQUIRE_E2E is set, and {why}").into());
         }
         Some(Unplayed::Skipped(why)) => ("SKIPPED", why),
-        None => return Err(format!("{error:?}").into()),
+        None => return Err(format!("{error:#}").into()),
     };
     // In one piece, since scenarios run side by side, and on a line of its own: libtest may have begun one.
     let line = format!("\n{word}: {name}: {}\n", why.replace('\n', " "));

@@ -120,6 +120,25 @@ impl Expected {
             .is("/related/cause", of("/cause"))
     }
 
+    /// Like [`Expected::follows`], of a process that may have ended later: then only its name is known.
+    #[must_use]
+    pub fn fell_with(self, role: &str, record: &Value) -> Self {
+        let of = |pointer: &str| record.pointer(pointer).cloned().unwrap_or_default();
+        self.is("/related/role", role)
+            .is("/related/pid", of("/victim/pid"))
+            .is("/related/comm", of("/victim/comm"))
+            .maybe("/related/id", of("/id"))
+            .maybe("/related/status", of("/victim/status"))
+            .maybe("/related/cause", of("/cause"))
+    }
+
+    /// No signal was delivered, so there was no moment to read its words.
+    #[must_use]
+    pub fn wordless(self, truth: &Truth) -> Self {
+        self.maybe("/victim/cmdline", truth.cmdline.clone())
+            .maybe("/victim/threads", truth.tids.len())
+    }
+
     /// Follows from the end of this process, which has no record: it exited with this.
     #[must_use]
     pub fn follows_exit(self, role: &str, truth: &Truth, status: u8) -> Self {
@@ -141,8 +160,7 @@ impl Expected {
         self.is("/victim/exit_code", code)
             .is("/victim/status", code)
             .explained(code, "")
-            .maybe("/victim/cmdline", truth.cmdline.clone())
-            .maybe("/victim/threads", truth.tids.len())
+            .wordless(truth)
     }
 
     /// Killed by another process.

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use serde_json::Value;
 
 use crate::cgroup::{Hierarchy, Tree};
@@ -103,7 +103,7 @@ fn on_stage(
     match play(&mut stage) {
         Err(error) if !error.is::<crate::corpus::Unplayed>() => {
             let log = stage.daemon.log()?;
-            Err(error.context(format!("the daemon's log:\n{log}")))
+            Err(anyhow!("{error:#}\nthe daemon's log:\n{log}"))
         }
         played => played,
     }

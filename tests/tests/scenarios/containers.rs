@@ -15,10 +15,13 @@ use crate::{LIMIT, at_the_gate, kill_by_shell};
 
 pub(crate) const SCENARIOS: &[Scenario] = &[play!(a_childs_oom_kill_and_then_a_plain_stop)];
 
+const POD_UID: &str = "5a1d7c33-0b2e-4c64-9f0a-7e1d3b5f9a21";
+
 /// What the field's best-known flag gets wrong: the container is stopped by SIGTERM, long after a child of it was OOM killed.
 fn a_childs_oom_kill_and_then_a_plain_stop(stage: &mut Stage) -> Result<()> {
     let container = format!("{:0>64}", format!("{:x}7", std::process::id())).replace('0', "e");
-    let group = stage.tree.limited(&format!("docker/{container}"), LIMIT)?;
+    let group =
+        stage.tree.limited(&format!("kubepods/burstable/pod{POD_UID}/{container}"), LIMIT)?;
     let program = stage.victim().display().to_string();
     let casting = stage.cast().within(&group).args(["parent", "--", &program, "--gate", "hog"]);
     let (mut first, child) = at_the_gate(&casting)?;
@@ -28,7 +31,8 @@ fn a_childs_oom_kill_and_then_a_plain_stop(stage: &mut Stage) -> Result<()> {
     let named = |expected: Expected| {
         expected
             .is("/workload/container_id", container.clone())
-            .maybe("/workload/runtime", "docker")
+            .is("/workload/pod_uid", POD_UID)
+            .is("/workload/qos", "Burstable")
     };
     let node = stage.daemon.node();
     let expected = Expected::death(&child, node).oom(&child, &group, LIMIT);

@@ -131,7 +131,7 @@ fn collateral(stage: &Stage, truth: &Truth, record: &Value) -> Result<()> {
     let expected = Expected::death(truth, stage.daemon.node())
         .signal(9, "SIGKILL")
         .by_kernel("oom_collateral")
-        .follows("oom_victim", record);
+        .fell_with("oom_victim", record);
     stage.holds(truth.pid, &orphaned(expected, truth)).map(drop)
 }
 

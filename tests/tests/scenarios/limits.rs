@@ -24,6 +24,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     play!(a_group_of_twenty).needs(&[Need::MemoryV2]),
 ];
 
+const POD_UID: &str = "c3d0a6b8-52f1-4d0e-a7a4-19e60d8b7f42";
 const MIB: u64 = 1 << 20;
 
 fn the_middle_one_of_three(stage: &mut Stage) -> Result<()> {
@@ -156,7 +157,7 @@ fn takes(stage: &Stage, kind: &str) -> Result<(Truth, Expected)> {
 /// `memory.oom.group`: one decision, twenty victims. The kernel itself counts twenty-one.
 fn a_group_of_twenty(stage: &mut Stage) -> Result<()> {
     let container = format!("{:0>64}", format!("{:x}9", std::process::id())).replace('0', "d");
-    let group = stage.tree.limited(&format!("docker/{container}"), LIMIT)?;
+    let group = stage.tree.limited(&format!("kubepods/pod{POD_UID}/{container}"), LIMIT)?;
     group.write("memory.oom.group", "1")?;
     let act = ["--gate", "fork", "--count", "19", "--", "hog"];
     let (mut hog, truth) = at_the_gate(&stage.cast().within(&group).args(act))?;
@@ -174,7 +175,8 @@ fn a_group_of_twenty(stage: &mut Stage) -> Result<()> {
             .is("/killer/trigger/tid", hog.pid())
             .is("/oom/group", true)
             .is("/workload/container_id", container.clone())
-            .maybe("/workload/runtime", "docker")
+            .is("/workload/pod_uid", POD_UID)
+            .is("/workload/qos", "Guaranteed")
             .like("/memory/anon_bytes", "no more than the limit", |size| {
                 size.as_u64().is_some_and(|size| size <= LIMIT + 2 * MIB)
             })

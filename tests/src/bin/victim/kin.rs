@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
+use nix::libc;
 use nix::sched::CloneFlags;
 use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitStatus, waitpid};
@@ -66,10 +67,10 @@ pub(crate) fn act(act: Act, gate: &Gate) -> Result<ExitCode> {
                 // The thread that makes the child is stopped by the kernel until that is gone.
                 std::thread::Builder::new()
                     .name("stopped".to_owned())
-                    .spawn(|| share(CloneFlags::CLONE_VM | CloneFlags::CLONE_VFORK))
+                    .spawn(|| share(libc::CLONE_VM | libc::CLONE_VFORK))
                     .context("start a thread")?;
             } else {
-                let child = share(CloneFlags::CLONE_VM)?;
+                let child = share(libc::CLONE_VM)?;
                 gate::say(&json!({ "child": child.as_raw() }))?;
             }
             crate::act(crate::parse(act)?, gate)
@@ -96,17 +97,20 @@ fn wait_tied() {
 }
 
 /// A child in this very memory, on a stack of its own.
-fn share(flags: CloneFlags) -> Result<Pid> {
-    // Never freed: the child may be on it as long as this process lives.
-    let stack = Box::leak(vec![0; STACK].into_boxed_slice());
-    let idle = Box::new(|| {
+fn share(flags: i32) -> Result<Pid> {
+    extern "C" fn idle(_: *mut libc::c_void) -> libc::c_int {
         loop {
             nix::unistd::pause();
         }
-    });
+    }
+    // Never freed: the child is on it as long as this process lives. It grows downwards, from an end that is aligned.
+    let stack = Box::leak(vec![0_u128; STACK / size_of::<u128>()].into_boxed_slice());
+    let top = stack.as_mut_ptr_range().end.cast();
     // SAFETY: the child runs on its own stack and does nothing but wait for a signal, so it neither touches this thread's
-    // local storage nor any lock.
-    unsafe { nix::sched::clone(idle, stack, flags, Some(Signal::SIGCHLD as i32)) }
+    // local storage nor any lock, and has no argument that could go.
+    let pid = unsafe { libc::clone(idle, top, flags | libc::SIGCHLD, std::ptr::null_mut()) };
+    nix::errno::Errno::result(pid)
+        .map(Pid::from_raw)
         .context("make a child that shares this memory")
 }
 
