@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
 
+use crate::apt::{self, Need};
 use crate::context::Ctx;
 use crate::process::step;
 use crate::stop::Stop;
@@ -96,6 +97,7 @@ impl fmt::Display for Tally {
 /// Runs all. A failure of the first part does not keep the second from running.
 pub(crate) fn run(ctx: &Ctx) -> Result<()> {
     vm::ensure_packages()?;
+    apt::ensure(&[Need::new("runc", "runs the containers of the scenarios of a real runtime")])?;
     let built = build::daemon(ctx)?;
     let mut command = build::cargo(ctx, &built.object);
     command

@@ -113,6 +113,15 @@ impl Drop for Tree {
 }
 
 impl Group {
+    /// The one at `path` from the root of the hierarchy, made by somebody else.
+    #[must_use]
+    pub fn at(hierarchy: &Hierarchy, path: &str) -> Self {
+        Self {
+            dir: hierarchy.root.join(path.trim_start_matches('/')),
+            hierarchy: hierarchy.clone(),
+        }
+    }
+
     /// Its directory.
     #[must_use]
     pub fn dir(&self) -> &Path {

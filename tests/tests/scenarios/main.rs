@@ -16,6 +16,7 @@ mod limits;
 mod oom;
 mod pids;
 mod rlimits;
+mod runtime;
 mod senders;
 mod signals;
 mod stops;
@@ -54,6 +55,7 @@ fn main() -> ExitCode {
             ("oom", oom::SCENARIOS),
             ("pids", pids::SCENARIOS),
             ("rlimits", rlimits::SCENARIOS),
+            ("runtime", runtime::SCENARIOS),
             ("senders", senders::SCENARIOS),
             ("signals", signals::SCENARIOS),
             ("stops", stops::SCENARIOS),
