@@ -54,8 +54,10 @@ pub(crate) fn become_again(gate: &Gate) -> Result<ExitCode> {
     let heir = std::thread::Builder::new().name("victim".to_owned()).spawn(|| {
         let mut arguments = std::env::args_os();
         let name = arguments.next().unwrap_or_default();
-        let error =
-            Command::new("/proc/self/exe").arg0(name).args(arguments).env(AGAIN, "1").exec();
+        let become_it =
+            |program| Command::new(program).arg0(name).args(arguments).env(AGAIN, "1").exec();
+        // By its path, so that its name stays.
+        let error = std::env::current_exe().map_or_else(|error| error, become_it);
         eprintln!("victim: cannot become itself: {error}");
     });
     // It does not come back from that.
