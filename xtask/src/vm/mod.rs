@@ -175,7 +175,7 @@ mod tests {
     fn a_boot_counts_only_with_result_and_marker() {
         let result = "test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 1.00s\r\n";
         let tally = judged(&format!("{result}{MARKER}0\r\n")).unwrap();
-        assert_eq!((tally.passed, tally.failed, tally.skipped), (3, 0, 1));
+        assert_eq!((tally.passed, tally.failed, tally.skipped()), (3, 0, 1));
         assert!(judged(result).unwrap_err().to_string().contains("ended before"));
         assert!(judged(&format!("{MARKER}0\r\n")).unwrap_err().to_string().contains("no result"));
         assert!(judged(&format!("{result}{MARKER}139\r\n")).is_err());
