@@ -16,6 +16,11 @@ use tracing_appender::non_blocking::ErrorCounter;
 use crate::{
     api,
     attribute::environ::Allowlist,
+    audit::{
+        Auditor, Reporter,
+        kernel::Counters,
+        state::{StatePath, Store},
+    },
     cgroup::{
         index::{Index, Limits},
         marks::Marks,
@@ -68,6 +73,12 @@ pub async fn run(config: Config, log_lost: ErrorCounter) -> anyhow::Result<()> {
         .context(
             "the kernel side cannot be loaded; `killwatch doctor` says what this host lacks",
         )?;
+    let audit = {
+        let reporter = Reporter::new(Arc::clone(&metrics), Arc::clone(&ops), status.account());
+        let counters = Counters::new("/proc".into(), &mounts.memory);
+        let store = store(&config.state.path, facts.boot_id.as_deref());
+        Auditor::new(counters, mounts.memory.id, store, reporter)
+    };
     let names: Vec<String> =
         config.environ.allow.iter().map(VariableName::as_str).map(str::to_owned).collect();
     let allowlist = Allowlist::new(&names).context("environ.allow")?;
@@ -101,6 +112,7 @@ pub async fn run(config: Config, log_lost: ErrorCounter) -> anyhow::Result<()> {
         ledger: Arc::clone(&ledger),
         metrics: Arc::clone(&metrics),
         ops: Arc::clone(&ops),
+        audit,
         clock,
     };
     let addresses: Vec<String> = server.addresses().iter().map(ToString::to_string).collect();
@@ -164,6 +176,26 @@ pub async fn run(config: Config, log_lost: ErrorCounter) -> anyhow::Result<()> {
         None => Ok(()),
         Some(Ok(())) => anyhow::bail!("the reader of the ring ended: deaths are no longer seen"),
         Some(Err(error)) => Err(error).context("the pipeline ended"),
+    }
+}
+
+/// What outlives the daemon. Without it the daemon runs all the same.
+fn store(path: &StatePath, boot_id: Option<&str>) -> Option<Store> {
+    let StatePath::Directory(path) = path else { return None };
+    let opened = match boot_id {
+        Some(boot_id) => Store::open(path, boot_id),
+        None => Err(std::io::Error::other("this boot has no id (/proc/sys/kernel/random/boot_id)")),
+    };
+    match opened {
+        Ok(store) => Some(store),
+        Err(error) => {
+            tracing::warn!(
+                %path,
+                %error,
+                "state.path cannot be used: what happens while no daemon runs will not be told"
+            );
+            None
+        }
     }
 }
 

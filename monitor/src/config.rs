@@ -18,6 +18,7 @@ pub use flags::Flags;
 pub use values::{AbsolutePath, Count, Period, Refused, RingBytes};
 
 use crate::api::WebConfig;
+use crate::audit::state::StateConfig;
 use crate::ledger::LedgerConfig;
 use crate::metrics::MetricsConfig;
 use crate::notify::LogSink;
@@ -48,6 +49,8 @@ pub struct Config {
     pub environ: EnvironConfig,
     /// How deaths are judged.
     pub verdict: VerdictConfig,
+    /// What outlives the daemon.
+    pub state: StateConfig,
     /// The end of the daemon.
     pub shutdown: ShutdownConfig,
     /// Name of this node in every record.

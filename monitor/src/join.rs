@@ -321,7 +321,6 @@ fn awaits_mark(exit: &Exit) -> bool {
         && exit.fatal.origin == Origin::Kernel as u32
         && exit.fatal.group != 0
         && exit.fatal.sender.tgid != exit.victim.tgid
-        && exit.fatal.shared_tgid == 0
         && exit.fatal.sender_state & sender::NAMESPACE_INIT == 0;
     exit.status & 0x7f == SIGKILL && (by_kernel || exit.marked != 0 && exit.fatal.signal == 0)
 }

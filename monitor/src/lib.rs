@@ -12,6 +12,7 @@
 //! * [`attribute`] names the workload and the job.
 //! * [`verdict`] tells the cause, the evidence and the advice. Pure.
 //! * [`ledger`] keeps deaths; [`notify`], [`api`] and [`metrics`] tell of them.
+//! * [`audit`] holds our count of OOM kills to the kernel's.
 //! * [`death`] holds the types that flow, [`config`] what a user may set, [`host`] facts about the machine,
 //!   [`app`] builds it all, [`cli`] is the command line.
 #![forbid(unsafe_code)]
@@ -19,6 +20,7 @@
 pub mod api;
 pub mod app;
 pub mod attribute;
+pub mod audit;
 pub mod cgroup;
 pub mod cli;
 pub mod clock;

@@ -83,12 +83,14 @@ pub enum Gap {
     MissingMark,
     /// A cgroup that found no room in the index: its path will be missing.
     UnnamedCgroup,
+    /// A look at the kernel's counters that failed: whether all OOM kills were told is not known.
+    Unaudited,
 }
 
 impl Gap {
     /// Every gap, for metrics.
     pub const ALL: &'static [Self] =
-        &[Self::UnfinishedDeath, Self::MissingMark, Self::UnnamedCgroup];
+        &[Self::UnfinishedDeath, Self::MissingMark, Self::UnnamedCgroup, Self::Unaudited];
 
     /// Its name in labels and log lines.
     #[must_use]
@@ -97,6 +99,7 @@ impl Gap {
             Self::UnfinishedDeath => "unfinished_death",
             Self::MissingMark => "missing_mark",
             Self::UnnamedCgroup => "unnamed_cgroup",
+            Self::Unaudited => "unaudited",
         }
     }
 }

@@ -17,6 +17,7 @@ use tracing_appender::non_blocking::ErrorCounter;
 
 use crate::{
     attribute,
+    audit::Auditor,
     cgroup::{
         CgroupId,
         index::{Full, Index},
@@ -64,6 +65,8 @@ pub struct Pipeline {
     pub metrics: Arc<Metrics>,
     /// Tells what goes wrong.
     pub ops: Arc<Ops>,
+    /// Holds the count of OOM kills to the kernel's.
+    pub audit: Auditor,
     /// The clock.
     pub clock: Clock,
 }
@@ -127,6 +130,7 @@ impl Running {
                     self.tell_stuck();
                 }
                 walked = ended(&mut self.walk) => self.learn(walked),
+                () = self.parts.audit.turn() => {}
                 record = self.parts.records.recv() => match record {
                     Some(record) => self.take(record),
                     None => break,
@@ -138,15 +142,20 @@ impl Running {
         // Nothing comes any more, so nothing is worth waiting for.
         self.pass_on(u64::MAX);
         self.upkeep();
+        self.parts.audit.finish().await;
     }
 
     fn take(&mut self, record: Record) {
         match record {
-            Record::Mark(mark) => self.join.mark(mark),
+            Record::Mark(mark) => {
+                self.parts.audit.killed(mark.victim.cgroup_memory, &self.parts.index);
+                self.join.mark(mark);
+            }
             Record::Words(words) => self.join.words(words),
             Record::Exit(exit) => self.join.exit(exit, self.parts.clock.boot_ns()),
-            // What the kernel counts is the audit's matter.
-            Record::CountedAgain(_) => {}
+            Record::CountedAgain(again) => {
+                self.parts.audit.killed(again.victim.cgroup_memory, &self.parts.index);
+            }
             Record::CgroupMade { id, path, truncated } => {
                 self.parts.index.made(id, &path, truncated);
                 self.see(id);
@@ -158,6 +167,7 @@ impl Running {
             }
             Record::CgroupGone { id, ktime_ns } => {
                 self.let_go(id);
+                self.parts.audit.gone(id, &self.parts.index);
                 self.parts.index.gone(id, ktime_ns);
             }
         }
@@ -229,6 +239,7 @@ impl Running {
         self.parts.index.forget_gone(self.parts.clock.boot_ns());
         self.parts.metrics.set_cgroups(self.parts.index.len());
         self.parts.metrics.expire(Instant::now());
+        self.parts.audit.tick(&self.parts.index);
         if self.must_walk && self.walk.is_none() && self.last_walk.elapsed() > RESCAN {
             self.start_walk();
         }
@@ -258,6 +269,7 @@ impl Running {
                 if outcome.complete() {
                     for lost in self.parts.index.sweep(hierarchy, self.parts.clock.boot_ns()) {
                         self.let_go(lost);
+                        self.parts.audit.gone(lost, &self.parts.index);
                     }
                 }
                 tracing::debug!(?outcome, "walked over the cgroups");

@@ -5,6 +5,7 @@ use std::io::{ErrorKind, Read as _, Seek as _, SeekFrom};
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
@@ -25,6 +26,15 @@ const STOPS_WITHIN: Duration = Duration::from_secs(5);
 /// Of the daemon's own log, this much is shown with a failure.
 const LOG_TAIL: u64 = 16 * 1024;
 
+/// Whether daemons here hear from the kernel which limit was hit, as the last one that became ready said.
+static HEARS_CONSTRAINTS: AtomicBool = AtomicBool::new(false);
+
+/// Whether daemons here hear from the kernel which limit was hit: the probe `oom_kill_process`, which needs fentry.
+#[must_use]
+pub fn hears_constraints() -> bool {
+    HEARS_CONSTRAINTS.load(Ordering::Relaxed)
+}
+
 /// A running killwatch. Dropping it kills it, its files go with it.
 #[derive(Debug)]
 pub struct Daemon {
@@ -33,6 +43,8 @@ pub struct Daemon {
     node: String,
     client: Client,
     dir: TempDir,
+    /// Runs the daemon so that it ends with the thread that started it.
+    tie: Option<PathBuf>,
 }
 
 /// Path of the program that is tested.
@@ -50,15 +62,27 @@ impl Daemon {
     /// # Errors
     /// When it ends, or is not ready in time: with the end of its log.
     pub fn start() -> Result<Self> {
-        Self::start_in(TempDir::with_prefix("killwatch-test-").context("make a directory")?)
+        Self::start_in(own_directory()?, None)
+    }
+
+    /// Like [`Daemon::start`], and the kernel kills it when the calling thread ends. `victim` is the program that ties it.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn start_tied(victim: &Path) -> Result<Self> {
+        Self::start_in(own_directory()?, Some(victim.to_owned()))
     }
 
     /// Starts one in this directory; its log sink continues there.
-    fn start_in(dir: TempDir) -> Result<Self> {
-        let mut daemon = Self::spawn(dir)?;
+    fn start_in(dir: TempDir, tie: Option<PathBuf>) -> Result<Self> {
+        let mut daemon = Self::spawn(dir, tie.clone())?;
         for _ in 0..3 {
             match daemon.wait_until_ready() {
-                Ok(()) => return Ok(daemon),
+                Ok(()) => {
+                    let attached = daemon.probe_is("oom_kill_process", "attached")?;
+                    HEARS_CONSTRAINTS.store(attached, Ordering::Relaxed);
+                    return Ok(daemon);
+                }
                 // A port that was free may be taken as soon as it is let go: then another is tried.
                 Err(_)
                     if daemon.status.is_some()
@@ -68,7 +92,7 @@ impl Daemon {
                         &mut daemon.dir,
                         TempDir::new().context("make a directory")?,
                     );
-                    daemon = Self::spawn(files)?;
+                    daemon = Self::spawn(files, tie.clone())?;
                 }
                 Err(error) => {
                     return Err(error.context(format!(
@@ -81,7 +105,7 @@ impl Daemon {
         bail!("no port stays free for the daemon")
     }
 
-    fn spawn(dir: TempDir) -> Result<Self> {
+    fn spawn(dir: TempDir, tie: Option<PathBuf>) -> Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("find a free port")?;
         let address = listener.local_addr().context("find a free port")?.to_string();
         drop(listener);
@@ -91,7 +115,15 @@ impl Daemon {
             .append(true)
             .open(dir.path().join("log"))
             .context("open the log")?;
-        let child = Command::new(binary())
+        let mut command = match &tie {
+            None => Command::new(binary()),
+            Some(victim) => {
+                let mut command = Command::new(victim);
+                command.args(["tied", "--"]).arg(binary());
+                command
+            }
+        };
+        let child = command
             .args([
                 "run",
                 "--web.listen-address",
@@ -103,13 +135,15 @@ impl Daemon {
                 "--log-sink",
             ])
             .arg(dir.path().join("sink"))
+            .arg("--state.path")
+            .arg(dir.path().join("state"))
             .current_dir(dir.path())
             .stdin(Stdio::null())
             .stdout(log.try_clone().context("share the log")?)
             .stderr(log)
             .spawn()
             .with_context(|| format!("start {}", binary().display()))?;
-        Ok(Self { child, status: None, node, client: Client::new(address), dir })
+        Ok(Self { child, status: None, node, client: Client::new(address), dir, tie })
     }
 
     fn wait_until_ready(&mut self) -> Result<()> {
@@ -123,6 +157,16 @@ impl Daemon {
         })
     }
 
+    /// Whether a probe is in this state.
+    ///
+    /// # Errors
+    /// When the status cannot be had.
+    pub fn probe_is(&self, name: &str, state: &str) -> Result<bool> {
+        let status = self.json("/api/v1/status")?;
+        let probes = status.get("probes").and_then(Value::as_array).context("no probes")?;
+        Ok(probes.iter().any(|probe| probe["name"] == name && probe["state"] == state))
+    }
+
     /// Stops it and starts another one in its place, with the same files.
     ///
     /// # Errors
@@ -133,7 +177,7 @@ impl Daemon {
             bail!("the daemon was to end well, but: {status}");
         }
         let files = std::mem::replace(&mut self.dir, TempDir::new().context("make a directory")?);
-        *self = Self::start_in(files)?;
+        *self = Self::start_in(files, self.tie.take())?;
         Ok(())
     }
 
@@ -197,13 +241,25 @@ impl Daemon {
     /// # Errors
     /// When it does not come in time, or twice.
     pub fn death_of(&self, pid: u32) -> Result<Value> {
+        self.record_of(pid, "dead", TELLS_WITHIN)
+    }
+
+    /// The record of a process with this `state`, as soon as it is there.
+    ///
+    /// # Errors
+    /// When it does not come `within` that time, or twice.
+    pub fn record_of(&self, pid: u32, state: &str, within: Duration) -> Result<Value> {
         let query = format!("pid={pid}");
-        let what = format!("a record of the death of process {pid}");
-        wait_until(TELLS_WITHIN, &what, || match self.deaths(&query)?.as_slice() {
-            [] => Ok(None),
-            [record] => Ok(Some(record.clone())),
-            several => {
-                bail!("process {pid} died once and has {} records: {several:#?}", several.len())
+        wait_until(within, &format!("a record that process {pid} is {state}"), || {
+            let mut records = self.deaths(&query)?;
+            records.retain(|record| record["state"] == state);
+            match records.as_slice() {
+                [] => Ok(None),
+                [record] => Ok(Some(record.clone())),
+                several => bail!(
+                    "process {pid} was {state} once and has {} records: {several:#?}",
+                    several.len()
+                ),
             }
         })
     }
@@ -302,6 +358,10 @@ impl Drop for Daemon {
             let _ = self.child.wait();
         }
     }
+}
+
+fn own_directory() -> Result<TempDir> {
+    TempDir::with_prefix("killwatch-test-").context("make a directory")
 }
 
 fn tail(file: &Path, most: u64) -> Result<String> {

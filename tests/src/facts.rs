@@ -5,30 +5,10 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::cgroup::Group;
+use crate::daemon;
 use crate::record::Expected;
+use crate::sender::Sender;
 use crate::truth::{Truth, since_boot};
-
-/// Who sent a fatal signal.
-#[derive(Debug, Clone)]
-pub struct Sender {
-    /// Process id.
-    pub pid: u32,
-    /// Name.
-    pub comm: String,
-    /// Real user id.
-    pub uid: u32,
-    /// Its parent.
-    pub ppid: u32,
-    /// Path of the cgroup that accounts its memory.
-    pub cgroup: String,
-}
-
-impl From<&Truth> for Sender {
-    fn from(truth: &Truth) -> Self {
-        let Truth { pid, uid, ppid, .. } = *truth;
-        Self { pid, uid, ppid, comm: truth.comm.clone(), cgroup: truth.cgroup.clone() }
-    }
-}
 
 impl Expected {
     /// What every record of a death must say, whatever the cause. `node` is the name that the daemon was given.
@@ -42,6 +22,8 @@ impl Expected {
             .is("/schema", 2)
             .like("/boot_id", "this boot's id", |id| id.as_str() == boot_id().as_deref())
             .is("/node", node)
+            .is("/state", "dead")
+            .is("/confidence", "certain")
             .like("/time", "a moment of the last minutes", is_recent)
             .like("/ktime_ns", &format!("between {seen:?} and now"), move |at| {
                 as_duration(at).is_some_and(|at| seen <= at && at <= since_boot())
@@ -76,9 +58,7 @@ impl Expected {
             .is("/victim/oom_score_adj", truth.oom_score_adj)
             .is("/victim/core_dumped", false)
             .is("/victim/threads", truth.tids.len())
-            .like("/evidence", "one fact or more, each a sentence", |facts| {
-                facts.as_array().is_some_and(|facts| !facts.is_empty() && facts.iter().all(is_text))
-            })
+            .like("/evidence", "one fact or more, each a sentence", is_texts)
             .like("/advice", "some advice", is_text)
             .maybe_like("/missing", "fields, each with a reason", is_list_of_missing)
             .maybe_like("/memory/anon_bytes", "a plausible size", is_plausible_size)
@@ -98,6 +78,80 @@ impl Expected {
         self.is("/victim/signal", number)
             .is("/victim/signal_name", name)
             .is("/victim/status", 128 + number)
+            .explained(128 + number, name)
+    }
+
+    /// The status is explained.
+    fn explained(self, status: u8, name: &str) -> Self {
+        let start = format!("{status} = 128 + {}: {name}", status - 128);
+        self.like("/victim/status_meaning", &format!("{start}…"), move |text| {
+            text.as_str().is_some_and(|text| text.starts_with(&start))
+        })
+    }
+
+    /// Not proven, and says what is not.
+    #[must_use]
+    pub fn inferred(self) -> Self {
+        self.is("/confidence", "inferred").like("/inferred", "a sentence or more", is_texts)
+    }
+
+    /// SIGTERM came before the SIGKILL, `grace` seconds at least (and not half a second longer), from `sender`.
+    #[must_use]
+    pub fn stopped_before(self, sender: &Sender, grace: f64, ignored: bool) -> Self {
+        self.is("/stop/pid", sender.pid)
+            .is("/stop/comm", sender.comm.clone())
+            .is("/stop/uid", sender.uid)
+            .is("/stop/ignored", ignored)
+            .like("/stop/grace_seconds", &format!("{grace} or a little more"), move |told| {
+                let slack = crate::wait::scaled(Duration::from_millis(500)).as_secs_f64();
+                told.as_f64().is_some_and(|told| (grace..grace + slack).contains(&told))
+            })
+    }
+
+    /// Follows from the death of this process, which has this record.
+    #[must_use]
+    pub fn follows(self, role: &str, record: &Value) -> Self {
+        let of = |pointer: &str| record.pointer(pointer).cloned().unwrap_or_default();
+        self.is("/related/role", role)
+            .is("/related/id", of("/id"))
+            .is("/related/pid", of("/victim/pid"))
+            .is("/related/comm", of("/victim/comm"))
+            .is("/related/status", of("/victim/status"))
+            .is("/related/cause", of("/cause"))
+    }
+
+    /// Like [`Expected::follows`], of a process that may have ended later: then only its name is known.
+    #[must_use]
+    pub fn fell_with(self, role: &str, record: &Value) -> Self {
+        let of = |pointer: &str| record.pointer(pointer).cloned().unwrap_or_default();
+        self.is("/related/role", role)
+            .is("/related/pid", of("/victim/pid"))
+            .is("/related/comm", of("/victim/comm"))
+            .maybe("/related/id", of("/id"))
+            .maybe("/related/status", of("/victim/status"))
+            .maybe("/related/cause", of("/cause"))
+    }
+
+    /// No signal was delivered, so there was no moment to read its words.
+    #[must_use]
+    pub fn wordless(self, truth: &Truth) -> Self {
+        self.maybe("/victim/cmdline", truth.cmdline.clone())
+            .maybe("/victim/threads", truth.tids.len())
+    }
+
+    /// Follows from the end of this process, which has no record: it exited with this.
+    #[must_use]
+    pub fn follows_exit(self, role: &str, truth: &Truth, status: u8) -> Self {
+        self.is("/related/role", role)
+            .is("/related/pid", truth.pid)
+            .is("/related/comm", truth.comm.clone())
+            .is("/related/status", status)
+    }
+
+    /// The kernel sent it.
+    #[must_use]
+    pub fn by_kernel(self, cause: &str) -> Self {
+        self.is("/cause", cause).is("/killer/kind", "kernel").is("/killer/via", "kernel")
     }
 
     /// Ended by itself with this code. Its memory could only be read after it was gone, so what rests on that may lack.
@@ -105,32 +159,36 @@ impl Expected {
     pub fn exit_code(self, code: u8, truth: &Truth) -> Self {
         self.is("/victim/exit_code", code)
             .is("/victim/status", code)
-            .maybe("/victim/cmdline", truth.cmdline.clone())
-            .maybe("/victim/threads", truth.tids.len())
+            .explained(code, "")
+            .wordless(truth)
     }
 
     /// Killed by another process.
     #[must_use]
     pub fn killed_by(self, sender: &Sender) -> Self {
-        self.is("/cause", "killed")
-            .is("/killer/kind", "process")
+        self.is("/cause", "killed").sent_by("process", sender)
+    }
+
+    /// A process sent it.
+    #[must_use]
+    pub fn sent_by(self, kind: &str, sender: &Sender) -> Self {
+        self.is("/killer/kind", kind)
+            .is("/killer/via", sender.via)
             .is("/killer/pid", sender.pid)
             .is("/killer/comm", sender.comm.clone())
             .is("/killer/uid", sender.uid)
             .is("/killer/ppid", sender.ppid)
             .is("/killer/cgroup", sender.cgroup.clone())
+            .is("/killer/ancestors", sender.told_ancestors())
+            // Of whatever the tests themselves run in.
+            .maybe_like("/killer/container_id", "a container", is_text)
+            .maybe_like("/killer/unit", "a unit", is_text)
     }
 
-    /// Killed by itself.
+    /// Killed by itself, by way of `via`.
     #[must_use]
-    pub fn by_itself(self, cause: &str, truth: &Truth) -> Self {
-        self.is("/cause", cause)
-            .is("/killer/kind", "self")
-            .is("/killer/pid", truth.pid)
-            .is("/killer/comm", truth.comm.clone())
-            .is("/killer/uid", truth.uid)
-            .maybe("/killer/ppid", truth.ppid)
-            .maybe("/killer/cgroup", truth.cgroup.clone())
+    pub fn by_itself(self, cause: &str, via: &'static str, truth: &Truth) -> Self {
+        self.is("/cause", cause).sent_by("self", &Sender::from(truth).via(via))
     }
 
     /// Killed by the kernel at the limit of the cgroup `limited`, by an allocation of the victim's own.
@@ -139,8 +197,8 @@ impl Expected {
         let (seen, own, at_limit) = (truth.seen, truth.cgroup.clone(), limited.path());
         let own_tids = truth.tids.clone();
         self.signal(9, "SIGKILL")
-            .is("/cause", "oom_memcg")
-            .is("/killer/kind", "kernel")
+            .by_kernel("oom_memcg")
+            .limit_named("memcg")
             .is("/killer/trigger/pid", truth.pid)
             .like("/killer/trigger/tid", "a thread of the victim", move |tid| {
                 own_tids.iter().any(|own| tid == own)
@@ -153,7 +211,6 @@ impl Expected {
                 move |at| as_duration(at).is_some_and(|at| seen <= at && at <= since_boot()),
             )
             .is("/oom/group", false)
-            .maybe("/oom/constraint", "memcg")
             .like("/memory/anon_bytes", "most of the limit", move |size| {
                 is_nearly(size, limit + BROUGHT_ALONG)
             })
@@ -168,6 +225,16 @@ impl Expected {
                 &format!("from {own} upwards, {at_limit} at its limit"),
                 move |levels| levels_are_true(levels, &own, &at_limit, limit),
             )
+    }
+
+    /// The kernel names the constraint where the daemon could hook that; elsewhere it is inferred.
+    #[must_use]
+    pub fn limit_named(self, constraint: &str) -> Self {
+        if daemon::hears_constraints() {
+            self.is("/oom/constraint", constraint)
+        } else {
+            self.inferred()
+        }
     }
 
     /// Has this variable, and no other, on record, and from it its job.
@@ -198,6 +265,10 @@ fn as_duration(nanoseconds: &Value) -> Option<Duration> {
 
 fn is_text(text: &Value) -> bool {
     text.as_str().is_some_and(|text| !text.trim().is_empty())
+}
+
+fn is_texts(texts: &Value) -> bool {
+    texts.as_array().is_some_and(|texts| !texts.is_empty() && texts.iter().all(is_text))
 }
 
 fn is_map_of_text(map: &Value) -> bool {

@@ -2,12 +2,13 @@
 //!
 //! A scenario (`tests/scenarios/`) causes one death on purpose, so it knows the truth, and holds the whole record to it.
 //!
-//! * [`stage`] is what a scenario plays on: a daemon of its own, cgroups of its own, and the rule when to skip.
+//! * [`corpus`] is the table that scenarios are entered in, what each needs, and the run; [`matrix`] counts causes caused × reported.
+//! * [`stage`] is what a scenario plays on: a daemon, shared or its own, cgroups of its own, and the rule when to skip.
 //! * [`daemon`] runs killwatch and asks it; every record that it hands out has passed docs/death.schema.json.
 //! * [`cgroup`] makes limited cgroups on v1, v2 and hybrid hosts, and removes them.
-//! * [`victim`] runs the `victim` binary; [`truth`] reads what the kernel says of it while it lives.
-//! * [`facts`] turns a truth into what the record must say, [`record`] compares and reports every difference at once.
-//! * [`http`] asks a server, [`metrics`] reads the metrics page, [`wait`] is the only way to wait: for a state, with a deadline.
+//! * [`runc`] runs containers by a real runtime. [`victim`] runs the `victim` binary; [`truth`] reads what the kernel says of it while it lives.
+//! * [`sender`] is who sent a signal. [`facts`] turns a truth into what the record must say, [`record`] compares and reports every difference at once.
+//! * [`kernel_log`] is what the kernel writes there; [`http`] asks a server, [`metrics`] reads the metrics page, [`wait`] is the only way to wait: for a state, with a deadline.
 //!
 //! What the environment may set:
 //!
@@ -21,12 +22,17 @@
 #![forbid(unsafe_code)]
 
 pub mod cgroup;
+pub mod corpus;
 pub mod daemon;
 pub mod facts;
 pub mod http;
+pub mod kernel_log;
+pub mod matrix;
 pub mod metrics;
 pub mod record;
+pub mod runc;
 pub mod schema;
+pub mod sender;
 pub mod stage;
 pub mod truth;
 pub mod victim;

@@ -9,6 +9,8 @@ use std::fmt::{self, Write as _};
 use anyhow::{Result, bail};
 use serde_json::Value;
 
+use crate::matrix;
+
 /// What a record must say: a JSON pointer (RFC 6901) → a claim. A claim on an object or array covers all below it.
 #[derive(Default)]
 pub struct Expected {
@@ -74,11 +76,24 @@ impl Expected {
         self
     }
 
-    /// Holds the record to every claim, and every leaf of the record to a claim.
+    /// The cause that is expected.
+    pub(crate) fn cause(&self) -> Option<&str> {
+        match &self.claims.get("/cause")?.rule {
+            Rule::Is(cause) => cause.as_str(),
+            Rule::Like(..) => None,
+        }
+    }
+
+    /// Holds the record to every claim, and every leaf of the record to a claim. Where a cause is expected, that and the
+    /// record's own are noted for the confusion matrix.
     ///
     /// # Errors
     /// All differences, one a line, and the record.
     pub fn compare(&self, record: &Value) -> Result<()> {
+        if let Some(caused) = self.cause() {
+            let reported = record.pointer("/cause").and_then(Value::as_str);
+            matrix::note(caused, reported.unwrap_or("(no cause)"));
+        }
         let differences = self.differences(record);
         if differences.is_empty() {
             return Ok(());

@@ -1,19 +1,23 @@
 //! What a scenario plays on, and when it cannot.
 
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
+use serde_json::Value;
 
 use crate::cgroup::{Hierarchy, Tree};
+use crate::corpus::skipped;
 use crate::daemon::{self, Daemon};
+use crate::matrix;
+use crate::record::Expected;
 use crate::victim::Casting;
 
 /// A daemon and cgroups for one scenario.
 #[derive(Debug)]
 pub struct Stage {
-    /// Watches.
-    pub daemon: Daemon,
+    /// Watches. Other scenarios may use it too.
+    pub daemon: Arc<Daemon>,
     /// Where victims live.
     pub tree: Tree,
     victim: PathBuf,
@@ -31,25 +35,110 @@ impl Stage {
     pub fn victim(&self) -> &Path {
         &self.victim
     }
+
+    /// The daemon, to be stopped or restarted.
+    ///
+    /// # Errors
+    /// When it is shared: the scenario's table lacks `own_daemon`.
+    pub fn own(&mut self) -> Result<&mut Daemon> {
+        Arc::get_mut(&mut self.daemon).context("this scenario has no daemon of its own")
+    }
+
+    /// Waits for the record of a process's death and holds it to what is expected; hands it on.
+    ///
+    /// # Errors
+    /// When there is none in time, or several, or one that differs.
+    pub fn holds(&self, pid: u32, expected: &Expected) -> Result<Value> {
+        let record = self.daemon.death_of(pid).inspect_err(|_| {
+            if let Some(caused) = expected.cause() {
+                matrix::note(caused, matrix::NO_RECORD);
+            }
+        })?;
+        expected.compare(&record)?;
+        Ok(record)
+    }
 }
 
-/// Sets the stage, plays the scenario, and shows the daemon's log if it fails. `victim` is the binary that cargo built.
-///
-/// Where a scenario cannot run it says so aloud and passes; with `KILLWATCH_REQUIRE_E2E=1` it fails.
+/// The daemon that scenarios share: to start one takes seconds in an emulated machine.
+static SHARED: Mutex<Option<Arc<Daemon>>> = Mutex::new(None);
+
+/// Sets the stage with the shared daemon and plays. A failure comes with the end of the daemon's log.
 ///
 /// # Errors
 /// Those of the scenario; that the stage cannot be set.
-pub fn scenario(victim: Option<&str>, play: impl FnOnce(&mut Stage) -> Result<()>) -> Result<()> {
+pub(crate) fn with_shared(
+    victim: Option<&str>,
+    play: impl FnOnce(&mut Stage) -> Result<()>,
+) -> Result<()> {
+    on_stage(victim, play, |victim| {
+        let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(match &*shared {
+            Some(daemon) => Arc::clone(daemon),
+            None => Arc::clone(shared.insert(Arc::new(kept(victim)?))),
+        })
+    })
+}
+
+/// Like [`with_shared`], with a daemon that nobody else uses.
+///
+/// # Errors
+/// As there.
+pub(crate) fn with_own(
+    victim: Option<&str>,
+    play: impl FnOnce(&mut Stage) -> Result<()>,
+) -> Result<()> {
+    on_stage(victim, play, |_| Ok(Arc::new(Daemon::start()?)))
+}
+
+fn on_stage(
+    victim: Option<&str>,
+    play: impl FnOnce(&mut Stage) -> Result<()>,
+    daemon: impl FnOnce(&Path) -> Result<Arc<Daemon>>,
+) -> Result<()> {
     if let Some(obstacle) = obstacle() {
-        return skip(&obstacle);
+        return Err(skipped(obstacle));
     }
     let victim = victim_program(victim)?;
-    let mut stage = Stage { daemon: Daemon::start()?, tree: Tree::new()?, victim };
-    let played = play(&mut stage);
-    if played.is_err() {
-        eprintln!("the daemon's log:\n{}", stage.daemon.log()?);
+    let mut stage = Stage { daemon: daemon(&victim)?, tree: Tree::new()?, victim };
+    match play(&mut stage) {
+        Err(error) if !error.is::<crate::corpus::Unplayed>() => {
+            let log = stage.daemon.log()?;
+            Err(anyhow!("{error:#}\nthe daemon's log:\n{log}"))
+        }
+        played => played,
     }
-    played
+}
+
+/// A daemon that ends with this process, however that ends.
+fn kept(victim: &Path) -> Result<Daemon> {
+    let (send, receive) = std::sync::mpsc::sync_channel(1);
+    let victim = victim.to_owned();
+    // The kernel sends the parent-death signal when the thread that forked ends: this one never does.
+    std::thread::Builder::new()
+        .name("keeper".to_owned())
+        .spawn(move || {
+            // Nobody receives if this process is at its end.
+            let _ = send.send(Daemon::start_tied(&victim));
+            loop {
+                std::thread::park();
+            }
+        })
+        .context("start a thread")?;
+    receive.recv().context("the keeper of the daemon is gone")?
+}
+
+/// Stops the shared daemon, if there is one.
+///
+/// # Errors
+/// When it does not end well.
+pub(crate) fn end_shared() -> Result<()> {
+    let shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let Some(mut shared) = shared else { return Ok(()) };
+    let status = Arc::get_mut(&mut shared).context("somebody still uses it")?.stop()?;
+    if !status.success() {
+        bail!("{status}; its log:\n{}", shared.log()?);
+    }
+    Ok(())
 }
 
 /// Path of the victim's program: the environment's, else what cargo built.
@@ -61,29 +150,6 @@ pub fn victim_program(built: Option<&str>) -> Result<PathBuf> {
         .map(PathBuf::from)
         .or_else(|| built.map(PathBuf::from))
         .context("no victim: set KILLWATCH_VICTIM")
-}
-
-/// Says that a scenario does not run here.
-///
-/// # Errors
-/// When it must (`KILLWATCH_REQUIRE_E2E=1`).
-pub fn skip(why: &str) -> Result<()> {
-    if std::env::var_os("KILLWATCH_REQUIRE_E2E").is_some_and(|value| value == "1") {
-        bail!("KILLWATCH_REQUIRE_E2E is set, and {why}");
-    }
-    say_skipped(why)
-}
-
-/// Says it past the test runner, which keeps the words of what passes to itself and counts it as passed. `cargo xtask test` takes
-/// each such line off what passed.
-///
-/// # Errors
-/// When there is no standard output.
-pub fn say_skipped(why: &str) -> Result<()> {
-    let thread = std::thread::current();
-    let line = format!("SKIPPED: {}: {why}\n", thread.name().unwrap_or("a scenario"));
-    // In one piece: scenarios run side by side.
-    std::io::stdout().write_all(line.as_bytes()).context("say that a scenario is skipped")
 }
 
 /// What stands in the way of any scenario on this host.

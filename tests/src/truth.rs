@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result};
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::cgroup::Hierarchy;
+use crate::sender::ancestors_of;
 
 /// A process as `/proc` shows it, read before it dies.
 #[derive(Debug, Clone)]
@@ -22,6 +23,8 @@ pub struct Truth {
     pub ppid: u32,
     /// Name of the parent.
     pub parent_comm: String,
+    /// Pid and name of its parent, of that one's, and so on.
+    pub ancestors: Vec<(u32, String)>,
     /// Name.
     pub comm: String,
     /// Command line.
@@ -78,6 +81,7 @@ impl Truth {
             ns_pid: status_field(&status, "NSpid:", None)?,
             ppid,
             parent_comm: name_of(ppid)?,
+            ancestors: ancestors_of(pid)?,
             comm: name_of(pid)?,
             cmdline: arguments(&read("cmdline")?),
             uid: status_field(&status, "Uid:", Some(0))?,
@@ -100,6 +104,19 @@ pub fn name_of(pid: u32) -> Result<String> {
     let file = format!("/proc/{pid}/comm");
     let bytes = std::fs::read(&file).with_context(|| format!("read {file}"))?;
     Ok(as_text(bytes.strip_suffix(b"\n").unwrap_or(&bytes)))
+}
+
+/// Parent of a process, 0 for the first one.
+///
+/// # Errors
+/// When it is gone.
+pub fn parent_of(pid: u32) -> Result<u32> {
+    let file = format!("/proc/{pid}/stat");
+    let stat = std::fs::read(&file).with_context(|| format!("read {file}"))?;
+    let stat = String::from_utf8_lossy(&stat);
+    // The name before it may hold anything, a `)` too.
+    let after_name = stat.rsplit_once(") ").context("a stat line without a name")?.1;
+    field(after_name.split_whitespace(), 1)
 }
 
 /// Bytes in the form that records give them: what is not UTF-8 is written `\xNN`.

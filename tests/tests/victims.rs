@@ -1,15 +1,39 @@
 //! The victims themselves: each dies as it says, where it says. Needs cgroups, no daemon.
 
+use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use killwatch_tests::cgroup::{CEILING, Tree};
-use killwatch_tests::stage::{cgroup_obstacle, skip, victim_program};
+use killwatch_tests::corpus::{self, Scenario, skipped};
+use killwatch_tests::stage::{cgroup_obstacle, victim_program};
 use killwatch_tests::truth::Truth;
 use killwatch_tests::victim::Casting;
 use killwatch_tests::wait::wait_until;
 
+/// The limit that hogs meet, in bytes.
 const LIMIT: u64 = 24 << 20;
+
+const ALL: &[Scenario] = &[
+    Scenario::bare(
+        "a_hog_dies_at_its_limit_on_the_thread_that_allocates",
+        a_hog_dies_at_its_limit_on_the_thread_that_allocates,
+    ),
+    Scenario::bare("a_hog_without_a_limit_is_refused", a_hog_without_a_limit_is_refused),
+    Scenario::bare("nothing_of_a_tree_is_left", nothing_of_a_tree_is_left),
+    Scenario::bare("each_end_is_what_it_says", each_end_is_what_it_says),
+    Scenario::bare("a_crowd_dies_in_less_than_a_second", a_crowd_dies_in_less_than_a_second),
+    Scenario::bare("a_parent_outlives_its_child", a_parent_outlives_its_child),
+    Scenario::bare(
+        "a_name_may_be_hostile_and_a_user_another",
+        a_name_may_be_hostile_and_a_user_another,
+    ),
+    Scenario::bare("a_victim_is_gone_when_dropped", a_victim_is_gone_when_dropped),
+];
+
+fn main() -> ExitCode {
+    corpus::run(None, &[("victims", ALL)])
+}
 
 fn cast() -> Result<Casting> {
     Ok(Casting::new(victim_program(option_env!("CARGO_BIN_EXE_victim"))?))
@@ -18,12 +42,11 @@ fn cast() -> Result<Casting> {
 /// Runs `play` with cgroups of its own, where this host lets us make some.
 fn with_tree(play: impl FnOnce(&Tree) -> Result<()>) -> Result<()> {
     match cgroup_obstacle() {
-        Some(obstacle) => skip(&obstacle),
+        Some(obstacle) => Err(skipped(obstacle)),
         None => play(&Tree::new()?),
     }
 }
 
-#[test]
 fn a_hog_dies_at_its_limit_on_the_thread_that_allocates() -> Result<()> {
     with_tree(|tree| {
         let group = tree.limited("a/b", LIMIT)?;
@@ -44,7 +67,6 @@ fn a_hog_dies_at_its_limit_on_the_thread_that_allocates() -> Result<()> {
     })
 }
 
-#[test]
 fn a_hog_without_a_limit_is_refused() -> Result<()> {
     with_tree(|tree| {
         let group = tree.make("free")?;
@@ -57,7 +79,6 @@ fn a_hog_without_a_limit_is_refused() -> Result<()> {
     })
 }
 
-#[test]
 fn nothing_of_a_tree_is_left() -> Result<()> {
     with_tree(|_| {
         let tree = Tree::new()?;
@@ -70,7 +91,6 @@ fn nothing_of_a_tree_is_left() -> Result<()> {
     })
 }
 
-#[test]
 fn each_end_is_what_it_says() -> Result<()> {
     let end =
         |arguments: &[&str]| -> Result<_> { cast()?.args(arguments.to_vec()).start()?.reap() };
@@ -91,7 +111,6 @@ fn each_end_is_what_it_says() -> Result<()> {
     Ok(())
 }
 
-#[test]
 fn a_crowd_dies_in_less_than_a_second() -> Result<()> {
     let mut parent = cast()?.args(["--gate", "deaths", "200"]).start()?;
     let waiting = parent.hear("pids")?;
@@ -109,7 +128,6 @@ fn a_crowd_dies_in_less_than_a_second() -> Result<()> {
     parent.reap_exited(0)
 }
 
-#[test]
 fn a_parent_outlives_its_child() -> Result<()> {
     let program = cast()?.program().display().to_string();
     let mut parent = cast()?.args(["parent", "--", &program, "--gate", "abort"]).start()?;
@@ -122,7 +140,6 @@ fn a_parent_outlives_its_child() -> Result<()> {
     parent.reap_exited(0)
 }
 
-#[test]
 fn a_name_may_be_hostile_and_a_user_another() -> Result<()> {
     let mut named =
         cast()?.args(["--uid", "65534", "--gate", "named", ") Z\n\"} 1", "--", "sleep"]).start()?;
@@ -133,7 +150,6 @@ fn a_name_may_be_hostile_and_a_user_another() -> Result<()> {
     named.reap_exited(0)
 }
 
-#[test]
 fn a_victim_is_gone_when_dropped() -> Result<()> {
     let mut sleeper = cast()?.args(["sleep"]).start()?;
     sleeper.hear("pid")?;

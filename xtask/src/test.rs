@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
 
+use crate::apt::{self, Need};
 use crate::context::Ctx;
 use crate::process::step;
 use crate::stop::Stop;
@@ -28,10 +29,10 @@ pub(crate) struct Tally {
     pub(crate) passed: u64,
     /// Tests that failed.
     pub(crate) failed: u64,
-    /// Tests that were not run: ignored, or a scenario that said `SKIPPED: `.
-    pub(crate) skipped: u64,
-    /// Scenarios that said so: in `passed` too, until [`Tally::settled`].
-    said_skipped: u64,
+    /// Tests that were not run: libtest's ignored, those that do not apply among them.
+    ignored: u64,
+    /// Scenarios that said `NOT APPLICABLE: `.
+    said_not_applicable: u64,
 }
 
 impl Tally {
@@ -39,9 +40,8 @@ impl Tally {
     pub(crate) fn parse(log: &str) -> Self {
         let mut tally = Self::default();
         for line in log.lines() {
-            // libtest has the beginning of a line of its own before it, and counts the test as passed.
-            if line.contains("SKIPPED: ") {
-                tally.said_skipped += 1;
+            if line.starts_with("NOT APPLICABLE: ") {
+                tally.said_not_applicable += 1;
             }
             let Some((_, result)) = line.split_once("test result: ") else {
                 continue;
@@ -55,24 +55,28 @@ impl Tally {
                 tally.runs += 1;
                 tally.passed += passed;
                 tally.failed += failed;
-                tally.skipped += count("ignored").unwrap_or_default();
+                tally.ignored += count("ignored").unwrap_or_default();
             }
         }
         tally
     }
 
-    /// With the scenarios that were skipped taken off what passed.
-    fn settled(&self) -> Self {
-        let said = self.said_skipped.min(self.passed);
-        Self { passed: self.passed - said, skipped: self.skipped + said, said_skipped: 0, ..*self }
+    /// Tests that were not run because what they are about is not here.
+    pub(crate) fn not_applicable(&self) -> u64 {
+        self.said_not_applicable.min(self.ignored)
+    }
+
+    /// Tests that were not run though they ought to.
+    pub(crate) fn skipped(&self) -> u64 {
+        self.ignored - self.not_applicable()
     }
 
     fn add(&mut self, other: &Self) {
         self.runs += other.runs;
         self.passed += other.passed;
         self.failed += other.failed;
-        self.skipped += other.skipped;
-        self.said_skipped += other.said_skipped;
+        self.ignored += other.ignored;
+        self.said_not_applicable += other.said_not_applicable;
     }
 
     /// An error if a test failed, or none passed.
@@ -80,7 +84,7 @@ impl Tally {
         if self.failed > 0 {
             bail!("{} tests failed", self.failed);
         }
-        if self.settled().passed == 0 {
+        if self.passed == 0 {
             bail!("no test ran");
         }
         Ok(())
@@ -89,8 +93,12 @@ impl Tally {
 
 impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { passed, failed, skipped, .. } = self.settled();
-        write!(f, "{passed} passed, {failed} failed, {skipped} skipped")
+        let Self { passed, failed, .. } = self;
+        write!(f, "{passed} passed, {failed} failed, {} skipped", self.skipped())?;
+        match self.not_applicable() {
+            0 => Ok(()),
+            count => write!(f, ", {count} not applicable"),
+        }
     }
 }
 
@@ -99,6 +107,7 @@ pub(crate) fn run(ctx: &Ctx, args: &TestArgs) -> Result<()> {
     if !args.no_vm {
         vm::ensure_packages()?;
     }
+    apt::ensure(&[Need::new("runc", "runs the containers of the scenarios of a real runtime")])?;
     let built = build::daemon(ctx)?;
     let mut command = build::cargo(ctx, &built.object);
     command
@@ -158,10 +167,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_scenario_that_says_it_is_skipped_did_not_pass() {
-        let log = "test a ... SKIPPED: a: why\nok\ntest result: ok. 2 passed; 0 failed; 0 ignored; 0 measured\n";
-        assert_eq!(Tally::parse(log).to_string(), "1 passed, 0 failed, 1 skipped");
-        let all = "SKIPPED: a: why\ntest result: ok. 1 passed; 0 failed; 0 ignored; 0 measured\n";
+    fn what_does_not_apply_is_not_skipped() {
+        let log = "test a ... \nNOT APPLICABLE: a: why\nignored, why\ntest b ... \nSKIPPED: b: why\nignored, why\n\
+            test result: ok. 1 passed; 0 failed; 2 ignored; 0 measured\n";
+        assert_eq!(
+            Tally::parse(log).to_string(),
+            "1 passed, 0 failed, 1 skipped, 1 not applicable"
+        );
+        let all =
+            "NOT APPLICABLE: a: why\ntest result: ok. 0 passed; 0 failed; 1 ignored; 0 measured\n";
         assert!(Tally::parse(all).verdict().is_err());
     }
 
@@ -170,7 +184,10 @@ mod tests {
         let log = "running 2 tests\ntest result: ok. 2 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.1s\n\
             x test result: FAILED. 1 passed; 4 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.1s\r\ntest result: nonsense\n";
         let tally = Tally::parse(log);
-        assert_eq!(tally, Tally { runs: 2, passed: 3, failed: 4, skipped: 1, said_skipped: 0 });
+        assert_eq!(
+            tally,
+            Tally { runs: 2, passed: 3, failed: 4, ignored: 1, said_not_applicable: 0 }
+        );
         assert_eq!(tally.to_string(), "3 passed, 4 failed, 1 skipped");
         assert!(tally.verdict().is_err());
         assert!(Tally::default().verdict().is_err());

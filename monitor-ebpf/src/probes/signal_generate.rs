@@ -41,8 +41,12 @@ fn remember(ctx: &BtfTracePointContext, signal: u32) {
     let result = ctx.arg::<u64>(4) as u32;
     let group = u32::from(group as u32 != 0);
     let by_kernel = signal == SIGKILL && info == FROM_KERNEL;
-    let marked = if by_kernel { kernel_kill(target) } else { None };
+    let marked = if by_kernel { last_marked() } else { None };
     let shared = marked.filter(|marked| shares_memory(marked, target));
+    // Who shares a victim's memory is killed with it, and may be marked later without a kill of its own. A kill of its own comes second.
+    if by_kernel && (shared.is_none() || result != DELIVERED) {
+        kernel_kill(target);
+    }
     if marked.is_some() && shared.is_none() && group == 1 && task::is_marked(target) {
         counted_again(target);
     }
@@ -88,15 +92,21 @@ fn remember(ctx: &BtfTracePointContext, signal: u32) {
     debug!(ctx, "signal {} to process {} by {}", signal, tgid, sender_tgid);
 }
 
-/// Remembers a SIGKILL of the kernel's, and hands out the OOM victim that was marked in this thread before, if there is one.
+/// Remembers a SIGKILL of the kernel's for the mark that may follow.
 #[inline(always)]
-fn kernel_kill(target: Address) -> Option<&'static Marked> {
+fn kernel_kill(target: Address) {
     let (_, tid) = task::current_ids();
     let kill =
         KernelKill { task: target.bits(), ktime_ns: now_ns(), tid: u64::from(task::tid(target)) };
     let _ = KERNEL_KILLS.insert(tid, kill, 0);
+}
+
+/// The OOM victim that was marked in this thread just before, if there is one.
+#[inline(always)]
+fn last_marked() -> Option<&'static Marked> {
+    let (_, tid) = task::current_ids();
     map::read(&MARKED, &tid)
-        .filter(|marked| kill.ktime_ns.saturating_sub(marked.ktime_ns) < MAX_MARK_AGE_NS)
+        .filter(|marked| now_ns().saturating_sub(marked.ktime_ns) < MAX_MARK_AGE_NS)
 }
 
 /// Whether the target is another process with the same memory.

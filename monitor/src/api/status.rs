@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde::ser::SerializeStruct as _;
 use serde::{Serialize, Serializer};
 
+use crate::audit::Account;
 use crate::probe::{ProbeReport, ProbeState};
 use crate::text::one_line;
 
@@ -17,6 +18,7 @@ pub struct Status {
     boot_id: Option<String>,
     cgroup_mode: OnceLock<String>,
     probes: OnceLock<Vec<ProbeReport>>,
+    account: Account,
     stopping: AtomicBool,
 }
 
@@ -39,6 +41,7 @@ impl Status {
             boot_id,
             cgroup_mode: OnceLock::new(),
             probes: OnceLock::new(),
+            account: Account::default(),
             stopping: AtomicBool::new(false),
         }
     }
@@ -51,6 +54,12 @@ impl Status {
     /// Which cgroup hierarchies account memory on this host. Only the first call counts.
     pub fn set_cgroup_mode(&self, mode: String) {
         let _ = self.cgroup_mode.set(mode);
+    }
+
+    /// Where the audit of OOM kills puts its numbers.
+    #[must_use]
+    pub fn account(&self) -> Account {
+        self.account.clone()
     }
 
     /// The daemon is on its way out.
@@ -88,7 +97,8 @@ impl Status {
 impl Serialize for Status {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let ready = self.ready();
-        let mut status = serializer.serialize_struct("Status", 7)?;
+        let numbers = self.account.numbers();
+        let mut status = serializer.serialize_struct("Status", 9)?;
         status.serialize_field("version", env!("CARGO_PKG_VERSION"))?;
         status.serialize_field("node", &self.node)?;
         field(&mut status, "boot_id", self.boot_id.as_ref())?;
@@ -96,6 +106,8 @@ impl Serialize for Status {
         field(&mut status, "not_ready", ready.err().map(|not| not.0).as_ref())?;
         field(&mut status, "cgroup_mode", self.cgroup_mode.get())?;
         field(&mut status, "probes", self.probes.get())?;
+        status.serialize_field("oom_kills", &numbers)?;
+        field(&mut status, "missed", numbers.missed.map(|_| &numbers.places))?;
         status.end()
     }
 }

@@ -9,6 +9,7 @@ use super::{
     VariableName,
 };
 use crate::api::{ListenAddress, TelemetryPath};
+use crate::audit::state::StatePath;
 use crate::notify::LogSink;
 use crate::ops::{LogFormat, LogLevel};
 
@@ -73,6 +74,10 @@ pub struct Flags {
     )]
     environ_allow: Option<Vec<VariableName>>,
 
+    /// Directory for what outlives the daemon, or `none` [default: $STATE_DIRECTORY, else /var/lib/killwatch]
+    #[arg(long = "state.path", value_name = "DIRECTORY", env = "KILLWATCH_STATE_PATH")]
+    state_path: Option<StatePath>,
+
     /// How long a shutdown may take to deliver what is on its way [default: 5s]
     #[arg(long = "shutdown.deadline", value_name = "TIME", env = "KILLWATCH_SHUTDOWN_DEADLINE")]
     shutdown_deadline: Option<Period<100, 5_000, 300_000>>,
@@ -100,6 +105,7 @@ impl Flags {
         over(&mut config.queue.records, &self.queue_records);
         over(&mut config.cgroup.root, &self.cgroup_root.clone().map(CgroupRoot));
         over(&mut config.environ.allow, &self.environ_allow);
+        over(&mut config.state.path, &self.state_path);
         over(&mut config.shutdown.deadline, &self.shutdown_deadline);
         over(&mut config.node, &self.node);
         config.probe.empty_programs |= self.bench_empty_programs;

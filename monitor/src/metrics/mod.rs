@@ -79,6 +79,8 @@ pub struct Metrics {
     attached: Family<ProbeLabel, Gauge>,
     ready: Gauge,
     stuck: Gauge,
+    unaccounted: Gauge,
+    missed: Counter,
     cgroups: Gauge,
     ledger_evicted: Counter,
     pub(crate) decode_errors: Counter,
@@ -131,6 +133,16 @@ impl Metrics {
                 r,
                 "killwatch_oom_victims_stuck",
                 "Victims of the OOM killer that are still there 10 s after it killed them",
+            ),
+            unaccounted: add(
+                r,
+                "killwatch_oom_kills_unaccounted",
+                "OOM kills that the kernel counts beyond those that were told",
+            ),
+            missed: add(
+                r,
+                "killwatch_oom_kills_missed",
+                "OOM kills that the kernel counted while no daemon ran",
             ),
             cgroups: add(r, "killwatch_cgroups", "Cgroups whose path is known"),
             ledger_evicted: add(
@@ -210,6 +222,16 @@ impl Metrics {
     /// Deaths that the ledger has evicted since the start.
     pub fn set_ledger_evicted(&self, total: u64) {
         self.ledger_evicted.inner().fetch_max(total, Ordering::Relaxed);
+    }
+
+    /// OOM kills that the kernel counts beyond those that were told; negative if it counts fewer.
+    pub fn set_oom_kills_unaccounted(&self, kills: i64) {
+        self.unaccounted.set(kills);
+    }
+
+    /// OOM kills that happened while no daemon ran.
+    pub fn oom_kills_missed(&self, kills: u64) {
+        self.missed.inc_by(kills);
     }
 
     /// Cgroups that the index holds.

@@ -20,16 +20,22 @@ pub(super) struct Hit {
 /// The resource limit that made the kernel send this signal, which it did in the victim's own context.
 pub(super) fn hit(facts: &Facts<'_>, sender: &Sender) -> Option<Hit> {
     match (sender.signal, sender.origin) {
-        (signals::SIGXCPU, Origin::Kernel) => cpu(facts, facts.limits.cpu[0]),
-        (signals::SIGKILL, Origin::Kernel) => cpu(facts, facts.limits.cpu[1]),
+        (signals::SIGXCPU, Origin::Kernel) => {
+            // The kernel raises the soft limit by a second right after it sent SIGXCPU (check_process_timers,
+            // kernel/time/posix-cpu-timers.c), and it is read at the exit.
+            let [soft, hard] = facts.limits.cpu;
+            let soft = soft.map(|soft| soft.saturating_sub(1));
+            cpu(facts, soft, [soft, hard])
+        }
+        (signals::SIGKILL, Origin::Kernel) => cpu(facts, facts.limits.cpu[1], facts.limits.cpu),
         (signals::SIGXFSZ, Origin::NoInfo) => Some(file_size(facts)),
         _ => None,
     }
 }
 
-fn cpu(facts: &Facts<'_>, limit: Option<u64>) -> Option<Hit> {
+/// `limit` is the one that was hit, of both.
+fn cpu(facts: &Facts<'_>, limit: Option<u64>, [soft, hard]: [Option<u64>; 2]) -> Option<Hit> {
     let limit = limit?;
-    let [soft, hard] = facts.limits.cpu;
     let used = facts.limits.cpu_seconds;
     let rlimit = Rlimit { resource: "RLIMIT_CPU".into(), unit: "seconds".into(), soft, hard, used };
     let said = format!("RLIMIT_CPU allows it {limit} s of CPU time");

@@ -44,19 +44,22 @@ impl Hierarchy {
         Ok(found)
     }
 
+    /// This host's cgroup v2 hierarchy, whether it accounts memory or not.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn find_unified() -> Result<Self> {
+        let mounts = std::fs::read_to_string("/proc/mounts").context("read /proc/mounts")?;
+        let root = mounted(&mounts, |kind, _| kind == "cgroup2");
+        Ok(Self { version: Version::V2, root: root.context("no cgroup v2 is mounted")? })
+    }
+
     /// The v1 memory hierarchy where there is one, else v2.
     fn from_mounts(mounts: &str) -> Option<Self> {
-        let find = |fits: &dyn Fn(&str, &str) -> bool| {
-            mounts.lines().find_map(|line| {
-                let mut fields = line.split_whitespace().skip(1);
-                let (place, kind, options) = (fields.next()?, fields.next()?, fields.next()?);
-                fits(kind, options).then(|| PathBuf::from(place))
-            })
-        };
-        let v1 = find(&|kind, options| {
+        let v1 = mounted(mounts, |kind, options| {
             kind == "cgroup" && options.split(',').any(|option| option == "memory")
         });
-        let v2 = || find(&|kind, _| kind == "cgroup2");
+        let v2 = || mounted(mounts, |kind, _| kind == "cgroup2");
         v1.map(|root| Self { version: Version::V1, root })
             .or_else(|| v2().map(|root| Self { version: Version::V2, root }))
     }
@@ -84,6 +87,15 @@ impl Hierarchy {
             fits.then(|| path.to_owned())
         })
     }
+}
+
+/// Where the first mount is whose type and options fit.
+fn mounted(mounts: &str, fits: impl Fn(&str, &str) -> bool) -> Option<PathBuf> {
+    mounts.lines().find_map(|line| {
+        let mut fields = line.split_whitespace().skip(1);
+        let (place, kind, options) = (fields.next()?, fields.next()?, fields.next()?);
+        fits(kind, options).then(|| PathBuf::from(place))
+    })
 }
 
 #[cfg(test)]

@@ -40,8 +40,19 @@ impl Tree {
     /// # Errors
     /// When the host accounts no memory, or this process may not make cgroups.
     pub fn new() -> Result<Self> {
+        Self::in_hierarchy(Hierarchy::find()?)
+    }
+
+    /// A new one in the cgroup v2 hierarchy, which may account no memory.
+    ///
+    /// # Errors
+    /// When there is no such hierarchy, or this process may not make cgroups.
+    pub fn unified() -> Result<Self> {
+        Self::in_hierarchy(Hierarchy::find_unified()?)
+    }
+
+    fn in_hierarchy(hierarchy: Hierarchy) -> Result<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        let hierarchy = Hierarchy::find()?;
         let name = format!(
             "killwatch-test-{}-{}",
             std::process::id(),
@@ -66,7 +77,10 @@ impl Tree {
         let mut group = self.top.clone();
         let names: Vec<&str> = path.split('/').collect();
         for (depth, name) in names.iter().enumerate() {
-            if group.hierarchy.version == Version::V2 {
+            // A v2 hierarchy beside a v1 one has no memory to hand on.
+            if group.hierarchy.version == Version::V2
+                && group.read("cgroup.controllers")?.split_whitespace().any(|name| name == "memory")
+            {
                 group.write("cgroup.subtree_control", "+memory")?;
             }
             group.dir.push(name);
@@ -99,6 +113,15 @@ impl Drop for Tree {
 }
 
 impl Group {
+    /// The one at `path` from the root of the hierarchy, made by somebody else.
+    #[must_use]
+    pub fn at(hierarchy: &Hierarchy, path: &str) -> Self {
+        Self {
+            dir: hierarchy.root.join(path.trim_start_matches('/')),
+            hierarchy: hierarchy.clone(),
+        }
+    }
+
     /// Its directory.
     #[must_use]
     pub fn dir(&self) -> &Path {
@@ -126,6 +149,12 @@ impl Group {
         Ok(std::fs::metadata(&self.dir)
             .with_context(|| format!("look at {}", self.dir.display()))?
             .ino())
+    }
+
+    /// A cgroup in it, whether it is there or not.
+    #[must_use]
+    pub fn child(&self, name: &str) -> Self {
+        Self { hierarchy: self.hierarchy.clone(), dir: self.dir.join(name) }
     }
 
     /// The cgroup around it.
@@ -260,19 +289,36 @@ impl Group {
         }
     }
 
-    fn read(&self, file: &str) -> Result<String> {
+    /// Text of one of its files.
+    ///
+    /// # Errors
+    /// When there is no such file.
+    pub fn read(&self, file: &str) -> Result<String> {
         let file = self.dir.join(file);
         std::fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))
     }
 
-    fn write(&self, file: &str, text: &str) -> Result<()> {
+    /// Writes one of its files.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn write(&self, file: &str, text: &str) -> Result<()> {
         let file = self.dir.join(file);
         std::fs::write(&file, text).with_context(|| format!("write {text:?} to {}", file.display()))
     }
 }
 
+/// Whether a cgroup v2 hierarchy is mounted, with memory or without, whose cgroups can be killed (Linux 5.14).
+#[must_use]
+pub fn has_kill() -> bool {
+    Tree::unified().is_ok_and(|tree| tree.top.dir.join("cgroup.kill").exists())
+}
+
 /// Whether the host has any swap in use: the file has a heading and a line each.
-fn host_swaps() -> Result<bool> {
+///
+/// # Errors
+/// When the kernel does not say.
+pub fn host_swaps() -> Result<bool> {
     match std::fs::read_to_string("/proc/swaps") {
         Ok(text) => Ok(text.lines().count() > 1),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),

@@ -1,71 +1,91 @@
 //! The daemon itself: its start, its company, its end.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use killwatch_tests::corpus::Scenario;
 use killwatch_tests::daemon::Daemon;
+use killwatch_tests::play;
 use killwatch_tests::record::Expected;
 use killwatch_tests::stage::Stage;
 use killwatch_tests::truth::Truth;
+use killwatch_tests::wait::wait_until;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::{at_the_gate, scenario};
+use crate::{LIMIT, at_the_gate};
 
-#[test]
-fn all_probes_are_attached() -> Result<()> {
-    scenario(|stage| {
-        probes_are_attached(&stage.daemon)?;
-        ensure!(stage.daemon.get("/-/healthy")?.0 == 200);
-        ensure!(stage.daemon.metrics()?.ends_with("# EOF\n"), "the metrics page has no end");
-        Ok(())
-    })
+pub(crate) const SCENARIOS: &[Scenario] = &[
+    play!(all_probes_are_attached),
+    play!(a_second_daemon_sees_the_same),
+    play!(sigterm_drains_and_ends_well).own_daemon(),
+    play!(a_restart_starts_clean).own_daemon(),
+    play!(deaths_while_it_is_stopped).own_daemon(),
+];
+
+fn all_probes_are_attached(stage: &mut Stage) -> Result<()> {
+    probes_are_attached(&stage.daemon)?;
+    ensure!(stage.daemon.get("/-/healthy")?.0 == 200);
+    ensure!(stage.daemon.metrics()?.ends_with("# EOF\n"), "the metrics page has no end");
+    Ok(())
 }
 
 /// Two daemons on one host do not disturb each other: both tell each death.
-#[test]
-fn a_second_daemon_sees_the_same() -> Result<()> {
-    scenario(|stage| {
-        let mut second = Daemon::start()?;
-        let truth = aborts(stage)?;
-        for daemon in [&stage.daemon, &second] {
-            aborted(&truth, daemon).compare(&daemon.death_of(truth.pid)?)?;
-        }
-        ensure!(second.stop()?.code() == Some(0));
-        let truth = aborts(stage)?;
-        aborted(&truth, &stage.daemon).compare(&stage.daemon.death_of(truth.pid)?)
-    })
+fn a_second_daemon_sees_the_same(stage: &mut Stage) -> Result<()> {
+    let mut second = Daemon::start()?;
+    let truth = aborts(stage)?;
+    for daemon in [&stage.daemon, &second] {
+        aborted(&truth, daemon).compare(&daemon.death_of(truth.pid)?)?;
+    }
+    ensure!(second.stop()?.code() == Some(0));
+    let truth = aborts(stage)?;
+    aborted(&truth, &stage.daemon).compare(&stage.daemon.death_of(truth.pid)?)
 }
 
 /// A death just before the end is not lost.
-#[test]
-fn sigterm_drains_and_ends_well() -> Result<()> {
-    scenario(|stage| {
-        let truth = aborts(stage)?;
-        let asked = Instant::now();
-        let status = stage.daemon.stop()?;
-        ensure!(status.code() == Some(0), "the daemon was to end well, but: {status}");
-        eprintln!("stopped after {:?}", asked.elapsed());
-        ensure!(stage.daemon.get("/-/ready").is_err(), "somebody still answers");
-        aborted(&truth, &stage.daemon).compare(&stage.daemon.sunk_death_of(truth.pid)?)?;
-        ensure!(stage.daemon.sink_text()?.ends_with('\n'), "the log sink breaks off");
-        Ok(())
-    })
+fn sigterm_drains_and_ends_well(stage: &mut Stage) -> Result<()> {
+    let truth = aborts(stage)?;
+    let status = stage.own()?.stop()?;
+    ensure!(status.code() == Some(0), "the daemon was to end well, but: {status}");
+    ensure!(stage.daemon.get("/-/ready").is_err(), "somebody still answers");
+    aborted(&truth, &stage.daemon).compare(&stage.daemon.sunk_death_of(truth.pid)?)?;
+    ensure!(stage.daemon.sink_text()?.ends_with('\n'), "the log sink breaks off");
+    Ok(())
 }
 
-#[test]
-fn a_restart_starts_clean() -> Result<()> {
-    scenario(|stage| {
-        let before = aborts(stage)?;
-        aborted(&before, &stage.daemon).compare(&stage.daemon.death_of(before.pid)?)?;
-        stage.daemon.restart()?;
-        probes_are_attached(&stage.daemon)?;
-        let after = aborts(stage)?;
-        aborted(&after, &stage.daemon).compare(&stage.daemon.death_of(after.pid)?)?;
-        // Told once each, by one daemon or the other.
-        stage.daemon.sunk_death_of(after.pid)?;
-        stage.daemon.sunk_death_of(before.pid)?;
-        Ok(())
-    })
+fn a_restart_starts_clean(stage: &mut Stage) -> Result<()> {
+    let before = aborts(stage)?;
+    aborted(&before, &stage.daemon).compare(&stage.daemon.death_of(before.pid)?)?;
+    stage.own()?.restart()?;
+    probes_are_attached(&stage.daemon)?;
+    let after = aborts(stage)?;
+    aborted(&after, &stage.daemon).compare(&stage.daemon.death_of(after.pid)?)?;
+    // Told once each, by one daemon or the other.
+    stage.daemon.sunk_death_of(after.pid)?;
+    stage.daemon.sunk_death_of(before.pid)?;
+    Ok(())
+}
+
+/// What the kernel's side saw waits for it.
+fn deaths_while_it_is_stopped(stage: &mut Stage) -> Result<()> {
+    const STOPPED: Duration = Duration::from_secs(5);
+    signal(stage.daemon.pid(), Signal::STOP)?;
+    let began = Instant::now();
+    let group = stage.tree.limited("worker", LIMIT)?;
+    let (mut hog, hog_truth) = at_the_gate(&stage.cast().within(&group).args(["--gate", "hog"]))?;
+    hog.go()?;
+    hog.reap_killed_by(9)?;
+    let truth = aborts(stage)?;
+    wait_until(2 * STOPPED, "5 s to pass", || Ok((began.elapsed() >= STOPPED).then_some(())))?;
+    signal(stage.daemon.pid(), Signal::CONT)?;
+    let expected = Expected::death(&hog_truth, stage.daemon.node()).oom(&hog_truth, &group, LIMIT);
+    stage.holds(hog_truth.pid, &expected)?;
+    stage.holds(truth.pid, &aborted(&truth, &stage.daemon)).map(drop)
+}
+
+fn signal(pid: u32, signal: Signal) -> Result<()> {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).context("a pid")?;
+    kill_process(pid, signal).context("signal the daemon")
 }
 
 /// Every probe that is required is attached, and none failed where the kernel could have had it.
@@ -107,5 +127,5 @@ fn aborts(stage: &Stage) -> Result<Truth> {
 }
 
 fn aborted(truth: &Truth, daemon: &Daemon) -> Expected {
-    Expected::death(truth, daemon.node()).signal(6, "SIGABRT").by_itself("abort", truth)
+    Expected::death(truth, daemon.node()).signal(6, "SIGABRT").by_itself("abort", "tgkill", truth)
 }

@@ -1,65 +1,124 @@
 //! Real deaths, one a scenario, and the whole record that killwatch makes of each. One file per family.
 //!
-//! A scenario has a daemon and cgroups of its own, so that they run side by side or one by one. `zz_global_oom` uses up the
-//! memory of the machine: it runs in a virtual machine of our own only, and last when run one by one.
+//! A scenario has cgroups of its own, and a daemon of its own where its table says so, so that they run side by side or one by
+//! one. Those of `global` use up the memory of the machine: they run in a virtual machine of our own only, and last when run
+//! one by one.
 
+mod containers;
 mod crowd;
 mod exits;
+mod faults;
 mod global;
 mod hostile;
+mod kin;
 mod lifecycle;
+mod limits;
 mod oom;
+mod pids;
+mod rlimits;
+mod runtime;
+mod senders;
 mod signals;
+mod stops;
+mod stuck;
+mod threads;
+mod userspace;
 mod workload;
 
-use std::process::Command;
+use std::path::Path;
+use std::process::{Command, ExitCode};
 
 use anyhow::{Context as _, Result, ensure};
 use killwatch_tests::cgroup::Hierarchy;
-use killwatch_tests::facts::Sender;
-use killwatch_tests::stage::{self, Stage};
-use killwatch_tests::truth::Truth;
+use killwatch_tests::corpus;
+use killwatch_tests::sender::{Sender, ancestors_of};
+use killwatch_tests::stage::Stage;
+use killwatch_tests::truth::{Truth, name_of};
 use killwatch_tests::victim::{Casting, Victim};
+use serde_json::Value;
 
 /// The limit that hogs meet, in bytes.
 const LIMIT: u64 = 32 << 20;
 
-/// Plays a scenario, where this host can.
-fn scenario(play: impl FnOnce(&mut Stage) -> Result<()>) -> Result<()> {
-    stage::scenario(option_env!("CARGO_BIN_EXE_victim"), play)
+fn main() -> ExitCode {
+    corpus::run(
+        option_env!("CARGO_BIN_EXE_victim"),
+        &[
+            ("containers", containers::SCENARIOS),
+            ("crowd", crowd::SCENARIOS),
+            ("exits", exits::SCENARIOS),
+            ("faults", faults::SCENARIOS),
+            ("hostile", hostile::SCENARIOS),
+            ("kin", kin::SCENARIOS),
+            ("lifecycle", lifecycle::SCENARIOS),
+            ("limits", limits::SCENARIOS),
+            ("oom", oom::SCENARIOS),
+            ("pids", pids::SCENARIOS),
+            ("rlimits", rlimits::SCENARIOS),
+            ("runtime", runtime::SCENARIOS),
+            ("senders", senders::SCENARIOS),
+            ("signals", signals::SCENARIOS),
+            ("stops", stops::SCENARIOS),
+            ("stuck", stuck::SCENARIOS),
+            ("threads", threads::SCENARIOS),
+            ("userspace", userspace::SCENARIOS),
+            ("workload", workload::SCENARIOS),
+            // Last: they leave no memory to any scenario beside them.
+            ("global", global::SCENARIOS),
+        ],
+    )
 }
 
 /// Starts a victim that waits at its gate, and reads the truth of it.
 fn at_the_gate(casting: &Casting) -> Result<(Victim, Truth)> {
     let mut victim = casting.start()?;
     let said = victim.hear("tids")?;
-    let pid =
-        said.get("pid").and_then(serde_json::Value::as_u64).context("the victim says no pid")?;
-    let truth = Truth::of(u32::try_from(pid)?)?;
+    let truth = Truth::of(number(&said, "pid")?)?;
     Ok((victim, truth))
+}
+
+/// A number in what a victim says.
+fn number(said: &Value, key: &str) -> Result<u32> {
+    let number = said.get(key).and_then(Value::as_u64);
+    Ok(u32::try_from(number.with_context(|| format!("no number {key} in {said}"))?)?)
 }
 
 /// Sends a signal by a shell's own `kill`, and says who that was.
 fn kill_by_shell(signal: &str, pid: u32, uid: u32) -> Result<Sender> {
+    by_shell(&format!("kill -{signal} {pid}"), uid)
+}
+
+/// Has a shell write to a file, and says who that was.
+fn write_by_shell(text: &str, file: &Path) -> Result<Sender> {
+    by_shell(&format!("echo {text} >'{}'", file.display()), 0)
+}
+
+fn by_shell(command: &str, uid: u32) -> Result<Sender> {
     use std::os::unix::process::CommandExt as _;
-    let mut shell = Command::new("sh")
-        .args(["-c", &format!("kill -{signal} {pid}")])
-        .uid(uid)
-        .spawn()
-        .context("start a shell")?;
+    let mut shell =
+        Command::new("sh").args(["-c", command]).uid(uid).spawn().context("start a shell")?;
     let status = shell.wait().context("wait for the shell")?;
-    ensure!(status.success(), "the shell could not kill: {status}");
+    ensure!(status.success(), "{command}: {status}");
+    let own = std::process::id();
+    let mut ancestors = vec![(own, name_of(own)?)];
+    ancestors.extend(ancestors_of(own)?);
     Ok(Sender {
         pid: shell.id(),
         comm: "sh".to_owned(),
         uid,
-        ppid: std::process::id(),
+        ppid: own,
         cgroup: Hierarchy::find()?.path_of("self")?,
+        ancestors,
+        via: "kill",
     })
 }
 
-/// Named to run last: it leaves no memory to any scenario beside it.
-#[test]
-fn zz_global_oom() -> Result<()> {
-    global::play()
+/// Has a victim end itself in a cgroup of its own.
+fn dies_alone(stage: &Stage, how: &[&str], signal: i32) -> Result<Truth> {
+    let group = stage.tree.make(how.first().context("no act")?)?;
+    let casting = stage.cast().within(&group).args(["--gate"]).args(how.to_vec());
+    let (mut victim, truth) = at_the_gate(&casting)?;
+    victim.go()?;
+    victim.reap_killed_by(signal)?;
+    Ok(truth)
 }

@@ -3,91 +3,85 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use killwatch_tests::corpus::Scenario;
+use killwatch_tests::play;
 use killwatch_tests::record::Expected;
+use killwatch_tests::stage::Stage;
 use killwatch_tests::truth::Truth;
 use killwatch_tests::wait::wait_until;
 
-use crate::{LIMIT, at_the_gate, scenario};
+use crate::{LIMIT, at_the_gate};
 
-#[test]
-fn single_thread() -> Result<()> {
-    scenario(|stage| {
-        let group = stage.tree.limited("worker", LIMIT)?;
-        let (mut hog, truth) = at_the_gate(&stage.cast().within(&group).args(["--gate", "hog"]))?;
-        hog.go()?;
-        hog.reap_killed_by(9)?;
-        Expected::death(&truth, stage.daemon.node())
-            .oom(&truth, &group, LIMIT)
-            .compare(&stage.daemon.death_of(truth.pid)?)
-    })
+pub(crate) const SCENARIOS: &[Scenario] = &[
+    play!(single_thread),
+    play!(eight_threads_and_the_first_allocates_nothing),
+    play!(not_the_first_process_and_the_parent_lives_on),
+    play!(the_limit_of_the_cgroup_above),
+];
+
+fn single_thread(stage: &mut Stage) -> Result<()> {
+    let group = stage.tree.limited("worker", LIMIT)?;
+    let (mut hog, truth) = at_the_gate(&stage.cast().within(&group).args(["--gate", "hog"]))?;
+    hog.go()?;
+    hog.reap_killed_by(9)?;
+    Expected::death(&truth, stage.daemon.node())
+        .oom(&truth, &group, LIMIT)
+        .compare(&stage.daemon.death_of(truth.pid)?)
 }
 
 /// The kernel's decision runs on the thread that allocates; the process is still one victim, under its own name.
-#[test]
-fn eight_threads_and_the_first_allocates_nothing() -> Result<()> {
-    scenario(|stage| {
-        let group = stage.tree.limited("worker", LIMIT)?;
-        let hog = ["--gate", "hog", "--threads", "8", "--allocate-on-thread"];
-        let (mut hog, truth) = at_the_gate(&stage.cast().within(&group).args(hog))?;
-        ensure!(truth.tids.len() == 8, "{truth:?}");
-        let allocator = thread_named("allocator", &truth)?;
-        ensure!(allocator != truth.pid);
-        hog.go()?;
-        hog.reap_killed_by(9)?;
-        Expected::death(&truth, stage.daemon.node())
-            .oom(&truth, &group, LIMIT)
-            .is("/killer/trigger/tid", allocator)
-            .compare(&stage.daemon.death_of(truth.pid)?)
-    })
+fn eight_threads_and_the_first_allocates_nothing(stage: &mut Stage) -> Result<()> {
+    let group = stage.tree.limited("worker", LIMIT)?;
+    let hog = ["--gate", "hog", "--threads", "8", "--allocate-on-thread"];
+    let (mut hog, truth) = at_the_gate(&stage.cast().within(&group).args(hog))?;
+    ensure!(truth.tids.len() == 8, "{truth:?}");
+    let allocator = thread_named("allocator", &truth)?;
+    ensure!(allocator != truth.pid);
+    hog.go()?;
+    hog.reap_killed_by(9)?;
+    Expected::death(&truth, stage.daemon.node())
+        .oom(&truth, &group, LIMIT)
+        .is("/killer/trigger/tid", allocator)
+        .compare(&stage.daemon.death_of(truth.pid)?)
 }
 
-#[test]
-fn not_the_first_process_and_the_parent_lives_on() -> Result<()> {
-    scenario(|stage| {
-        let group = stage.tree.limited("worker", LIMIT)?;
-        let casting = stage
-            .cast()
-            .within(&group)
-            .args(["parent", "--"])
-            .args([stage.victim()])
-            .args(["--gate", "hog"]);
-        let (mut parent, truth) = at_the_gate(&casting)?;
-        ensure!(
-            truth.ppid == parent.pid() && group.processes()?.contains(&parent.pid()),
-            "{truth:?}"
-        );
-        parent.go()?;
-        ensure!(parent.hear("reaped")?["signal"] == 9);
-        Expected::death(&truth, stage.daemon.node())
-            .oom(&truth, &group, LIMIT)
-            .compare(&stage.daemon.death_of(truth.pid)?)?;
-        Truth::of(parent.pid()).context("the parent is gone")?;
-        ensure!(
-            stage.daemon.deaths(&format!("pid={}", parent.pid()))?.is_empty(),
-            "the living parent has a record"
-        );
-        parent.release();
-        parent.reap_exited(0)
-    })
+fn not_the_first_process_and_the_parent_lives_on(stage: &mut Stage) -> Result<()> {
+    let group = stage.tree.limited("worker", LIMIT)?;
+    let casting = stage
+        .cast()
+        .within(&group)
+        .args(["parent", "--"])
+        .args([stage.victim()])
+        .args(["--gate", "hog"]);
+    let (mut parent, truth) = at_the_gate(&casting)?;
+    ensure!(truth.ppid == parent.pid() && group.processes()?.contains(&parent.pid()), "{truth:?}");
+    parent.go()?;
+    ensure!(parent.hear("reaped")?["signal"] == 9);
+    Expected::death(&truth, stage.daemon.node())
+        .oom(&truth, &group, LIMIT)
+        .compare(&stage.daemon.death_of(truth.pid)?)?;
+    Truth::of(parent.pid()).context("the parent is gone")?;
+    ensure!(
+        stage.daemon.deaths(&format!("pid={}", parent.pid()))?.is_empty(),
+        "the living parent has a record"
+    );
+    parent.release();
+    parent.reap_exited(0)
 }
 
 /// The cgroup of the victim has no limit; the one around it has.
-#[test]
-fn the_limit_of_the_cgroup_above() -> Result<()> {
-    scenario(|stage| {
-        let container = stage.tree.make("pod/container")?;
-        let pod = container.parent().context("no parent")?;
-        pod.set_limit(LIMIT)?;
-        let (mut hog, truth) =
-            at_the_gate(&stage.cast().within(&container).args(["--gate", "hog"]))?;
-        ensure!(container.limit()?.is_none());
-        hog.go()?;
-        hog.reap_killed_by(9)?;
-        Expected::death(&truth, stage.daemon.node())
-            .oom(&truth, &pod, LIMIT)
-            .is("/workload/cgroup", container.path())
-            .compare(&stage.daemon.death_of(truth.pid)?)
-    })
+fn the_limit_of_the_cgroup_above(stage: &mut Stage) -> Result<()> {
+    let container = stage.tree.make("pod/container")?;
+    let pod = container.parent().context("no parent")?;
+    pod.set_limit(LIMIT)?;
+    let (mut hog, truth) = at_the_gate(&stage.cast().within(&container).args(["--gate", "hog"]))?;
+    ensure!(container.limit()?.is_none());
+    hog.go()?;
+    hog.reap_killed_by(9)?;
+    Expected::death(&truth, stage.daemon.node())
+        .oom(&truth, &pod, LIMIT)
+        .is("/workload/cgroup", container.path())
+        .compare(&stage.daemon.death_of(truth.pid)?)
 }
 
 /// A thread gets its number before it gives itself its name.

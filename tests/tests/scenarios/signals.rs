@@ -1,75 +1,55 @@
 //! Deaths by a signal that the OOM killer has no part in.
 
 use anyhow::Result;
+use killwatch_tests::corpus::Scenario;
+use killwatch_tests::play;
 use killwatch_tests::record::Expected;
 use killwatch_tests::stage::Stage;
-use killwatch_tests::truth::Truth;
 
-use crate::{at_the_gate, kill_by_shell, scenario};
+use crate::{at_the_gate, kill_by_shell};
+
+pub(crate) const SCENARIOS: &[Scenario] =
+    &[play!(kill_9_by_a_shell_of_another_user), play!(sigterm_by_a_shell), play!(default_actions)];
 
 /// Nobody's user id: any that is not root's.
 const SOMEONE: u32 = 65534;
 
-#[test]
-fn kill_9_by_a_shell_of_another_user() -> Result<()> {
-    scenario(|stage| {
-        let group = stage.tree.make("worker")?;
-        let user = SOMEONE.to_string();
-        let casting =
-            stage.cast().within(&group).args(["--uid", &user, "--oom-score-adj", "321", "sleep"]);
-        let (mut victim, truth) = at_the_gate(&casting)?;
-        let sender = kill_by_shell("9", truth.pid, SOMEONE)?;
-        victim.reap_killed_by(9)?;
-        Expected::death(&truth, stage.daemon.node())
-            .signal(9, "SIGKILL")
-            .killed_by(&sender)
-            .is("/victim/uid", SOMEONE)
-            .is("/victim/oom_score_adj", 321)
-            .compare(&stage.daemon.death_of(truth.pid)?)
-    })
+fn kill_9_by_a_shell_of_another_user(stage: &mut Stage) -> Result<()> {
+    let group = stage.tree.make("worker")?;
+    let user = SOMEONE.to_string();
+    let casting =
+        stage.cast().within(&group).args(["--uid", &user, "--oom-score-adj", "321", "sleep"]);
+    let (mut victim, truth) = at_the_gate(&casting)?;
+    let sender = kill_by_shell("9", truth.pid, SOMEONE)?;
+    victim.reap_killed_by(9)?;
+    Expected::death(&truth, stage.daemon.node())
+        .signal(9, "SIGKILL")
+        .killed_by(&sender)
+        .is("/victim/uid", SOMEONE)
+        .is("/victim/oom_score_adj", 321)
+        .compare(&stage.daemon.death_of(truth.pid)?)
 }
 
-#[test]
-fn sigterm_by_a_shell() -> Result<()> {
-    scenario(|stage| {
-        let (mut victim, truth) =
-            at_the_gate(&stage.cast().within(&stage.tree.make("worker")?).args(["sleep"]))?;
-        let sender = kill_by_shell("TERM", truth.pid, 0)?;
-        victim.reap_killed_by(15)?;
-        Expected::death(&truth, stage.daemon.node())
-            .signal(15, "SIGTERM")
-            .killed_by(&sender)
-            .compare(&stage.daemon.death_of(truth.pid)?)
-    })
+fn sigterm_by_a_shell(stage: &mut Stage) -> Result<()> {
+    let (mut victim, truth) =
+        at_the_gate(&stage.cast().within(&stage.tree.make("worker")?).args(["sleep"]))?;
+    let sender = kill_by_shell("TERM", truth.pid, 0)?;
+    victim.reap_killed_by(15)?;
+    Expected::death(&truth, stage.daemon.node())
+        .signal(15, "SIGTERM")
+        .killed_by(&sender)
+        .compare(&stage.daemon.death_of(truth.pid)?)
 }
 
-#[test]
-fn abort() -> Result<()> {
-    scenario(|stage| {
-        let truth = dies_alone(stage, "abort", 6)?;
-        Expected::death(&truth, stage.daemon.node())
-            .signal(6, "SIGABRT")
-            .by_itself("abort", &truth)
-            .compare(&stage.daemon.death_of(truth.pid)?)
-    })
-}
-
-#[test]
-fn segfault() -> Result<()> {
-    scenario(|stage| {
-        let truth = dies_alone(stage, "segv", 11)?;
-        Expected::death(&truth, stage.daemon.node())
-            .signal(11, "SIGSEGV")
-            .by_itself("crash", &truth)
-            .compare(&stage.daemon.death_of(truth.pid)?)
-    })
-}
-
-/// Has a victim end itself in a cgroup of its own.
-fn dies_alone(stage: &Stage, how: &str, signal: i32) -> Result<Truth> {
-    let group = stage.tree.make(how)?;
-    let (mut victim, truth) = at_the_gate(&stage.cast().within(&group).args(["--gate", how]))?;
-    victim.go()?;
-    victim.reap_killed_by(signal)?;
-    Ok(truth)
+/// Signals that end a process unless it says otherwise.
+fn default_actions(stage: &mut Stage) -> Result<()> {
+    let group = stage.tree.make("worker")?;
+    for (number, name) in [(1, "SIGHUP"), (2, "SIGINT"), (3, "SIGQUIT"), (10, "SIGUSR1")] {
+        let (mut victim, truth) = at_the_gate(&stage.cast().within(&group).args(["sleep"]))?;
+        let sender = kill_by_shell(&number.to_string(), truth.pid, 0)?;
+        victim.reap_killed_by(i32::from(number))?;
+        let expected = Expected::death(&truth, stage.daemon.node()).signal(number, name);
+        stage.holds(truth.pid, &expected.killed_by(&sender))?;
+    }
+    Ok(())
 }

@@ -128,7 +128,8 @@ fn a_resource_limit_needs_its_number() {
     let limits =
         |used, soft, hard| Limits { cpu_seconds: used, cpu: [soft, hard], ..Limits::default() };
     let cases = [
-        (24, limits(Some(1.0), Some(1), Some(2)), Cause::Rlimit, Confidence::Certain),
+        // By a second more than what was hit.
+        (24, limits(Some(1.4), Some(2), Some(5)), Cause::Rlimit, Confidence::Certain),
         (9, limits(Some(2.01), Some(1), Some(2)), Cause::Rlimit, Confidence::Certain),
         (9, limits(Some(0.5), Some(1), Some(2)), Cause::Rlimit, Confidence::Inferred),
         (9, limits(None, None, Some(2)), Cause::Rlimit, Confidence::Inferred),

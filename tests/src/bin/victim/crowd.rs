@@ -65,16 +65,21 @@ pub(crate) fn deaths(gate: &Gate, count: u32) -> Result<ExitCode> {
 }
 
 /// A child that does `act` and exits with 0.
-fn fork(act: fn()) -> Result<Pid> {
+pub(crate) fn fork(act: impl FnOnce()) -> Result<Pid> {
     // SAFETY: no act of this program that forks has started a thread, so no lock can be held by a thread that the child lacks.
     match unsafe { nix::unistd::fork() }.context("fork")? {
         ForkResult::Parent { child } => Ok(child),
         ForkResult::Child => {
             act();
-            // SAFETY: ends this process and touches nothing of it: no destructor or buffer of the parent's runs twice.
-            unsafe { nix::libc::_exit(0) }
+            leave()
         }
     }
+}
+
+/// Ends a forked child.
+pub(crate) fn leave() -> ! {
+    // SAFETY: ends this process and touches nothing of it: no destructor or buffer of the parent's runs twice.
+    unsafe { nix::libc::_exit(0) }
 }
 
 /// Waits to be killed, by whom it may be: at the latest by the kernel, when the parent is gone.

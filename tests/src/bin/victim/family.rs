@@ -1,10 +1,11 @@
 //! Parents and children.
 
 use std::ffi::OsString;
-use std::os::unix::process::ExitStatusExt as _;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::process::{Child, Command, ExitCode};
 
 use anyhow::{Context as _, Result, bail};
+use rustix::process::{Signal, set_parent_process_death_signal};
 use serde_json::json;
 
 use crate::gate::{self, Gate};
@@ -42,6 +43,24 @@ pub(crate) fn parent(gate: &Gate, command: &[OsString]) -> Result<ExitCode> {
     gate::say(&json!({ "reaped": child.id(), "signal": status.signal(), "code": status.code() }))?;
     gate::hold()?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Becomes the command, with SIGKILL as its parent-death signal.
+pub(crate) fn tied(command: &[OsString]) -> Result<ExitCode> {
+    let parent = rustix::process::getppid();
+    set_parent_process_death_signal(Some(Signal::KILL)).context("tie to the parent")?;
+    // A parent that went before that can send nothing any more.
+    if rustix::process::getppid() != parent {
+        bail!("the parent is gone");
+    }
+    replace(command)
+}
+
+/// Becomes the command.
+pub(crate) fn replace(command: &[OsString]) -> Result<ExitCode> {
+    let Some((program, arguments)) = command.split_first() else { bail!("no command") };
+    let error = Command::new(program).args(arguments).exec();
+    Err(error).with_context(|| format!("become {}", program.display()))
 }
 
 fn start(command: &[OsString]) -> Result<Child> {

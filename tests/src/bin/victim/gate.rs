@@ -36,9 +36,22 @@ pub(crate) fn who() -> Result<Value> {
     for entry in std::fs::read_dir("/proc/self/task").context("list the threads")? {
         tids.push(entry?.file_name().to_string_lossy().parse::<u32>()?);
     }
-    Ok(
-        json!({ "pid": std::process::id(), "ppid": std::os::unix::process::parent_id(), "tids": tids }),
-    )
+    Ok(json!({ "pid": own_pid()?, "ppid": std::os::unix::process::parent_id(), "tids": tids }))
+}
+
+/// This process's id as the `/proc` of the host knows it, from inside a pid namespace too.
+pub(crate) fn own_pid() -> Result<u32> {
+    let link = std::fs::read_link("/proc/self").context("look at this process")?;
+    link.to_string_lossy()
+        .parse()
+        .with_context(|| format!("/proc/self leads to {}", link.display()))
+}
+
+/// Whether the first thread of this process has ended: it stays as a zombie.
+pub(crate) fn first_thread_is_gone() -> Result<bool> {
+    let stat = std::fs::read_to_string(format!("/proc/self/task/{}/stat", own_pid()?))
+        .context("look at the first thread")?;
+    Ok(stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('Z')))
 }
 
 /// One line on standard output.
@@ -56,7 +69,7 @@ pub(crate) fn hold() -> Result<()> {
 }
 
 /// Reads one line byte by byte: what follows it is for a child that shares this standard input.
-fn wait_for_line() -> Result<()> {
+pub(crate) fn wait_for_line() -> Result<()> {
     let mut byte = [0];
     let input = std::io::stdin().lock();
     let mut input = std::fs::File::from(rustix::io::dup(&input).context("share standard input")?);

@@ -7,7 +7,11 @@ mod crowd;
 mod family;
 mod fault;
 mod gate;
+mod kin;
+mod limit;
 mod memory;
+mod signals;
+mod threads;
 
 use std::ffi::{CString, OsString};
 use std::os::unix::ffi::OsStringExt as _;
@@ -16,6 +20,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, Parser, Subcommand};
+use nix::sys::signal::{SigHandler, Signal};
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 
 use crate::gate::Gate;
@@ -55,33 +60,46 @@ struct Place {
     /// Say who this is and wait for a line on standard input before acting
     #[arg(long)]
     gate: bool,
+    /// Does nothing: for a victim whose command line is to look like node's
+    #[arg(long, value_name = "MIB")]
+    max_old_space_size: Option<u32>,
 }
 
 #[derive(Debug, Subcommand)]
 enum Act {
     /// Allocate and touch memory until killed, or up to a ceiling
-    Hog {
+    Hog(memory::Hog),
+    #[command(flatten)]
+    Fault(fault::Act),
+    #[command(flatten)]
+    Limit(limit::Act),
+    #[command(flatten)]
+    Signal(signals::Act),
+    #[command(flatten)]
+    Kin(kin::Act),
+    /// Print the pid and wait for the end of standard input
+    Sleep {
+        /// Number of a signal to ignore
+        #[arg(long)]
+        ignore: Option<i32>,
         /// Threads in all, the first one included
         #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=512))]
         threads: u16,
-        /// Allocate on the last thread instead of the first
-        #[arg(long)]
-        allocate_on_thread: bool,
-        /// Ceiling, in MiB: at it, give up with exit code 3
-        #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
-        limit_mib: u32,
     },
-    /// Call abort()
-    Abort,
-    /// Write to an address where nothing is mapped
-    Segv,
-    /// Exit with a code
-    Exit {
-        /// Exit code
-        code: u8,
+    /// End the first thread, say `{"leader": "gone"}`, and after one more line do something on another
+    Leaderless {
+        /// What to do then, as for this program
+        #[arg(last = true, required = true)]
+        act: Vec<OsString>,
     },
-    /// Print the pid and wait for the end of standard input
-    Sleep,
+    /// Become this same program again and again, by a thread that is not the first
+    BecomeAgain,
+    /// Become a command
+    Become {
+        /// Command and its arguments
+        #[arg(last = true, required = true)]
+        command: Vec<OsString>,
+    },
     /// Run a command and pass on its end as a shell does: its exit code, or 128 + its signal
     Relay {
         /// Command and its arguments
@@ -99,6 +117,12 @@ enum Act {
     },
     /// Run a command, print the child's pid, and live on after its end until the end of standard input
     Parent {
+        /// Command and its arguments
+        #[arg(last = true, required = true)]
+        command: Vec<OsString>,
+    },
+    /// Become a command that the kernel kills when the thread that started it ends
+    Tied {
         /// Command and its arguments
         #[arg(last = true, required = true)]
         command: Vec<OsString>,
@@ -142,6 +166,29 @@ fn main() -> Result<ExitCode> {
     act(arguments.act, &Gate::new(arguments.place.gate))
 }
 
+/// What a command line without the place asks for.
+fn parse(arguments: Vec<OsString>) -> Result<Act> {
+    Ok(Next::try_parse_from(arguments)?.act)
+}
+
+fn sleep(ignore: Option<i32>, threads: u16) -> Result<ExitCode> {
+    if let Some(number) = ignore {
+        let signal = Signal::try_from(number).context("a signal number")?;
+        // SAFETY: to ignore a signal runs no code of ours in a handler.
+        unsafe { nix::sys::signal::signal(signal, SigHandler::SigIgn) }
+            .context("ignore the signal")?;
+    }
+    for _ in 1..threads {
+        std::thread::Builder::new()
+            .name("bystander".to_owned())
+            .spawn(memory::idle)
+            .context("start a thread")?;
+    }
+    gate::say(&gate::who()?)?;
+    gate::hold()?;
+    Ok(ExitCode::SUCCESS)
+}
+
 /// Takes on the place that was asked for, and makes sure that no death leaves a core behind.
 fn enter(place: &Place) -> Result<()> {
     for directory in &place.cgroup {
@@ -166,30 +213,26 @@ fn enter(place: &Place) -> Result<()> {
 
 fn act(act: Act, gate: &Gate) -> Result<ExitCode> {
     match act {
-        Act::Hog { threads, allocate_on_thread, limit_mib } => {
-            memory::hog(gate, threads, allocate_on_thread, limit_mib)
-        }
-        Act::Abort => fault::abort(gate),
-        Act::Segv => fault::segv(gate),
-        Act::Exit { code } => {
-            gate.pass()?;
-            Ok(ExitCode::from(code))
-        }
-        Act::Sleep => {
-            gate::say(&gate::who()?)?;
-            gate::hold()?;
-            Ok(ExitCode::SUCCESS)
-        }
+        Act::Hog(hog) => memory::hog(gate, &hog),
+        Act::Fault(act) => fault::act(&act, gate),
+        Act::Limit(act) => limit::act(&act, gate),
+        Act::Signal(act) => signals::act(&act, gate),
+        Act::Kin(act) => kin::act(act, gate),
+        Act::Sleep { ignore, threads } => sleep(ignore, threads),
+        Act::Leaderless { act } => threads::leaderless(gate, act),
+        Act::BecomeAgain => threads::become_again(gate),
+        Act::Become { command } => family::replace(&command),
         Act::Relay { command } => family::relay(gate, &command),
         Act::Nest { depth, command } => family::nest(gate, depth, command),
         Act::Parent { command } => family::parent(gate, &command),
+        Act::Tied { command } => family::tied(&command),
         Act::Named { name, act: next } => {
             let name = name.into_vec();
             if name.is_empty() || name.len() > 15 {
                 bail!("a process name has 1 to 15 bytes, this one {}", name.len());
             }
             rustix::thread::set_name(&CString::new(name)?).context("set the process name")?;
-            self::act(Next::try_parse_from(next)?.act, gate)
+            self::act(parse(next)?, gate)
         }
         Act::Exits { count } => crowd::exits(gate, count),
         Act::Aborts { count } => crowd::aborts(gate, count),

@@ -1,27 +1,67 @@
 //! Taking memory until the kernel objects.
 
 use std::hint::black_box;
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
+use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
+use serde_json::json;
 
-use crate::gate::Gate;
+use crate::gate::{self, Gate};
 
 const MIB: usize = 1 << 20;
 
 /// Exit code of a hog that reached its ceiling: nothing killed it.
 const SURVIVED: u8 = 3;
 
-/// Allocates on the first or the last of `threads` threads, until killed or `limit_mib` are held.
-pub(crate) fn hog(gate: &Gate, threads: u16, on_last: bool, limit_mib: u32) -> Result<ExitCode> {
-    let allocate_on_last = on_last && threads > 1;
+/// What to take memory for.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+pub(crate) enum Kind {
+    /// The process's own
+    Anon,
+    /// Mapped and shared
+    Shmem,
+    /// A file in memory, not mapped
+    Tmpfs,
+}
+
+/// A hog.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub(crate) struct Hog {
+    /// Threads in all, the first one included
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=512))]
+    threads: u16,
+    /// Allocate on the last thread instead of the first
+    #[arg(long)]
+    allocate_on_thread: bool,
+    /// Ceiling, in MiB: at it, give up with exit code 3
+    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
+    limit_mib: u32,
+    /// At the ceiling say `{"held": MIB}` and wait
+    #[arg(long)]
+    hold: bool,
+    /// At the ceiling call abort()
+    #[arg(long, conflicts_with = "hold")]
+    abort: bool,
+    /// What to take
+    #[arg(long, value_enum, default_value_t = Kind::Anon)]
+    kind: Kind,
+}
+
+/// Allocates on the first or the last thread, until killed or the ceiling is held.
+pub(crate) fn hog(gate: &Gate, hog: &Hog) -> Result<ExitCode> {
+    let Hog { threads, allocate_on_thread, .. } = *hog;
+    let hog = *hog;
+    let allocate_on_last = allocate_on_thread && threads > 1;
     let (start, started) = std::sync::mpsc::sync_channel::<()>(1);
     let mut last = allocate_on_last
         .then(|| {
             std::thread::Builder::new().name("allocator".to_owned()).spawn(move || {
                 // An error is the first thread's end, and so the process's.
                 if started.recv().is_ok() {
-                    allocate(limit_mib);
+                    take(hog);
                 }
             })
         })
@@ -40,22 +80,73 @@ pub(crate) fn hog(gate: &Gate, threads: u16, on_last: bool, limit_mib: u32) -> R
             // A panic there has been printed; either way nothing killed this process.
             let _ = thread.join();
         }
-        None => allocate(limit_mib),
+        None => take(hog),
     }
-    eprintln!("victim: still alive with {limit_mib} MiB");
+    eprintln!("victim: still alive with {} MiB", hog.limit_mib);
     Ok(ExitCode::from(SURVIVED))
 }
 
-fn allocate(limit_mib: u32) {
+fn take(hog: Hog) {
+    let limit_mib = hog.limit_mib;
+    let held = match hog.kind {
+        Kind::Anon => Ok(allocate(limit_mib)),
+        Kind::Shmem => share(limit_mib),
+        Kind::Tmpfs => write(limit_mib),
+    };
+    let held = held.unwrap_or_else(|error| {
+        eprintln!("victim: {error:#}");
+        None
+    });
+    if hog.abort {
+        std::process::abort();
+    }
+    if hog.hold && gate::say(&json!({ "held": limit_mib })).is_ok() {
+        idle();
+    }
+    black_box(&held);
+}
+
+/// What keeps memory taken.
+type Held = Option<Box<dyn std::any::Any>>;
+
+fn allocate(limit_mib: u32) -> Held {
     let mut held = Vec::new();
     for _ in 0..limit_mib {
         // Not zeros: those would be pages that are mapped and not yet there.
         held.push(black_box(vec![0xa5_u8; MIB]));
     }
-    black_box(&held);
+    Some(Box::new(held))
 }
 
-fn idle() {
+fn share(limit_mib: u32) -> Result<Held> {
+    for _ in 0..limit_mib {
+        // SAFETY: a new mapping at a place of the kernel's choice, aliasing nothing; all of it is writable and is never unmapped.
+        unsafe {
+            let mapped = mmap_anonymous(
+                std::ptr::null_mut(),
+                MIB,
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::SHARED,
+            )
+            .context("map shared memory")?;
+            mapped.cast::<u8>().write_bytes(0xa5, MIB);
+        }
+    }
+    Ok(None)
+}
+
+fn write(limit_mib: u32) -> Result<Held> {
+    let mut file = std::fs::File::from(
+        memfd_create("hog", MemfdFlags::empty()).context("make a file in memory")?,
+    );
+    let chunk = vec![0xa5; MIB];
+    for _ in 0..limit_mib {
+        file.write_all(&chunk).context("write into the file")?;
+    }
+    Ok(Some(Box::new(file)))
+}
+
+pub(crate) fn idle() {
     loop {
         std::thread::park();
     }
