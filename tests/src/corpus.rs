@@ -50,6 +50,8 @@ pub enum Need {
     Swap,
     /// This program in `PATH`.
     Program(&'static str),
+    /// This variable in the environment, which says that something is there: what, stands behind it.
+    Variable(&'static str, &'static str),
 }
 
 /// A scenario with the name of its function.
@@ -125,6 +127,9 @@ impl Need {
             Self::Swap => lack(!cgroup::host_swaps().unwrap_or(false), "there is no swap"),
             Self::Program(name) => {
                 find_program(name).is_none().then(|| format!("{name} is not installed"))
+            }
+            Self::Variable(name, what) => {
+                std::env::var_os(name).is_none().then(|| format!("no {what} ({name} is not set)"))
             }
         }
     }

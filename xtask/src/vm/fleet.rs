@@ -37,9 +37,17 @@ struct Running<'a> {
     files: [PathBuf; 2],
 }
 
+/// The archives that machines are made of.
+pub(crate) struct Files {
+    /// What all have.
+    pub(crate) base: PathBuf,
+    /// What those with systemd have besides, if there is any.
+    pub(crate) systemd: Option<PathBuf>,
+}
+
 impl Fleet<'_> {
-    /// Boots all; `base` is the archive with the files that all have. One machine alone is shown on this terminal.
-    pub(crate) fn run(&self, base: &Path, rows: &[Row], stop: &Stop) -> Result<Vec<Outcome>> {
+    /// Boots all. One machine alone is shown on this terminal.
+    pub(crate) fn run(&self, files: &Files, rows: &[Row], stop: &Stop) -> Result<Vec<Outcome>> {
         let kernels = self.fetch(rows);
         let mut outcomes: BTreeMap<String, Outcome> = BTreeMap::new();
         let mut waiting = rows.iter();
@@ -52,7 +60,7 @@ impl Fleet<'_> {
                 {
                     match kernels.get(row.kernel.series) {
                         Some(Ok(kernel)) => {
-                            running.push(self.start(base, row, kernel, rows.len() == 1)?);
+                            running.push(self.start(files, row, kernel, rows.len() == 1)?);
                         }
                         Some(Err(why)) => {
                             outcomes.insert(row.to_string(), self.missing(row, why));
@@ -109,7 +117,7 @@ impl Fleet<'_> {
 
     fn start<'a>(
         &self,
-        base: &Path,
+        files: &Files,
         row: &'a Row,
         kernel: &Fetched,
         shown: bool,
@@ -119,7 +127,11 @@ impl Fleet<'_> {
         let archive = self.file(&name, "cpio");
         let root = self.ctx.target.join("vm").join(&name);
         initramfs::write_modules(&kernel.modules, &root, &modules)?;
-        initramfs::join(&[base, &modules], &archive)?;
+        let mut parts: Vec<&Path> = vec![&files.base, &modules];
+        if row.guest == Guest::Systemd {
+            parts.push(files.systemd.as_deref().context("there is no archive with systemd")?);
+        }
+        initramfs::join(&parts, &archive)?;
         fs::remove_file(&modules).context("cannot remove the archive of modules")?;
         fs::remove_dir_all(&root).context("cannot remove the modules")?;
         let swap = self.file(&name, "swap");
@@ -131,7 +143,7 @@ impl Fleet<'_> {
             initramfs: &archive,
             swap: &swap,
             append: append(row),
-            memory: 768,
+            memory: if row.guest == Guest::Systemd { 1024 } else { 768 },
             log: &self.log(&name),
             shown,
         })?;

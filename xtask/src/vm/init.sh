@@ -22,7 +22,10 @@ done
 [ -e /dev/vda ] && mkswap /dev/vda >/dev/null && swapon /dev/vda
 
 if [ "$(option guest)" = systemd ]; then
-    exec /lib/systemd/systemd
+    for systemd in /lib/systemd/systemd /usr/lib/systemd/systemd; do
+        [ ! -x "$systemd" ] || exec "$systemd"
+    done
+    refuse "no systemd"
 fi
 
 mount -t tmpfs tmpfs /run

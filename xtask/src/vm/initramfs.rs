@@ -96,7 +96,8 @@ pub(crate) fn join(parts: &[&Path], archive: &Path) -> Result<()> {
     Ok(())
 }
 
-fn empty(root: &Path) -> Result<()> {
+/// An empty directory there, whatever was there before.
+pub(crate) fn empty(root: &Path) -> Result<()> {
     if root.exists() {
         fs::remove_dir_all(root).with_context(|| format!("cannot empty {}", root.display()))?;
     }
@@ -111,7 +112,7 @@ fn lines(arguments: &[String]) -> Result<String> {
     Ok(arguments.iter().map(|argument| format!("{argument}\n")).collect())
 }
 
-/// Copies with directories; what a symbolic link leads to is copied under the link's name.
+/// Copies a file, with directories; what a symbolic link leads to is copied under the link's name.
 pub(crate) fn copy(from: &Path, to: &Path) -> Result<()> {
     if let Some(dir) = to.parent() {
         fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
@@ -128,13 +129,13 @@ fn libraries(executable: &Path) -> Result<Vec<PathBuf>> {
 }
 
 /// Lines are `name => /path (0xaddress)`, or `/path (0xaddress)` for the loader; the vDSO has no path.
-fn parse_ldd(text: &str) -> Vec<PathBuf> {
+pub(crate) fn parse_ldd(text: &str) -> Vec<PathBuf> {
     let path =
         |line: &str| line.split_whitespace().find(|word| word.starts_with('/')).map(PathBuf::from);
     text.lines().filter_map(path).collect()
 }
 
-/// Not compressed: unpacking is the slow part under emulation.
+/// Packs all that is below `root`. Not compressed: unpacking is the slow part under emulation.
 pub(crate) fn pack(root: &Path, archive: &Path) -> Result<()> {
     let file =
         fs::File::create(archive).with_context(|| format!("cannot make {}", archive.display()))?;

@@ -146,11 +146,14 @@ fn test_line(line: &str) -> Option<(&str, &str)> {
 }
 
 fn ending(text: &str) -> Option<Ending> {
+    // libtest may say why after it.
+    if text.trim_start().starts_with("ignored") {
+        return Some(Ending::NotApplicable("ignored".to_owned()));
+    }
     // The end stands alone, or behind what the test printed without a line end.
     match text.split_whitespace().last()? {
         "ok" => Some(Ending::Pass),
         "FAILED" => Some(Ending::Fail),
-        "ignored" => Some(Ending::NotApplicable("ignored".to_owned())),
         _ => None,
     }
 }
@@ -173,7 +176,7 @@ mod tests {
         NOT APPLICABLE: lockdown: this kernel is not locked down\r\n\
         test lockdown      ... ok\r\n\
         test old::b ... ignored\r\n\
-        test swap ... NOT APPLICABLE: swap: no swap\r\nok\r\n\
+        test swap ... \r\nNOT APPLICABLE: swap: no swap\r\nignored, no swap\r\n\
         failures:\r\n    exits::a\r\n\
         confusion matrix:\r\noom_memcg -> oom_memcg: 3\r\nkilled -> unknown: 1\r\n\r\n\
         test result: FAILED. 1 passed; 1 failed; 1 ignored; 0 measured; 0 filtered out; finished in 1.00s\r\n\

@@ -12,6 +12,7 @@ mod package;
 mod qemu;
 mod report;
 mod suite;
+mod systemd;
 
 use std::env;
 use std::fs;
@@ -19,9 +20,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 
-use self::fleet::Fleet;
+use self::fleet::{Files, Fleet};
 use self::kernels::KERNELS;
-use self::matrix::{Cgroup, Guest, Wish};
+use self::matrix::{Cgroup, Guest, Row, Wish};
 use self::report::Outcome;
 use crate::apt::{self, Need};
 use crate::build::{self, Built};
@@ -76,7 +77,7 @@ pub(crate) fn run(ctx: &Ctx, args: &VmArgs) -> Result<()> {
     let programs = programs::build(ctx, &built.object)?;
     let stop = Stop::install()?;
     let fleet = Fleet { ctx, jobs: args.jobs.into(), allow_missing: args.allow_missing };
-    let outcomes = fleet.run(&base(ctx, &built, &programs, &args.filter)?, &rows, &stop)?;
+    let outcomes = fleet.run(&files(ctx, &built, &programs, &args.filter, &rows)?, &rows, &stop)?;
     finish(&outcomes, args.report.as_deref())
 }
 
@@ -89,7 +90,7 @@ pub(crate) fn run_default(
 ) -> Result<Tally> {
     let rows = matrix::select(&Wish::default());
     let fleet = Fleet { ctx, jobs: 1, allow_missing: false };
-    let outcomes = fleet.run(&base(ctx, built, programs, &[])?, &rows, stop)?;
+    let outcomes = fleet.run(&files(ctx, built, programs, &[], &rows)?, &rows, stop)?;
     if let Some(broken) = outcomes.iter().find_map(|outcome| outcome.broken.as_ref()) {
         bail!("{broken}");
     }
@@ -113,11 +114,17 @@ pub(crate) fn ensure_packages() -> Result<()> {
     ])
 }
 
-/// The files that all machines have, as an archive.
-fn base(ctx: &Ctx, built: &Built, programs: &Programs, filter: &[String]) -> Result<PathBuf> {
+/// Packs what the machines are made of.
+fn files(
+    ctx: &Ctx,
+    built: &Built,
+    programs: &Programs,
+    filter: &[String],
+    rows: &[Row],
+) -> Result<Files> {
     let dir = ctx.target.join("vm");
     fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
-    let archive = dir.join("base.cpio");
+    let base = dir.join("base.cpio");
     let earlyoom = guest::earlyoom(ctx)?;
     let contents = initramfs::Contents {
         daemon: &built.daemon,
@@ -129,8 +136,15 @@ fn base(ctx: &Ctx, built: &Built, programs: &Programs, filter: &[String]) -> Res
         earlyoom: Some(&earlyoom),
         arguments: filter,
     };
-    step("pack the test machine", || initramfs::write(&contents, &dir.join("base"), &archive))?;
-    Ok(archive)
+    step("pack the test machine", || initramfs::write(&contents, &dir.join("base"), &base))?;
+    let systemd = if rows.iter().any(|row| row.guest == Guest::Systemd) {
+        let archive = dir.join("systemd.cpio");
+        systemd::write(ctx, &dir.join("systemd"), &archive)?;
+        Some(archive)
+    } else {
+        None
+    };
+    Ok(Files { base, systemd })
 }
 
 /// Says how each machine did, writes the report, and judges.
@@ -150,6 +164,9 @@ fn finish(outcomes: &[Outcome], report: Option<&Path>) -> Result<()> {
         }
     }
     if let Some(file) = report {
+        if let Some(dir) = file.parent() {
+            fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
+        }
         fs::write(file, report::markdown(outcomes))
             .with_context(|| format!("cannot write {}", file.display()))?;
         println!("\nreport: {}", file.display());

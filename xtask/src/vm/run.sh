@@ -15,7 +15,7 @@ lockdown)
     grep -qF '[confidentiality]' /sys/kernel/security/lockdown || { echo "killwatch-vm: this kernel is not locked down"; poweroff -f; }
     export KILLWATCH_VM_LOCKDOWN=1
     ;;
-systemd) export KILLWATCH_SYSTEMD=1 ;;
+systemd) export KILLWATCH_SYSTEMD=1 KILLWATCH_OOMD_CGROUP=/sys/fs/cgroup/watched.slice ;;
 esac
 
 # For the report: what this kernel's mark says.
@@ -29,7 +29,7 @@ fi
 umount /run/killwatch-tracing && rmdir /run/killwatch-tracing
 echo "killwatch-vm: Linux $(uname -r), cgroup $(option cgroup), guest $(option guest), mark_victim $mark, swap ${KILLWATCH_VM_SWAP:-0}"
 
-set -- --test-threads=1
+set -- --test-threads=1 --color=never
 while read -r argument; do
     set -- "$@" "$argument"
 done </killwatch/arguments

@@ -55,6 +55,16 @@ impl Suite {
         unpack_all(place.path(), root).with_context(|| format!("cannot unpack {package}"))
     }
 
+    /// Downloads packages with all that they depend on, as if nothing were installed, and unpacks them into `root`.
+    pub(crate) fn unpack_closure(&self, packages: &[&str], root: &Path) -> Result<()> {
+        let archives = self.apt.join("cache/archives");
+        let mut get = self.command("apt-get");
+        get.args(["-qq", "install", "--yes", "--download-only", "--no-install-recommends"]);
+        process::output(get.args(packages))?;
+        unpack_all(&archives, root)?;
+        process::output(self.command("apt-get").args(["-qq", "clean"])).map(drop)
+    }
+
     fn command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
         let path = |key: &str, sub: &str| format!("{key}={}", self.apt.join(sub).display());
