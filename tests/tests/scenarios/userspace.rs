@@ -70,7 +70,8 @@ fn earlyoom_kills(stage: &mut Stage) -> Result<()> {
     let mut command = Command::new(program);
     // One threshold for SIGTERM and SIGKILL, and all of the swap may be free.
     command.args(["-r", "0", "-M", &format!("{least_kib},{least_kib}"), "-s", "100,100"]);
-    let earlyoom = Killer(command.stdout(Stdio::null()).spawn().context("start earlyoom")?);
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    let earlyoom = Killer(command.spawn().context("start earlyoom")?);
     let killer = named(earlyoom.0.id(), "earlyoom")?;
     victim.go()?;
     victim.reap_killed_by(9)?;

@@ -44,7 +44,8 @@ impl Log {
         let mut open: Option<String> = None;
         let mut reasons: BTreeMap<String, String> = BTreeMap::new();
         let mut in_matrix = false;
-        for line in text.lines().map(str::trim_end) {
+        for line in text.lines().map(plain) {
+            let line = line.trim_end();
             if in_matrix {
                 in_matrix = log.count(line);
                 continue;
@@ -135,6 +136,13 @@ pub(crate) struct Counts {
     pub(crate) not_applicable: usize,
 }
 
+/// Without what colours a terminal: `ESC [ … m`.
+fn plain(line: &str) -> String {
+    let mut parts = line.split("\u{1b}[");
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |text, part| text + part.split_once('m').map_or("", |(_, rest)| rest))
+}
+
 /// `test NAME ... REST`, as libtest prints it.
 fn test_line(line: &str) -> Option<(&str, &str)> {
     let (name, rest) = line.strip_prefix("test ")?.split_once(" ... ").or_else(|| {
@@ -215,6 +223,12 @@ mod tests {
         assert_eq!((log.status, log.results), (None, 0));
         let log = Log::parse("test a ... ok\ntest b ... noise\nmore noise\ntest c ... a word ok\n");
         assert_eq!(log.scenarios.get("c"), Some(&Ending::Pass));
+    }
+
+    #[test]
+    fn colours_do_not_matter() {
+        let log = Log::parse("test a ... \u{1b}[33mnoise\n\u{1b}[0m\u{1b}[31mFAILED\u{1b}[0m\r\n");
+        assert_eq!(log.scenarios.get("a"), Some(&Ending::Fail));
     }
 
     #[test]

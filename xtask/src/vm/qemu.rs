@@ -53,7 +53,9 @@ impl Machine {
     pub(crate) fn start(setup: &Setup<'_>) -> Result<Self> {
         let mut command = Command::new("qemu-system-x86_64");
         // A plain processor: with `max`, the emulation of QEMU 7.2 was seen to spoil the flags register of a 6.12 guest.
-        command.args("-M q35 -smp 2 -accel tcg,thread=multi -cpu Nehalem".split(' '));
+        // Its two processors take turns on one of ours: side by side, one was seen to run into code that the other had just patched, and
+        // two machines at a time make better use of two of ours.
+        command.args("-M q35 -smp 2 -accel tcg,thread=single -cpu Nehalem".split(' '));
         command.args("-nodefaults -no-user-config -no-reboot -display none".split(' '));
         command.args("-monitor none -serial stdio".split(' '));
         command.arg("-m").arg(setup.memory.to_string());
