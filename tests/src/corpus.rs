@@ -50,6 +50,8 @@ pub enum Need {
     Swap,
     /// This program in `PATH`.
     Program(&'static str),
+    /// A kernel that is locked down to confidentiality (`KILLWATCH_VM_LOCKDOWN=1`). There, nothing else applies.
+    Lockdown,
     /// This variable in the environment, which says that something is there: what, stands behind it.
     Variable(&'static str, &'static str),
 }
@@ -93,6 +95,9 @@ impl Scenario {
 
     /// Plays it.
     fn run(&self, victim: Option<&str>) -> Result<()> {
+        if locked_down() && !self.needs.iter().any(|need| matches!(need, Need::Lockdown)) {
+            return Err(not_applicable("the kernel is locked down: BPF may not read its memory"));
+        }
         for need in self.needs {
             if let Some(lack) = need.lack() {
                 return Err(not_applicable(lack));
@@ -128,11 +133,17 @@ impl Need {
             Self::Program(name) => {
                 find_program(name).is_none().then(|| format!("{name} is not installed"))
             }
+            Self::Lockdown => lack(!locked_down(), "the kernel is not locked down"),
             Self::Variable(name, what) => {
                 std::env::var_os(name).is_none().then(|| format!("no {what} ({name} is not set)"))
             }
         }
     }
+}
+
+/// Whether this kernel is locked down to confidentiality.
+fn locked_down() -> bool {
+    std::env::var_os("KILLWATCH_VM_LOCKDOWN").is_some_and(|value| value == "1")
 }
 
 /// Looks a program up in `PATH`.

@@ -42,6 +42,8 @@ v1 | hybrid)
         mkdir "/sys/fs/cgroup/$controller"
         mount -t cgroup -o "$controller" cgroup "/sys/fs/cgroup/$controller" || refuse "no $controller controller in cgroup v1"
     done
+    # As systemd does: before 5.11 the limit of a cgroup would else not hold for those below it.
+    echo 1 >/sys/fs/cgroup/memory/memory.use_hierarchy
     [ "$(option cgroup)" = v1 ] || { mkdir /sys/fs/cgroup/unified && mount -t cgroup2 cgroup2 /sys/fs/cgroup/unified; } || refuse "no cgroup v2"
     ;;
 esac
