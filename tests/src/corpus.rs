@@ -10,7 +10,7 @@ use std::process::ExitCode;
 
 use anyhow::{Error, Result};
 use clap::Parser;
-use libtest_mimic::{Arguments, Completion, Failed, Trial};
+use libtest_mimic::{Arguments, ColorSetting, Completion, Failed, Trial};
 
 use crate::cgroup::{self, Hierarchy, Version};
 use crate::matrix;
@@ -182,6 +182,10 @@ pub fn run(
 ) -> ExitCode {
     let Cli { mut libtest, mut more } = Cli::parse();
     more.extend(libtest.filter.take());
+    if in_vm() {
+        // Its console looks like a terminal and is read by a program.
+        libtest.color.get_or_insert(ColorSetting::Never);
+    }
     let asked = |name: &str| {
         more.is_empty()
             || more.iter().any(|filter| {

@@ -48,7 +48,7 @@ fn zz_global_oom(stage: &mut Stage) -> Result<()> {
                 .as_array()
                 .is_some_and(|levels| levels.iter().all(|level| level.get("limit_bytes").is_none()))
         })
-        .compare(&stage.daemon.death_of(truth.pid)?)
+        .compare(&stage.daemon.death_of(&truth)?)
 }
 
 /// Bytes of memory of this host.

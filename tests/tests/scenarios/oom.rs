@@ -26,7 +26,7 @@ fn single_thread(stage: &mut Stage) -> Result<()> {
     hog.reap_killed_by(9)?;
     Expected::death(&truth, stage.daemon.node())
         .oom(&truth, &group, LIMIT)
-        .compare(&stage.daemon.death_of(truth.pid)?)
+        .compare(&stage.daemon.death_of(&truth)?)
 }
 
 /// The kernel's decision runs on the thread that allocates; the process is still one victim, under its own name.
@@ -42,7 +42,7 @@ fn eight_threads_and_the_first_allocates_nothing(stage: &mut Stage) -> Result<()
     Expected::death(&truth, stage.daemon.node())
         .oom(&truth, &group, LIMIT)
         .is("/killer/trigger/tid", allocator)
-        .compare(&stage.daemon.death_of(truth.pid)?)
+        .compare(&stage.daemon.death_of(&truth)?)
 }
 
 fn not_the_first_process_and_the_parent_lives_on(stage: &mut Stage) -> Result<()> {
@@ -59,12 +59,9 @@ fn not_the_first_process_and_the_parent_lives_on(stage: &mut Stage) -> Result<()
     ensure!(parent.hear("reaped")?["signal"] == 9);
     Expected::death(&truth, stage.daemon.node())
         .oom(&truth, &group, LIMIT)
-        .compare(&stage.daemon.death_of(truth.pid)?)?;
-    Truth::of(parent.pid()).context("the parent is gone")?;
-    ensure!(
-        stage.daemon.deaths(&format!("pid={}", parent.pid()))?.is_empty(),
-        "the living parent has a record"
-    );
+        .compare(&stage.daemon.death_of(&truth)?)?;
+    let parent_truth = Truth::of(parent.pid()).context("the parent is gone")?;
+    ensure!(stage.daemon.deaths_of(&parent_truth)?.is_empty(), "the living parent has a record");
     parent.release();
     parent.reap_exited(0)
 }
@@ -81,7 +78,7 @@ fn the_limit_of_the_cgroup_above(stage: &mut Stage) -> Result<()> {
     Expected::death(&truth, stage.daemon.node())
         .oom(&truth, &pod, LIMIT)
         .is("/workload/cgroup", container.path())
-        .compare(&stage.daemon.death_of(truth.pid)?)
+        .compare(&stage.daemon.death_of(&truth)?)
 }
 
 /// A thread gets its number before it gives itself its name.

@@ -41,5 +41,5 @@ fn killed_by(stage: &Stage, name: &str, mark: Option<&str>) -> Result<()> {
         Some(mark) => expected.is(&format!("/killer/marks/{mark}"), "1"),
         None => expected.inferred(),
     };
-    stage.holds(truth.pid, &expected).map(drop)
+    stage.holds(&truth, &expected).map(drop)
 }
