@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Error, Result};
@@ -48,6 +48,8 @@ pub enum Need {
     CgroupKill,
     /// Swap in use.
     Swap,
+    /// Two memory nodes.
+    Nodes,
     /// This program in `PATH`.
     Program(&'static str),
 }
@@ -123,6 +125,10 @@ impl Need {
                 lack(!cgroup::has_kill(), "no cgroup v2 hierarchy with cgroup.kill (Linux 5.14)")
             }
             Self::Swap => lack(!cgroup::host_swaps().unwrap_or(false), "there is no swap"),
+            Self::Nodes => lack(
+                !Path::new("/sys/devices/system/node/node1").exists(),
+                "there is one memory node only",
+            ),
             Self::Program(name) => {
                 find_program(name).is_none().then(|| format!("{name} is not installed"))
             }
