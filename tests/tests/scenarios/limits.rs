@@ -84,7 +84,7 @@ fn memory_and_swap_together(stage: &mut Stage) -> Result<()> {
     let expected = Expected::death(&truth, stage.daemon.node())
         .oom(&truth, &group, BOTH)
         .is("/memory/limit_counter", "memsw");
-    let expected = swapped(expected, |level| {
+    let expected = swapped(&truth, expected, |level| {
         level["limit_bytes"] == 24 * MIB
             && level["memsw_limit_bytes"] == BOTH
             && is_about(&level["memsw_bytes"], BOTH)
@@ -100,7 +100,7 @@ fn memory_and_then_swap(stage: &mut Stage) -> Result<()> {
     hog.go()?;
     hog.reap_killed_by(9)?;
     let expected = Expected::death(&truth, stage.daemon.node()).oom(&truth, &group, 24 * MIB);
-    let expected = swapped(expected, |level| {
+    let expected = swapped(&truth, expected, |level| {
         is_about(&level["usage_bytes"], 24 * MIB)
             && level["swap_limit_bytes"] == 16 * MIB
             && is_about(&level["swap_bytes"], 16 * MIB)
@@ -109,9 +109,15 @@ fn memory_and_then_swap(stage: &mut Stage) -> Result<()> {
 }
 
 /// A good part of the victim is swapped out, and its cgroup says so.
-fn swapped(expected: Expected, first_level: impl Fn(&Value) -> bool + 'static) -> Expected {
+fn swapped(
+    truth: &Truth,
+    expected: Expected,
+    first_level: impl Fn(&Value) -> bool + 'static,
+) -> Expected {
     let some = |size: &Value| size.as_u64().is_some_and(|size| (8 * MIB..48 * MIB).contains(&size));
     expected
+        // It may be swapped out too.
+        .maybe("/victim/cmdline", truth.cmdline.clone())
         .like("/memory/anon_bytes", "what is not swapped out", some)
         .like("/memory/swap_bytes", "what is swapped out", some)
         .like("/memory/levels", "limits and usages of memory and swap", move |levels| {
