@@ -5,12 +5,12 @@
 
 use std::fmt;
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Error, Result};
 use clap::Parser;
-use libtest_mimic::{Arguments, Completion, Failed, Trial};
+use libtest_mimic::{Arguments, ColorSetting, Completion, Failed, Trial};
 
 use crate::cgroup::{self, Hierarchy, Version};
 use crate::matrix;
@@ -48,6 +48,8 @@ pub enum Need {
     CgroupKill,
     /// Swap in use.
     Swap,
+    /// Two memory nodes.
+    Nodes,
     /// This program in `PATH`.
     Program(&'static str),
     /// A kernel that is locked down to confidentiality (`KILLWATCH_VM_LOCKDOWN=1`). There, nothing else applies.
@@ -130,6 +132,10 @@ impl Need {
                 lack(!cgroup::has_kill(), "no cgroup v2 hierarchy with cgroup.kill (Linux 5.14)")
             }
             Self::Swap => lack(!cgroup::host_swaps().unwrap_or(false), "there is no swap"),
+            Self::Nodes => lack(
+                !Path::new("/sys/devices/system/node/node1").exists(),
+                "there is one memory node only",
+            ),
             Self::Program(name) => {
                 find_program(name).is_none().then(|| format!("{name} is not installed"))
             }
@@ -198,6 +204,10 @@ pub fn run(
 ) -> ExitCode {
     let Cli { mut libtest, mut more } = Cli::parse();
     more.extend(libtest.filter.take());
+    if in_vm() {
+        // Its console looks like a terminal and is read by a program.
+        libtest.color.get_or_insert(ColorSetting::Never);
+    }
     let asked = |name: &str| {
         more.is_empty()
             || more.iter().any(|filter| {

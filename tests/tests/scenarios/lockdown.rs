@@ -20,7 +20,7 @@ fn an_oom_kill_is_told_from_the_kernel_log(stage: &mut Stage) -> Result<()> {
     let (mut hog, truth) = at_the_gate(&stage.cast().within(&group).args(["--gate", "hog"]))?;
     hog.go()?;
     hog.reap_killed_by(9)?;
-    let record = stage.daemon.death_of(truth.pid)?;
+    let record = stage.daemon.death_of(&truth)?;
     ensure!(
         record["cause"] == "oom_memcg"
             && record["victim"]["comm"] == truth.comm

@@ -57,7 +57,7 @@ fn killed_by(stage: &Stage, name: &str, mark: Option<&str>) -> Result<()> {
         Some(mark) => expected.is(&format!("/killer/marks/{mark}"), "1"),
         None => expected.inferred(),
     };
-    stage.holds(truth.pid, &expected).map(drop)
+    stage.holds(&truth, &expected).map(drop)
 }
 
 /// earlyoom looks at the memory of the whole machine: it is told to act a little below what is free now.
@@ -76,7 +76,7 @@ fn earlyoom_kills(stage: &mut Stage) -> Result<()> {
     victim.go()?;
     victim.reap_killed_by(9)?;
     let expected = killed_under_pressure(stage, &truth, &killer).inferred();
-    stage.holds(truth.pid, &expected).map(drop)
+    stage.holds(&truth, &expected).map(drop)
 }
 
 /// systemd-oomd kills a cgroup of a slice that is told to be watched, and is held up by its `memory.high`.
@@ -100,7 +100,7 @@ fn systemd_oomd_kills(stage: &mut Stage) -> Result<()> {
     let expected = killed_under_pressure(stage, &truth, &killer)
         .maybe_like("/killer/marks/user.oomd_ooms", "one time", count)
         .maybe_like("/killer/marks/user.oomd_kill", "one process", count);
-    let held = stage.holds(truth.pid, &expected);
+    let held = stage.holds(&truth, &expected);
     group.remove()?;
     held.map(drop)
 }
