@@ -5,12 +5,12 @@
 
 use std::fmt;
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Error, Result};
 use clap::Parser;
-use libtest_mimic::{Arguments, Completion, Failed, Trial};
+use libtest_mimic::{Arguments, ColorSetting, Completion, Failed, Trial};
 
 use crate::cgroup::{self, Hierarchy, Version};
 use crate::matrix;
@@ -48,8 +48,14 @@ pub enum Need {
     CgroupKill,
     /// Swap in use.
     Swap,
+    /// Two memory nodes.
+    Nodes,
     /// This program in `PATH`.
     Program(&'static str),
+    /// A kernel that is locked down to confidentiality (`KILLWATCH_VM_LOCKDOWN=1`). There, nothing else applies.
+    Lockdown,
+    /// This variable in the environment, which says that something is there: what, stands behind it.
+    Variable(&'static str, &'static str),
 }
 
 /// A scenario with the name of its function.
@@ -91,6 +97,9 @@ impl Scenario {
 
     /// Plays it.
     fn run(&self, victim: Option<&str>) -> Result<()> {
+        if locked_down() && !self.needs.iter().any(|need| matches!(need, Need::Lockdown)) {
+            return Err(not_applicable("the kernel is locked down: BPF may not read its memory"));
+        }
         for need in self.needs {
             if let Some(lack) = need.lack() {
                 return Err(not_applicable(lack));
@@ -123,11 +132,24 @@ impl Need {
                 lack(!cgroup::has_kill(), "no cgroup v2 hierarchy with cgroup.kill (Linux 5.14)")
             }
             Self::Swap => lack(!cgroup::host_swaps().unwrap_or(false), "there is no swap"),
+            Self::Nodes => lack(
+                !Path::new("/sys/devices/system/node/node1").exists(),
+                "there is one memory node only",
+            ),
             Self::Program(name) => {
                 find_program(name).is_none().then(|| format!("{name} is not installed"))
             }
+            Self::Lockdown => lack(!locked_down(), "the kernel is not locked down"),
+            Self::Variable(name, what) => {
+                std::env::var_os(name).is_none().then(|| format!("no {what} ({name} is not set)"))
+            }
         }
     }
+}
+
+/// Whether this kernel is locked down to confidentiality.
+fn locked_down() -> bool {
+    std::env::var_os("KILLWATCH_VM_LOCKDOWN").is_some_and(|value| value == "1")
 }
 
 /// Looks a program up in `PATH`.
@@ -182,6 +204,10 @@ pub fn run(
 ) -> ExitCode {
     let Cli { mut libtest, mut more } = Cli::parse();
     more.extend(libtest.filter.take());
+    if in_vm() {
+        // Its console looks like a terminal and is read by a program.
+        libtest.color.get_or_insert(ColorSetting::Never);
+    }
     let asked = |name: &str| {
         more.is_empty()
             || more.iter().any(|filter| {

@@ -15,6 +15,7 @@ use tempfile::TempDir;
 
 use crate::http::Client;
 use crate::schema;
+use crate::truth::Truth;
 use crate::wait::wait_until;
 
 /// From the start until the probes must be attached.
@@ -236,31 +237,34 @@ impl Daemon {
         Ok(records.clone())
     }
 
+    /// Records of a process: of none that had its pid before.
+    ///
+    /// # Errors
+    /// As [`Daemon::deaths`].
+    pub fn deaths_of(&self, truth: &Truth) -> Result<Vec<Value>> {
+        let mut records = self.deaths(&format!("pid={}", truth.pid))?;
+        records.retain(|record| truth.is_told_in(record));
+        Ok(records)
+    }
+
     /// The record of a process's death, as soon as it is there.
     ///
     /// # Errors
     /// When it does not come in time, or twice.
-    pub fn death_of(&self, pid: u32) -> Result<Value> {
-        self.record_of(pid, "dead", TELLS_WITHIN)
+    pub fn death_of(&self, truth: &Truth) -> Result<Value> {
+        self.record_of(truth, "dead", TELLS_WITHIN)
     }
 
     /// The record of a process with this `state`, as soon as it is there.
     ///
     /// # Errors
     /// When it does not come `within` that time, or twice.
-    pub fn record_of(&self, pid: u32, state: &str, within: Duration) -> Result<Value> {
-        let query = format!("pid={pid}");
-        wait_until(within, &format!("a record that process {pid} is {state}"), || {
-            let mut records = self.deaths(&query)?;
+    pub fn record_of(&self, truth: &Truth, state: &str, within: Duration) -> Result<Value> {
+        let what = format!("a record that process {} is {state}", truth.pid);
+        wait_until(within, &what, || {
+            let mut records = self.deaths_of(truth)?;
             records.retain(|record| record["state"] == state);
-            match records.as_slice() {
-                [] => Ok(None),
-                [record] => Ok(Some(record.clone())),
-                several => bail!(
-                    "process {pid} was {state} once and has {} records: {several:#?}",
-                    several.len()
-                ),
-            }
+            one(records, &what)
         })
     }
 
@@ -286,17 +290,12 @@ impl Daemon {
     ///
     /// # Errors
     /// When it does not come in time, or twice.
-    pub fn sunk_death_of(&self, pid: u32) -> Result<Value> {
-        wait_until(TELLS_WITHIN, &format!("process {pid} in the log sink"), || {
+    pub fn sunk_death_of(&self, truth: &Truth) -> Result<Value> {
+        let what = format!("process {} in the log sink", truth.pid);
+        wait_until(TELLS_WITHIN, &what, || {
             let mut records = self.sink()?;
-            records.retain(|record| record.pointer("/victim/pid").is_some_and(|dead| dead == pid));
-            match records.as_slice() {
-                [] => Ok(None),
-                [record] => Ok(Some(record.clone())),
-                several => {
-                    bail!("process {pid} is in the log sink {} times: {several:#?}", several.len())
-                }
-            }
+            records.retain(|record| truth.is_told_in(record));
+            one(records, &what)
         })
     }
 
@@ -357,6 +356,14 @@ impl Drop for Daemon {
             let _ = self.child.kill();
             let _ = self.child.wait();
         }
+    }
+}
+
+/// The one that there is; none if there is none yet.
+fn one(mut records: Vec<Value>, what: &str) -> Result<Option<Value>> {
+    match records.len() {
+        0 | 1 => Ok(records.pop()),
+        count => bail!("{what} is there {count} times: {:#}", Value::from(records)),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
@@ -10,6 +11,7 @@ use tempfile::TempDir;
 use crate::corpus::find_program;
 use crate::sender::{Sender, ancestors_of};
 use crate::truth::{Truth, name_of};
+use crate::wait::wait_until;
 
 /// A running container. Dropping it kills and deletes it.
 #[derive(Debug)]
@@ -38,6 +40,10 @@ impl Container {
         let pid_file = container.pid_file();
         let pid_file = pid_file.to_str().context("a directory's name")?;
         container.runc(&["run", "--detach", "--pid-file", pid_file, id])?;
+        // Until then the first process is runc itself, which becomes the command a little later.
+        wait_until(Duration::from_secs(5), "the container to run its command", || {
+            Ok((container.init()?.cmdline == command).then_some(()))
+        })?;
         Ok(container)
     }
 

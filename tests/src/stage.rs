@@ -11,6 +11,7 @@ use crate::corpus::skipped;
 use crate::daemon::{self, Daemon};
 use crate::matrix;
 use crate::record::Expected;
+use crate::truth::Truth;
 use crate::victim::Casting;
 
 /// A daemon and cgroups for one scenario.
@@ -48,8 +49,8 @@ impl Stage {
     ///
     /// # Errors
     /// When there is none in time, or several, or one that differs.
-    pub fn holds(&self, pid: u32, expected: &Expected) -> Result<Value> {
-        let record = self.daemon.death_of(pid).inspect_err(|_| {
+    pub fn holds(&self, truth: &Truth, expected: &Expected) -> Result<Value> {
+        let record = self.daemon.death_of(truth).inspect_err(|_| {
             if let Some(caused) = expected.cause() {
                 matrix::note(caused, matrix::NO_RECORD);
             }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use rustix::time::{ClockId, clock_gettime};
+use serde_json::Value;
 
 use crate::cgroup::Hierarchy;
 use crate::sender::ancestors_of;
@@ -93,6 +94,16 @@ impl Truth {
             cgroup_id: std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(cgroup_dir)?),
             seen: since_boot(),
         })
+    }
+}
+
+impl Truth {
+    /// Whether a record is of this process: not of one that had its pid before.
+    #[must_use]
+    pub fn is_told_in(&self, record: &Value) -> bool {
+        let started = record.pointer("/victim/start_ktime_ns").and_then(Value::as_u64);
+        record.pointer("/victim/pid").is_some_and(|pid| *pid == self.pid)
+            && started.is_some_and(|at| Duration::from_nanos(at) >= self.started)
     }
 }
 

@@ -8,7 +8,7 @@ use killwatch_tests::cgroup::{CEILING, Tree};
 use killwatch_tests::corpus::{self, Scenario, skipped};
 use killwatch_tests::stage::{cgroup_obstacle, victim_program};
 use killwatch_tests::truth::Truth;
-use killwatch_tests::victim::Casting;
+use killwatch_tests::victim::{Casting, Victim};
 use killwatch_tests::wait::wait_until;
 
 /// The limit that hogs meet, in bytes.
@@ -22,6 +22,7 @@ const ALL: &[Scenario] = &[
     Scenario::bare("a_hog_without_a_limit_is_refused", a_hog_without_a_limit_is_refused),
     Scenario::bare("nothing_of_a_tree_is_left", nothing_of_a_tree_is_left),
     Scenario::bare("each_end_is_what_it_says", each_end_is_what_it_says),
+    Scenario::bare("company_is_as_it_says", company_is_as_it_says),
     Scenario::bare("a_crowd_dies_in_less_than_a_second", a_crowd_dies_in_less_than_a_second),
     Scenario::bare("a_parent_outlives_its_child", a_parent_outlives_its_child),
     Scenario::bare(
@@ -99,6 +100,18 @@ fn each_end_is_what_it_says() -> Result<()> {
     };
     ensure!(signal(&["abort"])? == Some(6));
     ensure!(signal(&["segv"])? == Some(11));
+    ensure!(signal(&["bus"])? == Some(7));
+    ensure!(signal(&["ill"])? == Some(4));
+    ensure!(signal(&["fpe"])? == Some(8));
+    ensure!(signal(&["trap"])? == Some(5));
+    ensure!(signal(&["seccomp-filter"])? == Some(31));
+    ensure!(signal(&["seccomp-strict"])? == Some(9));
+    ensure!(signal(&["pipe"])? == Some(13));
+    ensure!(signal(&["alarm"])? == Some(14));
+    ensure!(signal(&["raise", "10"])? == Some(10));
+    ensure!(signal(&["cpu-limit", "1", "9"])? == Some(24));
+    ensure!(signal(&["cpu-limit", "--ignore", "1", "1"])? == Some(9));
+    ensure!(signal(&["file-limit", "4096"])? == Some(25));
     ensure!(end(&["exit", "0"])?.code() == Some(0));
     ensure!(end(&["exit", "137"])?.code() == Some(137));
     let program = cast()?.program().display().to_string();
@@ -109,6 +122,40 @@ fn each_end_is_what_it_says() -> Result<()> {
     ensure!(end(&["aborts", "20"])?.success());
     ensure!(end(&["signals", "20", "17"])?.success());
     Ok(())
+}
+
+/// Each child is where and what it says, and goes with the one that made it or is killed here.
+fn company_is_as_it_says() -> Result<()> {
+    with_tree(|tree| {
+        let group = tree.make("company")?;
+        let child = |arguments: &[&str]| -> Result<(Victim, Truth)> {
+            let casting = cast()?.within(&group).args(["--gate"]).args(arguments.to_vec());
+            let mut victim = casting.start()?;
+            victim.hear("tids")?;
+            let said = victim.hear("child")?["child"].as_u64().context("no pid")?;
+            Ok((victim, Truth::of(u32::try_from(said)?)?))
+        };
+        let (mut parent, forked) = child(&["fork", "--tied", "--", "exit", "0"])?;
+        ensure!(forked.ppid == parent.pid() && forked.ns_pid == forked.pid);
+        parent.go()?;
+        parent.reap_exited(0)?;
+        is_gone(forked.pid)?;
+        let (mut outer, inner) = child(&["pidns", "--", "fork", "--", "exit", "4"])?;
+        ensure!(inner.ns_pid == 2 && inner.ppid != outer.pid());
+        outer.go()?;
+        ensure!(outer.hear("reaped")?["code"] == 4);
+        is_gone(inner.pid)?;
+        let (mut sharer, shared) = child(&["share", "--", "exit", "5"])?;
+        ensure!(shared.ppid == sharer.pid() && shared.tids.len() == 1);
+        sharer.go()?;
+        sharer.reap_exited(5)
+    })
+}
+
+fn is_gone(pid: u32) -> Result<()> {
+    wait_until(Duration::from_secs(5), &format!("{pid} is gone"), || {
+        Ok(Truth::of(pid).is_err().then_some(()))
+    })
 }
 
 fn a_crowd_dies_in_less_than_a_second() -> Result<()> {
@@ -155,7 +202,5 @@ fn a_victim_is_gone_when_dropped() -> Result<()> {
     sleeper.hear("pid")?;
     let pid = sleeper.pid();
     drop(sleeper);
-    wait_until(Duration::from_secs(5), "the sleeper is gone", || {
-        Ok(Truth::of(pid).is_err().then_some(()))
-    })
+    is_gone(pid)
 }

@@ -43,8 +43,8 @@ enum Command {
     /// Have a worker OOM-killed for real and print what killwatch says of it (build + 1 s)
     Demo,
     /// Run every test: unit, property, end to end on this kernel and in a VM (build + 3.5 min / 2 min)
-    Test,
-    /// Run the end-to-end tests under a Debian kernel in QEMU (build + 10 s a boot, and the scenarios)
+    Test(test::TestArgs),
+    /// Run the end-to-end tests under Debian's kernels in QEMU, one or all (build + 10 s a boot, and the scenarios)
     Vm(vm::VmArgs),
     /// Check format, lints, dependencies and sources (45 s / 1 s; in CI, and with --deny, 5 min more the first time)
     Lint(lint::LintArgs),
@@ -70,7 +70,7 @@ fn dispatch(command: Command) -> anyhow::Result<()> {
         Command::Build => build::run(&ctx),
         Command::Run(args) => build::run_daemon(&ctx, &args),
         Command::Demo => demo::run(&ctx),
-        Command::Test => test::run(&ctx),
+        Command::Test(args) => test::run(&ctx, &args),
         Command::Vm(args) => vm::run(&ctx, &args),
         Command::Lint(args) => lint::run(&ctx, &args),
         Command::Bench(args) => bench::run(&ctx, &args),

@@ -12,6 +12,14 @@ use crate::process::step;
 use crate::stop::Stop;
 use crate::{build, programs, vm};
 
+/// Arguments of `test`.
+#[derive(clap::Args)]
+pub(crate) struct TestArgs {
+    /// Only on this kernel: `vm --all` has the rest
+    #[arg(long)]
+    no_vm: bool,
+}
+
 /// What libtest's `test result:` lines add up to.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(crate) struct Tally {
@@ -95,8 +103,10 @@ impl fmt::Display for Tally {
 }
 
 /// Runs all. A failure of the first part does not keep the second from running.
-pub(crate) fn run(ctx: &Ctx) -> Result<()> {
-    vm::ensure_packages()?;
+pub(crate) fn run(ctx: &Ctx, args: &TestArgs) -> Result<()> {
+    if !args.no_vm {
+        vm::ensure_packages()?;
+    }
     apt::ensure(&[Need::new("runc", "runs the containers of the scenarios of a real runtime")])?;
     let built = build::daemon(ctx)?;
     let mut command = build::cargo(ctx, &built.object);
@@ -106,13 +116,16 @@ pub(crate) fn run(ctx: &Ctx) -> Result<()> {
         // What this machine lacks is a failure here, not a skip.
         .env("KILLWATCH_REQUIRE_E2E", "1");
     let here = step("test on this kernel", || tests(&mut command, &mut io::stdout()));
-    let there = programs::build(ctx, &built.object)
-        .and_then(|programs| vm::run_default(ctx, &built, &programs, &Stop::install()?));
+    let there = (!args.no_vm).then(|| {
+        programs::build(ctx, &built.object)
+            .and_then(|programs| vm::run_default(ctx, &built, &programs, &Stop::install()?))
+    });
 
     println!();
     let mut total = Tally::default();
     let mut broken = Vec::new();
-    for (name, result) in [("this kernel", here), ("VM", there)] {
+    let parts = [Some(("this kernel", here)), there.map(|there| ("VM", there))];
+    for (name, result) in parts.into_iter().flatten() {
         match result {
             Ok(tally) => {
                 println!("{name:<12} {tally}");

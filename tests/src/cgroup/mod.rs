@@ -223,6 +223,32 @@ impl Group {
         bail!("{} has no limit of {CEILING} bytes or less: no hog runs there", self.dir.display())
     }
 
+    /// Bytes that are charged to it.
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub fn usage(&self) -> Result<u64> {
+        let file = match self.hierarchy.version {
+            Version::V1 => "memory.usage_in_bytes",
+            Version::V2 => "memory.current",
+        };
+        self.read(file)?.trim().parse().with_context(|| format!("{file} is no number"))
+    }
+
+    /// OOM kills in it, as the kernel counts them.
+    ///
+    /// # Errors
+    /// When it is gone, or the kernel counts none there (v1 before 4.13).
+    pub fn oom_kills(&self) -> Result<u64> {
+        let file = match self.hierarchy.version {
+            Version::V1 => "memory.oom_control",
+            Version::V2 => "memory.events",
+        };
+        let text = self.read(file)?;
+        let count = text.lines().find_map(|line| line.strip_prefix("oom_kill "));
+        count.with_context(|| format!("no oom_kill in {file}"))?.parse().context("a count")
+    }
+
     /// Moves a process into it.
     ///
     /// # Errors

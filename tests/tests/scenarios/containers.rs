@@ -36,7 +36,7 @@ fn a_childs_oom_kill_and_then_a_plain_stop(stage: &mut Stage) -> Result<()> {
     };
     let node = stage.daemon.node();
     let expected = Expected::death(&child, node).oom(&child, &group, LIMIT);
-    stage.holds(child.pid, &named(expected))?;
+    stage.holds(&child, &named(expected))?;
     let kills = || {
         sample(
             &stage.daemon.metrics()?,
@@ -51,7 +51,7 @@ fn a_childs_oom_kill_and_then_a_plain_stop(stage: &mut Stage) -> Result<()> {
     let sender = kill_by_shell("TERM", first_truth.pid, 0)?;
     first.reap_killed_by(15)?;
     let expected = Expected::death(&first_truth, node).signal(15, "SIGTERM").killed_by(&sender);
-    stage.holds(first_truth.pid, &named(expected))?;
+    stage.holds(&first_truth, &named(expected))?;
     ensure!(kills()? == Some(1.0), "the stop was counted as an OOM kill: {:?}", kills()?);
     Ok(())
 }

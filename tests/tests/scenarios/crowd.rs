@@ -37,13 +37,13 @@ fn two_hundred_in_one_second_have_one_record_each(stage: &mut Stage) -> Result<(
     parent.reap_exited(0)?;
 
     for truth in &truths {
-        let record = stage.daemon.death_of(truth.pid)?;
+        let record = stage.daemon.death_of(truth)?;
         Expected::death(truth, stage.daemon.node())
             .signal(9, "SIGKILL")
             .killed_by(&killer)
             .compare(&record)?;
         ensure!(
-            stage.daemon.sunk_death_of(truth.pid)? == record,
+            stage.daemon.sunk_death_of(truth)? == record,
             "the log sink tells {} differently",
             truth.pid
         );

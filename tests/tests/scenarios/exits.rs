@@ -31,9 +31,9 @@ fn exit_137_relays_the_death_of_a_child(stage: &mut Stage) -> Result<()> {
     ensure!(child.ppid == truth.pid, "{child:?}");
     relay.go()?;
     relay.reap_exited(137)?;
-    let record = stage.daemon.death_of(child.pid)?;
+    let record = stage.daemon.death_of(&child)?;
     Expected::death(&child, stage.daemon.node()).oom(&child, &group, LIMIT).compare(&record)?;
-    relayed(&truth, 137, &record, stage.daemon.node()).compare(&stage.daemon.death_of(truth.pid)?)
+    relayed(&truth, 137, &record, stage.daemon.node()).compare(&stage.daemon.death_of(&truth)?)
 }
 
 /// A shell in a shell: each record leads to the next, down to the one that was killed.
@@ -51,15 +51,14 @@ fn a_chain_of_relays_leads_to_the_first_death(stage: &mut Stage) -> Result<()> {
     outer.go()?;
     outer.reap_exited(134)?;
     let node = stage.daemon.node();
-    let killed_record = stage.daemon.death_of(killed.pid)?;
+    let killed_record = stage.daemon.death_of(&killed)?;
     Expected::death(&killed, node)
         .signal(6, "SIGABRT")
         .by_itself("abort", "tgkill", &killed)
         .compare(&killed_record)?;
-    let inner_record = stage.daemon.death_of(inner_truth.pid)?;
+    let inner_record = stage.daemon.death_of(&inner_truth)?;
     relayed(&inner_truth, 134, &killed_record, node).compare(&inner_record)?;
-    relayed(&outer_truth, 134, &inner_record, node)
-        .compare(&stage.daemon.death_of(outer_truth.pid)?)
+    relayed(&outer_truth, 134, &inner_record, node).compare(&stage.daemon.death_of(&outer_truth)?)
 }
 
 fn exit_137_of_ones_own_is_unknown(stage: &mut Stage) -> Result<()> {
@@ -70,7 +69,7 @@ fn exit_137_of_ones_own_is_unknown(stage: &mut Stage) -> Result<()> {
     victim.reap_exited(137)?;
     ended_itself(&truth, 137, stage.daemon.node())
         .is("/cause", "unknown")
-        .compare(&stage.daemon.death_of(truth.pid)?)
+        .compare(&stage.daemon.death_of(&truth)?)
 }
 
 /// A later death proves that the earlier ends were seen and left out.
@@ -83,12 +82,12 @@ fn ordinary_exits_leave_no_record(stage: &mut Stage) -> Result<()> {
             at_the_gate(&stage.cast().within(&group).args(["--gate", "exit", &code_text]))?;
         victim.go()?;
         victim.reap_exited(code)?;
-        silent.push(truth.pid);
+        silent.push(truth);
     }
     let (mut marker, truth) = at_the_gate(&stage.cast().within(&group).args(["--gate", "abort"]))?;
     marker.go()?;
     marker.reap_killed_by(6)?;
-    stage.daemon.death_of(truth.pid)?;
+    stage.daemon.death_of(&truth)?;
     let mut told = stage.daemon.deaths("limit=1000")?;
     told.retain(|record| {
         record.pointer("/workload/cgroup").is_some_and(|cgroup| *cgroup == group.path())
@@ -99,11 +98,8 @@ fn ordinary_exits_leave_no_record(stage: &mut Stage) -> Result<()> {
         "of the exits {silent:?} and the marker {} there are records of {pids:?}",
         truth.pid
     );
-    for pid in silent {
-        ensure!(
-            stage.daemon.deaths(&format!("pid={pid}"))?.is_empty(),
-            "exit of {pid} has a record"
-        );
+    for truth in &silent {
+        ensure!(stage.daemon.deaths_of(truth)?.is_empty(), "exit of {} has a record", truth.pid);
     }
     Ok(())
 }

@@ -33,7 +33,7 @@ fn abort(stage: &mut Stage) -> Result<()> {
     let expected = Expected::death(&truth, stage.daemon.node())
         .signal(6, "SIGABRT")
         .by_itself("abort", "tgkill", &truth);
-    stage.holds(truth.pid, &expected).map(drop)
+    stage.holds(&truth, &expected).map(drop)
 }
 
 /// A heap limit, nearly all of it held, and abort(): what Node does when its heap is full.
@@ -86,7 +86,7 @@ fn node_aborts(
     if let Some(options) = options {
         expected = expected.is("/victim/environ/NODE_OPTIONS", options);
     }
-    stage.holds(truth.pid, &expected)
+    stage.holds(&truth, &expected)
 }
 
 fn speaks_of_the_heap(record: &Value) -> Result<()> {
@@ -122,7 +122,7 @@ fn faults(stage: &Stage, how: &str, number: u8, name: &str) -> Result<()> {
     let expected = Expected::death(&truth, stage.daemon.node())
         .signal(number, name)
         .by_itself("crash", "fault", &truth);
-    stage.holds(truth.pid, &expected).map(drop)
+    stage.holds(&truth, &expected).map(drop)
 }
 
 /// Sent as a fault is from Linux 5.16 on, and before that not sent at all.
@@ -136,13 +136,13 @@ fn a_seccomp_filter_forbids(stage: &mut Stage) -> Result<()> {
         .maybe("/killer/ppid", own.ppid)
         .maybe("/killer/cgroup", own.cgroup.clone())
         .maybe("/killer/ancestors", own.told_ancestors());
-    stage.holds(truth.pid, &expected).map(drop)
+    stage.holds(&truth, &expected).map(drop)
 }
 
 /// Not sent: the process ends itself.
 fn strict_seccomp(stage: &mut Stage) -> Result<()> {
     let truth = dies_alone(stage, &["seccomp-strict"], 9)?;
-    stage.holds(truth.pid, &forbidden(stage, &truth, 9, "SIGKILL")).map(drop)
+    stage.holds(&truth, &forbidden(stage, &truth, 9, "SIGKILL")).map(drop)
 }
 
 fn forbidden(stage: &Stage, truth: &Truth, number: u8, name: &str) -> Expected {

@@ -36,14 +36,14 @@ fn dies_under_the_name(stage: &Stage, name: &[u8], on_record: &str) -> Result<()
     let (mut victim, truth) = at_the_gate(&casting)?;
     let sender = kill_by_shell("KILL", truth.pid, 0)?;
     victim.reap_killed_by(9)?;
-    let record = stage.daemon.death_of(truth.pid)?;
+    let record = stage.daemon.death_of(&truth)?;
     // The command line holds the name's bytes too.
     Expected::death(&truth, stage.daemon.node())
         .signal(9, "SIGKILL")
         .killed_by(&sender)
         .is("/victim/comm", on_record)
         .compare(&record)?;
-    ensure!(stage.daemon.sunk_death_of(truth.pid)? == record, "the log sink tells another story");
+    ensure!(stage.daemon.sunk_death_of(&truth)? == record, "the log sink tells another story");
     Ok(())
 }
 
@@ -56,7 +56,7 @@ fn the_cgroup_is_removed_as_its_victim_is_reaped(stage: &mut Stage) -> Result<()
     ensure!(!group.dir().exists());
     Expected::death(&truth, stage.daemon.node())
         .oom(&truth, &group, LIMIT)
-        .compare(&stage.daemon.death_of(truth.pid)?)
+        .compare(&stage.daemon.death_of(&truth)?)
 }
 
 /// So short that nobody can look into `/proc`: all that is known was seen by the kernel side.
@@ -110,7 +110,7 @@ fn gone_within_milliseconds_of_its_exec(stage: &mut Stage) -> Result<()> {
                     .as_f64()
                     .is_some_and(|seconds| seconds > 0.0 && seconds <= lived.as_secs_f64())
             })
-            .compare(&stage.daemon.death_of(pid)?)?;
+            .compare(&stage.daemon.death_of(&truth)?)?;
     }
     Ok(())
 }

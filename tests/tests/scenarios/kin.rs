@@ -35,7 +35,7 @@ fn the_init_of_its_namespace_is_killed(stage: &mut Stage) -> Result<()> {
     let sender = kill_by_shell("9", init.pid, 0)?;
     ensure!(outer.hear("reaped")?["signal"] == 9);
     let expected = Expected::death(&init, stage.daemon.node()).signal(9, "SIGKILL");
-    let record = stage.holds(init.pid, &expected.killed_by(&sender))?;
+    let record = stage.holds(&init, &expected.killed_by(&sender))?;
     torn_down(stage, &child, |expected| expected.follows("namespace_init", &record))
 }
 
@@ -45,7 +45,7 @@ fn the_init_of_its_namespace_is_an_oom_victim(stage: &mut Stage) -> Result<()> {
     ensure!(outer.hear("reaped")?["signal"] == 9);
     let group = stage.tree.top().child("worker");
     let expected = Expected::death(&init, stage.daemon.node()).oom(&init, &group, LIMIT);
-    let record = stage.holds(init.pid, &expected)?;
+    let record = stage.holds(&init, &expected)?;
     torn_down(stage, &child, |expected| expected.follows("namespace_init", &record))
 }
 
@@ -70,7 +70,7 @@ fn torn_down(
     let expected = Expected::death(child, stage.daemon.node())
         .signal(9, "SIGKILL")
         .by_kernel("pidns_teardown");
-    stage.holds(child.pid, &related(expected)).map(drop)
+    stage.holds(child, &related(expected)).map(drop)
 }
 
 /// Both are candidates, with the same memory: the kernel's log says whom it chose.
@@ -90,7 +90,7 @@ fn the_same_memory_in_the_same_cgroup(stage: &mut Stage) -> Result<()> {
         .is("/killer/trigger/pid", hog_truth.pid)
         .is("/killer/trigger/tid", hog_truth.pid);
     let expected = if chosen == sharer.pid { orphaned(expected, &sharer) } else { expected };
-    let record = stage.holds(victim.pid, &expected)?;
+    let record = stage.holds(victim, &expected)?;
     collateral(stage, other, &record)
 }
 
@@ -123,7 +123,7 @@ fn dies_beside(stage: &Stage, hog: &mut Victim, hog_truth: &Truth, sharer: u32) 
     hog.go()?;
     hog.reap_killed_by(9)?;
     let expected = Expected::death(hog_truth, stage.daemon.node()).oom(hog_truth, &limited, LIMIT);
-    let record = stage.holds(hog_truth.pid, &expected)?;
+    let record = stage.holds(hog_truth, &expected)?;
     collateral(stage, &sharer, &record)
 }
 
@@ -132,7 +132,7 @@ fn collateral(stage: &Stage, truth: &Truth, record: &Value) -> Result<()> {
         .signal(9, "SIGKILL")
         .by_kernel("oom_collateral")
         .fell_with("oom_victim", record);
-    stage.holds(truth.pid, &orphaned(expected, truth)).map(drop)
+    stage.holds(truth, &orphaned(expected, truth)).map(drop)
 }
 
 /// Its parent dies with it, so it may have another one by the time it ends.
@@ -160,14 +160,14 @@ fn relayed_by_a_shell(stage: &mut Stage) -> Result<()> {
     let expected = Expected::death(&child, stage.daemon.node())
         .signal(6, "SIGABRT")
         .by_itself("abort", "tgkill", &child);
-    let record = stage.holds(child.pid, &expected)?;
+    let record = stage.holds(&child, &expected)?;
     let expected = Expected::death(&truth, stage.daemon.node())
         .exit_code(134, &truth)
         .is("/killer/kind", "self")
         .is("/cause", "relayed")
         .inferred()
         .follows("child", &record);
-    stage.holds(truth.pid, &expected).map(drop)
+    stage.holds(&truth, &expected).map(drop)
 }
 
 /// Any child of a process.

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use killwatch_tests::cgroup::Group;
 use killwatch_tests::corpus::Scenario;
 use killwatch_tests::daemon::Daemon;
 use killwatch_tests::play;
@@ -35,11 +36,11 @@ fn a_second_daemon_sees_the_same(stage: &mut Stage) -> Result<()> {
     let mut second = Daemon::start()?;
     let truth = aborts(stage)?;
     for daemon in [&stage.daemon, &second] {
-        aborted(&truth, daemon).compare(&daemon.death_of(truth.pid)?)?;
+        aborted(&truth, daemon).compare(&daemon.death_of(&truth)?)?;
     }
     ensure!(second.stop()?.code() == Some(0));
     let truth = aborts(stage)?;
-    aborted(&truth, &stage.daemon).compare(&stage.daemon.death_of(truth.pid)?)
+    aborted(&truth, &stage.daemon).compare(&stage.daemon.death_of(&truth)?)
 }
 
 /// A death just before the end is not lost.
@@ -48,21 +49,21 @@ fn sigterm_drains_and_ends_well(stage: &mut Stage) -> Result<()> {
     let status = stage.own()?.stop()?;
     ensure!(status.code() == Some(0), "the daemon was to end well, but: {status}");
     ensure!(stage.daemon.get("/-/ready").is_err(), "somebody still answers");
-    aborted(&truth, &stage.daemon).compare(&stage.daemon.sunk_death_of(truth.pid)?)?;
+    aborted(&truth, &stage.daemon).compare(&stage.daemon.sunk_death_of(&truth)?)?;
     ensure!(stage.daemon.sink_text()?.ends_with('\n'), "the log sink breaks off");
     Ok(())
 }
 
 fn a_restart_starts_clean(stage: &mut Stage) -> Result<()> {
     let before = aborts(stage)?;
-    aborted(&before, &stage.daemon).compare(&stage.daemon.death_of(before.pid)?)?;
+    aborted(&before, &stage.daemon).compare(&stage.daemon.death_of(&before)?)?;
     stage.own()?.restart()?;
     probes_are_attached(&stage.daemon)?;
     let after = aborts(stage)?;
-    aborted(&after, &stage.daemon).compare(&stage.daemon.death_of(after.pid)?)?;
+    aborted(&after, &stage.daemon).compare(&stage.daemon.death_of(&after)?)?;
     // Told once each, by one daemon or the other.
-    stage.daemon.sunk_death_of(after.pid)?;
-    stage.daemon.sunk_death_of(before.pid)?;
+    stage.daemon.sunk_death_of(&after)?;
+    stage.daemon.sunk_death_of(&before)?;
     Ok(())
 }
 
@@ -75,12 +76,12 @@ fn deaths_while_it_is_stopped(stage: &mut Stage) -> Result<()> {
     let (mut hog, hog_truth) = at_the_gate(&stage.cast().within(&group).args(["--gate", "hog"]))?;
     hog.go()?;
     hog.reap_killed_by(9)?;
-    let truth = aborts(stage)?;
+    let truth = aborts_in(stage, &group)?;
     wait_until(2 * STOPPED, "5 s to pass", || Ok((began.elapsed() >= STOPPED).then_some(())))?;
     signal(stage.daemon.pid(), Signal::CONT)?;
     let expected = Expected::death(&hog_truth, stage.daemon.node()).oom(&hog_truth, &group, LIMIT);
-    stage.holds(hog_truth.pid, &expected)?;
-    stage.holds(truth.pid, &aborted(&truth, &stage.daemon)).map(drop)
+    stage.holds(&hog_truth, &expected)?;
+    stage.holds(&truth, &aborted(&truth, &stage.daemon)).map(drop)
 }
 
 fn signal(pid: u32, signal: Signal) -> Result<()> {
@@ -119,8 +120,11 @@ fn probes_are_attached(daemon: &Daemon) -> Result<()> {
 }
 
 fn aborts(stage: &Stage) -> Result<Truth> {
-    let (mut victim, truth) =
-        at_the_gate(&stage.cast().within(stage.tree.top()).args(["--gate", "abort"]))?;
+    aborts_in(stage, stage.tree.top())
+}
+
+fn aborts_in(stage: &Stage, group: &Group) -> Result<Truth> {
+    let (mut victim, truth) = at_the_gate(&stage.cast().within(group).args(["--gate", "abort"]))?;
     victim.go()?;
     victim.reap_killed_by(6)?;
     Ok(truth)

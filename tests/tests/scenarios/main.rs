@@ -13,6 +13,7 @@ mod hostile;
 mod kin;
 mod lifecycle;
 mod limits;
+mod lockdown;
 mod oom;
 mod pids;
 mod rlimits;
@@ -52,6 +53,7 @@ fn main() -> ExitCode {
             ("kin", kin::SCENARIOS),
             ("lifecycle", lifecycle::SCENARIOS),
             ("limits", limits::SCENARIOS),
+            ("lockdown", lockdown::SCENARIOS),
             ("oom", oom::SCENARIOS),
             ("pids", pids::SCENARIOS),
             ("rlimits", rlimits::SCENARIOS),

@@ -16,7 +16,7 @@ use crate::{at_the_gate, kill_by_shell, number};
 pub(crate) const SCENARIOS: &[Scenario] = &[
     play!(a_pid_in_a_namespace),
     play!(a_setuid_program),
-    play!(the_same_pid_again).needs(&[Need::Vm]),
+    play!(the_same_pid_again).own_daemon().needs(&[Need::Vm]),
 ];
 
 /// Nobody's user id: any that is not root's.
@@ -31,7 +31,7 @@ fn a_pid_in_a_namespace(stage: &mut Stage) -> Result<()> {
     ensure!(child.ns_pid == 2 && child.pid != 2, "{child:?}");
     let sender = kill_by_shell("9", child.pid, 0)?;
     let expected = Expected::death(&child, stage.daemon.node()).signal(9, "SIGKILL");
-    stage.holds(child.pid, &expected.killed_by(&sender).is("/victim/ns_pid", 2))?;
+    stage.holds(&child, &expected.killed_by(&sender).is("/victim/ns_pid", 2))?;
     outer.release();
     ensure!(outer.hear("reaped")?["code"] == 0);
     outer.reap_exited(0)
@@ -68,7 +68,7 @@ fn a_setuid_program(stage: &mut Stage) -> Result<()> {
         .killed_by(&sender)
         .job_of_environ("JOB_ID", "setuid")
         .is("/victim/uid", SOMEONE);
-    stage.holds(truth.pid, &expected).map(drop)
+    stage.holds(&truth, &expected).map(drop)
 }
 
 /// Two processes with one pid, one right after the other: two deaths, each with its own story.

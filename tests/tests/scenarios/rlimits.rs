@@ -18,14 +18,14 @@ pub(crate) const SCENARIOS: &[Scenario] =
 fn cpu_time_soft(stage: &mut Stage) -> Result<()> {
     let truth = dies_alone(stage, &["cpu-limit", "1", "30"], 24)?;
     let expected = Expected::death(&truth, stage.daemon.node()).signal(24, "SIGXCPU");
-    stage.holds(truth.pid, &cpu(expected).is("/rlimit/soft", 1).is("/rlimit/hard", 30)).map(drop)
+    stage.holds(&truth, &cpu(expected).is("/rlimit/soft", 1).is("/rlimit/hard", 30)).map(drop)
 }
 
 /// SIGKILL at the hard limit: looks like a kill -9.
 fn cpu_time_hard(stage: &mut Stage) -> Result<()> {
     let truth = dies_alone(stage, &["cpu-limit", "--ignore", "1", "1"], 9)?;
     let expected = Expected::death(&truth, stage.daemon.node()).signal(9, "SIGKILL");
-    stage.holds(truth.pid, &cpu(expected).is("/rlimit/soft", 1).is("/rlimit/hard", 1)).map(drop)
+    stage.holds(&truth, &cpu(expected).is("/rlimit/soft", 1).is("/rlimit/hard", 1)).map(drop)
 }
 
 fn cpu(expected: Expected) -> Expected {
@@ -48,5 +48,5 @@ fn file_size(stage: &mut Stage) -> Result<()> {
         .is("/rlimit/unit", "bytes")
         .is("/rlimit/soft", 4096)
         .is("/rlimit/hard", 4096);
-    stage.holds(truth.pid, &expected).map(drop)
+    stage.holds(&truth, &expected).map(drop)
 }

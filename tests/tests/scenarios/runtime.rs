@@ -43,7 +43,7 @@ fn runc_kill_term_and_then_kill(stage: &mut Stage) -> Result<()> {
         .is("/cause", "stop_timeout")
         .stopped_before(&term, GRACE.as_secs_f64(), true)
         .is("/stop/init_without_handler", true);
-    stage.holds(init.pid, &contained(expected, &id)).map(drop)
+    stage.holds(&init, &contained(expected, &id)).map(drop)
 }
 
 /// A shell that doubles a text until the container's limit is reached. It waits for that until it has been looked at.
@@ -60,7 +60,7 @@ fn an_oom_kill_in_a_container(stage: &mut Stage) -> Result<()> {
     container.kill("USR1")?;
     let group = Group::at(&Hierarchy::find()?, &format!("/{id}"));
     let expected = oom(&init, &group, stage);
-    stage.holds(init.pid, &contained(expected, &id)).map(drop)
+    stage.holds(&init, &contained(expected, &id)).map(drop)
 }
 
 fn oom(init: &Truth, group: &Group, stage: &Stage) -> Expected {

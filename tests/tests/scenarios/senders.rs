@@ -35,7 +35,7 @@ fn tgkill_to_one_of_its_threads(stage: &mut Stage) -> Result<()> {
     let sender = send(stage, truth.pid, 9, &["--how", "tgkill", "--tid", &tid.to_string()])?;
     victim.reap_killed_by(9)?;
     let expected = Expected::death(&truth, stage.daemon.node()).signal(9, "SIGKILL");
-    stage.holds(truth.pid, &expected.killed_by(&sender.via("tgkill"))).map(drop)
+    stage.holds(&truth, &expected.killed_by(&sender.via("tgkill"))).map(drop)
 }
 
 fn sigqueue(stage: &mut Stage) -> Result<()> {
@@ -43,7 +43,7 @@ fn sigqueue(stage: &mut Stage) -> Result<()> {
     let sender = send(stage, truth.pid, 15, &["--how", "sigqueue"])?;
     victim.reap_killed_by(15)?;
     let expected = Expected::death(&truth, stage.daemon.node()).signal(15, "SIGTERM");
-    stage.holds(truth.pid, &expected.killed_by(&sender.via("sigqueue"))).map(drop)
+    stage.holds(&truth, &expected.killed_by(&sender.via("sigqueue"))).map(drop)
 }
 
 fn real_time_signal(stage: &mut Stage) -> Result<()> {
@@ -51,7 +51,7 @@ fn real_time_signal(stage: &mut Stage) -> Result<()> {
     let sender = send(stage, truth.pid, 40, &[])?;
     victim.reap_killed_by(40)?;
     let expected = Expected::death(&truth, stage.daemon.node()).signal(40, "signal 40");
-    stage.holds(truth.pid, &expected.killed_by(&sender)).map(drop)
+    stage.holds(&truth, &expected.killed_by(&sender)).map(drop)
 }
 
 /// Two relays and a sender that all end at once: only the kernel's side can have seen whose child that was.
@@ -69,7 +69,7 @@ fn a_grandchild_that_is_gone_at_once(stage: &mut Stage) -> Result<()> {
     outer.reap_exited(0)?;
     victim.reap_killed_by(9)?;
     let expected = Expected::death(&truth, stage.daemon.node()).signal(9, "SIGKILL");
-    stage.holds(truth.pid, &expected.killed_by(&Sender::from(&killer))).map(drop)
+    stage.holds(&truth, &expected.killed_by(&Sender::from(&killer))).map(drop)
 }
 
 /// All that is in it dies by the hand of whoever wrote the file.
@@ -89,7 +89,7 @@ fn a_write_to_cgroup_kill(stage: &mut Stage) -> Result<()> {
     second.reap_killed_by(9)?;
     for truth in truths {
         let expected = Expected::death(&truth, stage.daemon.node()).signal(9, "SIGKILL");
-        stage.holds(truth.pid, &expected.killed_by(&sender))?;
+        stage.holds(&truth, &expected.killed_by(&sender))?;
     }
     Ok(())
 }
@@ -116,7 +116,7 @@ fn the_parent_exits_and_takes_it_along(stage: &mut Stage) -> Result<()> {
         .like("/victim/parent_comm", "the name of an ancestor of its parent", move |comm| {
             names.iter().any(|name| comm == name)
         });
-    stage.holds(child.pid, &expected).map(drop)
+    stage.holds(&child, &expected).map(drop)
 }
 
 /// `PTRACE_O_EXITKILL`. Nothing but the moment says that the tracer is behind it.
@@ -131,7 +131,7 @@ fn the_tracer_exits_and_takes_it_along(stage: &mut Stage) -> Result<()> {
         .signal(9, "SIGKILL")
         .killed_by(&Sender::from(&tracer_truth).via("tracer_exit"))
         .inferred();
-    stage.holds(truth.pid, &expected).map(drop)
+    stage.holds(&truth, &expected).map(drop)
 }
 
 fn kill_9_to_itself(stage: &mut Stage) -> Result<()> {
@@ -139,7 +139,7 @@ fn kill_9_to_itself(stage: &mut Stage) -> Result<()> {
     let expected = Expected::death(&truth, stage.daemon.node())
         .signal(9, "SIGKILL")
         .by_itself("killed", "kill", &truth);
-    stage.holds(truth.pid, &expected).map(drop)
+    stage.holds(&truth, &expected).map(drop)
 }
 
 fn a_pipe_that_nobody_reads(stage: &mut Stage) -> Result<()> {
@@ -147,7 +147,7 @@ fn a_pipe_that_nobody_reads(stage: &mut Stage) -> Result<()> {
     let expected = Expected::death(&truth, stage.daemon.node())
         .signal(13, "SIGPIPE")
         .by_itself("killed", "kernel", &truth);
-    stage.holds(truth.pid, &expected).map(drop)
+    stage.holds(&truth, &expected).map(drop)
 }
 
 /// It rings in the context of whoever is running then: that one is no killer.
@@ -165,7 +165,7 @@ fn an_alarm_clock(stage: &mut Stage) -> Result<()> {
         .maybe("/killer/ppid", own.ppid)
         .maybe("/killer/cgroup", own.cgroup.clone())
         .maybe("/killer/ancestors", own.told_ancestors());
-    stage.holds(truth.pid, &expected).map(drop)
+    stage.holds(&truth, &expected).map(drop)
 }
 
 fn sleeper(stage: &Stage) -> Result<(Victim, Truth)> {

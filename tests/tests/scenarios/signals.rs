@@ -27,7 +27,7 @@ fn kill_9_by_a_shell_of_another_user(stage: &mut Stage) -> Result<()> {
         .killed_by(&sender)
         .is("/victim/uid", SOMEONE)
         .is("/victim/oom_score_adj", 321)
-        .compare(&stage.daemon.death_of(truth.pid)?)
+        .compare(&stage.daemon.death_of(&truth)?)
 }
 
 fn sigterm_by_a_shell(stage: &mut Stage) -> Result<()> {
@@ -38,7 +38,7 @@ fn sigterm_by_a_shell(stage: &mut Stage) -> Result<()> {
     Expected::death(&truth, stage.daemon.node())
         .signal(15, "SIGTERM")
         .killed_by(&sender)
-        .compare(&stage.daemon.death_of(truth.pid)?)
+        .compare(&stage.daemon.death_of(&truth)?)
 }
 
 /// Signals that end a process unless it says otherwise.
@@ -49,7 +49,7 @@ fn default_actions(stage: &mut Stage) -> Result<()> {
         let sender = kill_by_shell(&number.to_string(), truth.pid, 0)?;
         victim.reap_killed_by(i32::from(number))?;
         let expected = Expected::death(&truth, stage.daemon.node()).signal(number, name);
-        stage.holds(truth.pid, &expected.killed_by(&sender))?;
+        stage.holds(&truth, &expected.killed_by(&sender))?;
     }
     Ok(())
 }

@@ -27,7 +27,7 @@ fn sigterm_is_ignored_until_sigkill(stage: &mut Stage) -> Result<()> {
     let sender = stop(stage, truth.pid, GRACE.0)?;
     victim.reap_killed_by(9)?;
     let expected = stopped(stage, &truth, &sender).stopped_before(&sender, GRACE.1, true);
-    stage.holds(truth.pid, &expected).map(drop)
+    stage.holds(&truth, &expected).map(drop)
 }
 
 /// As a shim does that runs `runc kill` twice: the two senders have a parent in common, and nothing else.
@@ -48,7 +48,7 @@ fn two_children_of_one_process_send_one_signal_each(stage: &mut Stage) -> Result
     shim.reap_exited(0)?;
     victim.reap_killed_by(9)?;
     let expected = stopped(stage, &truth, &kill).stopped_before(&term, GRACE.1, true);
-    stage.holds(truth.pid, &expected).map(drop)
+    stage.holds(&truth, &expected).map(drop)
 }
 
 /// The kernel keeps a SIGTERM from an init that has no handler for it, so every stop of it runs out.
@@ -63,7 +63,7 @@ fn the_init_of_a_pid_namespace_gets_no_sigterm(stage: &mut Stage) -> Result<()> 
     let expected = stopped(stage, &truth, &sender)
         .stopped_before(&sender, GRACE.1, true)
         .is("/stop/init_without_handler", true);
-    stage.holds(truth.pid, &expected).map(drop)
+    stage.holds(&truth, &expected).map(drop)
 }
 
 /// Nobody can use a grace that short.
@@ -78,7 +78,7 @@ fn both_signals_at_once_are_no_stop(stage: &mut Stage) -> Result<()> {
         .like("/stop/grace_seconds", "less than 0.1", |grace| {
             grace.as_f64().is_some_and(|grace| (0.0..0.1).contains(&grace))
         });
-    stage.holds(truth.pid, &expected).map(drop)
+    stage.holds(&truth, &expected).map(drop)
 }
 
 /// A SIGTERM by one, and a good second later a SIGKILL by another, with no parent in common.
@@ -100,7 +100,7 @@ fn two_who_know_nothing_of_each_other_are_no_stop(stage: &mut Stage) -> Result<(
         .signal(9, "SIGKILL")
         .killed_by(&sender)
         .stopped_before(&Sender::from(&first_truth), 0.3, true);
-    stage.holds(truth.pid, &expected).map(drop)
+    stage.holds(&truth, &expected).map(drop)
 }
 
 fn stopped(stage: &Stage, truth: &Truth, sender: &Sender) -> Expected {

@@ -45,15 +45,15 @@ fn held_on_its_way_out(stage: &mut Stage) -> Result<()> {
         .maybe("/victim/ns_pid", truth.ns_pid)
         .absent("/victim/oom_score_adj")
         .maybe("/victim/oom_score_adj", truth.oom_score_adj);
-    let record = stage.daemon.record_of(truth.pid, "stuck", Duration::from_secs(20))?;
+    let record = stage.daemon.record_of(&truth, "stuck", Duration::from_secs(20))?;
     stuck.compare(&record)?;
-    let records = stage.daemon.deaths(&format!("pid={}", truth.pid))?;
+    let records = stage.daemon.deaths_of(&truth)?;
     ensure!(records.len() == 1, "it is not dead yet: {records:#?}");
     tracer.go()?;
     tracer.reap_exited(0)?;
     hog.reap_killed_by(9)?;
     let dead = expected().like("/stuck_seconds", "10 or more", since_mark(600.0));
-    let dead = stage.holds(truth.pid, &dead)?;
+    let dead = stage.holds(&truth, &dead)?;
     ensure!(dead["id"] != record["id"], "two records under one id");
     ensure!(dead["oom"] == record["oom"], "two decisions: {dead:#} {record:#}");
     Ok(())

@@ -27,7 +27,7 @@ fn the_leader_is_gone_and_a_worker_is_chosen(stage: &mut Stage) -> Result<()> {
         .oom(&truth, &group, LIMIT)
         .is("/victim/tid", worker)
         .is("/killer/trigger/tid", worker);
-    stage.holds(truth.pid, &one_thread_or_two(expected)).map(drop)
+    stage.holds(&truth, &one_thread_or_two(expected)).map(drop)
 }
 
 fn the_leader_is_gone_and_then_kill_9(stage: &mut Stage) -> Result<()> {
@@ -37,7 +37,7 @@ fn the_leader_is_gone_and_then_kill_9(stage: &mut Stage) -> Result<()> {
     let sender = kill_by_shell("9", truth.pid, 0)?;
     victim.reap_killed_by(9)?;
     let expected = Expected::death(&truth, stage.daemon.node()).signal(9, "SIGKILL");
-    stage.holds(truth.pid, &one_thread_or_two(expected.killed_by(&sender))).map(drop)
+    stage.holds(&truth, &one_thread_or_two(expected.killed_by(&sender))).map(drop)
 }
 
 /// A victim whose first thread has ended, as it was before, and the thread that goes on.
@@ -73,8 +73,8 @@ fn a_thread_becomes_a_program_while_sigkill_comes(stage: &mut Stage) -> Result<(
             })
             // What is being replaced may be between the old and the new.
             .maybe("/victim/cmdline", cmdline);
-        let record = stage.holds(truth.pid, &expected)?;
-        let again = stage.daemon.deaths(&format!("pid={}", truth.pid))?;
+        let record = stage.holds(&truth, &expected)?;
+        let again = stage.daemon.deaths_of(&truth)?;
         ensure!(again == [record], "{again:#?}");
     }
     Ok(())

@@ -43,7 +43,7 @@ fn a_kubelets_container_is_named_and_counted(stage: &mut Stage) -> Result<()> {
         .is("/workload/container_id", container.clone())
         .is("/workload/pod_uid", POD_UID)
         .is("/workload/qos", "Burstable")
-        .compare(&stage.daemon.death_of(truth.pid)?)?;
+        .compare(&stage.daemon.death_of(&truth)?)?;
     count_is(&stage.daemon, &container, 1.0)?;
     ensure!(
         stage
@@ -65,7 +65,7 @@ fn each_kill_of_a_container_counts(stage: &mut Stage) -> Result<()> {
         let (mut hog, truth) = at_the_gate(&stage.cast().within(&group).args(["--gate", "hog"]))?;
         hog.go()?;
         hog.reap_killed_by(9)?;
-        let record = stage.daemon.death_of(truth.pid)?;
+        let record = stage.daemon.death_of(&truth)?;
         Expected::death(&truth, stage.daemon.node())
             .oom(&truth, &group, LIMIT)
             .is("/workload/container_id", container.clone())
@@ -90,12 +90,12 @@ fn the_environment_gives_the_job_and_keeps_its_secrets(stage: &mut Stage) -> Res
     let (mut hog, truth) = at_the_gate(&casting.args(["--gate", "hog"]))?;
     hog.go()?;
     hog.reap_killed_by(9)?;
-    let record = stage.daemon.death_of(truth.pid)?;
+    let record = stage.daemon.death_of(&truth)?;
     Expected::death(&truth, stage.daemon.node())
         .oom(&truth, &group, LIMIT)
         .job_of_environ("JOB_ID", "nightly \"7\"\n")
         .compare(&record)?;
-    ensure!(stage.daemon.sunk_death_of(truth.pid)? == record, "the log sink tells another story");
+    ensure!(stage.daemon.sunk_death_of(&truth)? == record, "the log sink tells another story");
     let daemon = &stage.daemon;
     for (place, text) in [
         ("the API", daemon.get("/api/v1/deaths?limit=1000")?.1),

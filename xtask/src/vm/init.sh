@@ -1,44 +1,52 @@
 #!/bin/busybox sh
-# First process of the test machine: mounts what the daemon reads, runs the scenarios as its child, powers off.
-# Arguments of the scenarios are in /killwatch/arguments, one a line; /killwatch/cgroup says v1 or v2.
-export PATH=/bin:/sbin:/usr/bin:/usr/sbin HOME=/root TMPDIR=/tmp RUST_BACKTRACE=1 RUST_LIB_BACKTRACE=0
+# First process of the test machine: mounts what the daemon reads, turns swap on, and hands over to run.sh, under systemd if that is
+# asked for. The kernel's command line says what machine this is: killwatch.cgroup=v1|v2|hybrid, killwatch.guest=plain|lockdown|systemd.
+export PATH=/bin:/sbin:/usr/bin:/usr/sbin
 /bin/busybox --install -s /bin
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 mount -t devtmpfs devtmpfs /dev
+
+option() {
+    tr ' ' '\n' </proc/cmdline | sed -n "s/^killwatch\.$1=//p"
+}
+
+refuse() {
+    echo "killwatch-vm: $1"
+    poweroff -f
+}
+
+for module in /killwatch/modules/*.ko; do
+    [ ! -e "$module" ] || insmod "$module"
+done
+[ -e /dev/vda ] && mkswap /dev/vda >/dev/null && swapon /dev/vda
+
+if [ "$(option guest)" = systemd ]; then
+    for systemd in /lib/systemd/systemd /usr/lib/systemd/systemd; do
+        [ ! -x "$systemd" ] || exec "$systemd"
+    done
+    refuse "no systemd"
+fi
+
 mount -t tmpfs tmpfs /run
 mount -t tmpfs tmpfs /tmp
 mkdir -p /dev/shm && mount -t tmpfs tmpfs /dev/shm
-
-case $(cat /killwatch/cgroup) in
+case $(option cgroup) in
 v2)
-    mount -t cgroup2 cgroup2 /sys/fs/cgroup
-    echo +memory +pids >/sys/fs/cgroup/cgroup.subtree_control
+    mount -t cgroup2 cgroup2 /sys/fs/cgroup || refuse "no cgroup v2"
+    echo +memory +pids >/sys/fs/cgroup/cgroup.subtree_control || refuse "no memory controller in cgroup v2"
     ;;
-v1)
+v1 | hybrid)
     mount -t tmpfs cgroup /sys/fs/cgroup
     for controller in memory pids cpu; do
-        mkdir "/sys/fs/cgroup/$controller" && mount -t cgroup -o "$controller" cgroup "/sys/fs/cgroup/$controller"
+        mkdir "/sys/fs/cgroup/$controller"
+        mount -t cgroup -o "$controller" cgroup "/sys/fs/cgroup/$controller" || refuse "no $controller controller in cgroup v1"
     done
+    # As systemd does: before 5.11 the limit of a cgroup would else not hold for those below it.
+    echo 1 >/sys/fs/cgroup/memory/memory.use_hierarchy
+    [ "$(option cgroup)" = v1 ] || { mkdir /sys/fs/cgroup/unified && mount -t cgroup2 cgroup2 /sys/fs/cgroup/unified; } || refuse "no cgroup v2"
     ;;
 esac
-
 ip link set lo up
 hostname killwatch-vm
-export KILLWATCH_VM=1 KILLWATCH_REQUIRE_E2E=1 KILLWATCH_BIN=/killwatch/killwatch KILLWATCH_VICTIM=/killwatch/victim
-echo "killwatch-vm: Linux $(uname -r), cgroup $(cat /killwatch/cgroup)"
-
-set -- --test-threads=1
-while read -r argument; do
-    set -- "$@" "$argument"
-done </killwatch/arguments
-# What boot said is of no use below.
-dmesg -c >/dev/null
-/killwatch/scenarios "$@"
-status=$?
-if [ "$status" -ne 0 ]; then
-    dmesg | tail -n 100
-fi
-echo "killwatch-vm: scenarios ended with $status"
-sync
-poweroff -f
+exec /bin/busybox sh /killwatch/run.sh

@@ -9,7 +9,10 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::process;
 
-const INIT: &str = include_str!("init.sh");
+/// The machine's first process.
+pub(crate) const INIT: &str = include_str!("init.sh");
+/// What runs the scenarios.
+pub(crate) const RUN: &str = include_str!("run.sh");
 
 /// What goes in.
 pub(crate) struct Contents<'a> {
@@ -19,17 +22,15 @@ pub(crate) struct Contents<'a> {
     pub(crate) scenarios: &'a Path,
     /// The process that they have killed, if the scenarios have one of their own.
     pub(crate) victim: Option<&'a Path>,
+    /// A userspace OOM killer, for a scenario in which it kills.
+    pub(crate) earlyoom: Option<&'a Path>,
     /// Filters for the scenarios.
     pub(crate) arguments: &'a [String],
-    /// `v1` or `v2`.
-    pub(crate) cgroup: &'a str,
 }
 
 /// Writes it as `archive`, staging the files in `root`.
 pub(crate) fn write(contents: &Contents<'_>, root: &Path, archive: &Path) -> Result<()> {
-    if root.exists() {
-        fs::remove_dir_all(root).with_context(|| format!("cannot empty {}", root.display()))?;
-    }
+    empty(root)?;
     for dir in ["bin", "sbin", "dev", "proc", "sys", "run", "tmp", "root", "etc", "killwatch"] {
         fs::create_dir_all(root.join(dir))
             .with_context(|| format!("cannot make {}", root.display()))?;
@@ -40,6 +41,7 @@ pub(crate) fn write(contents: &Contents<'_>, root: &Path, archive: &Path) -> Res
         ("killwatch", Some(contents.daemon)),
         ("scenarios", Some(contents.scenarios)),
         ("victim", contents.victim),
+        ("earlyoom", contents.earlyoom),
     ];
     for (name, file) in executables {
         let Some(file) = file else { continue };
@@ -56,8 +58,7 @@ pub(crate) fn write(contents: &Contents<'_>, root: &Path, archive: &Path) -> Res
     fs::write(root.join("init"), INIT).context("cannot write init")?;
     fs::set_permissions(root.join("init"), fs::Permissions::from_mode(0o755))
         .context("cannot make init executable")?;
-    fs::write(root.join("killwatch/cgroup"), format!("{}\n", contents.cgroup))
-        .context("cannot write the cgroup version")?;
+    fs::write(root.join("killwatch/run.sh"), RUN).context("cannot write run.sh")?;
     fs::write(root.join("killwatch/arguments"), lines(contents.arguments)?)
         .context("cannot write the arguments")?;
     fs::write(
@@ -68,6 +69,41 @@ pub(crate) fn write(contents: &Contents<'_>, root: &Path, archive: &Path) -> Res
     pack(root, archive)
 }
 
+/// Writes the modules of a kernel as an archive of their own, which goes behind the other.
+pub(crate) fn write_modules(modules: &Path, root: &Path, archive: &Path) -> Result<()> {
+    empty(root)?;
+    let to = root.join("killwatch/modules");
+    fs::create_dir_all(&to).with_context(|| format!("cannot make {}", to.display()))?;
+    let entries =
+        fs::read_dir(modules).with_context(|| format!("cannot list {}", modules.display()))?;
+    for entry in entries {
+        let entry = entry.with_context(|| format!("cannot list {}", modules.display()))?;
+        copy(&entry.path(), &to.join(entry.file_name()))?;
+    }
+    pack(root, archive)
+}
+
+/// One file of several archives: the kernel unpacks them one after the other.
+pub(crate) fn join(parts: &[&Path], archive: &Path) -> Result<()> {
+    let mut file =
+        fs::File::create(archive).with_context(|| format!("cannot make {}", archive.display()))?;
+    for part in parts {
+        let mut from =
+            fs::File::open(part).with_context(|| format!("cannot open {}", part.display()))?;
+        std::io::copy(&mut from, &mut file)
+            .with_context(|| format!("cannot write {}", archive.display()))?;
+    }
+    Ok(())
+}
+
+/// An empty directory there, whatever was there before.
+pub(crate) fn empty(root: &Path) -> Result<()> {
+    if root.exists() {
+        fs::remove_dir_all(root).with_context(|| format!("cannot empty {}", root.display()))?;
+    }
+    fs::create_dir_all(root).with_context(|| format!("cannot make {}", root.display()))
+}
+
 /// One argument a line; the shell that reads them cannot tell a line end inside one.
 fn lines(arguments: &[String]) -> Result<String> {
     if let Some(bad) = arguments.iter().find(|argument| argument.contains('\n')) {
@@ -76,8 +112,8 @@ fn lines(arguments: &[String]) -> Result<String> {
     Ok(arguments.iter().map(|argument| format!("{argument}\n")).collect())
 }
 
-/// Copies with directories; what a symbolic link leads to is copied under the link's name.
-fn copy(from: &Path, to: &Path) -> Result<()> {
+/// Copies a file, with directories; what a symbolic link leads to is copied under the link's name.
+pub(crate) fn copy(from: &Path, to: &Path) -> Result<()> {
     if let Some(dir) = to.parent() {
         fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
     }
@@ -93,14 +129,14 @@ fn libraries(executable: &Path) -> Result<Vec<PathBuf>> {
 }
 
 /// Lines are `name => /path (0xaddress)`, or `/path (0xaddress)` for the loader; the vDSO has no path.
-fn parse_ldd(text: &str) -> Vec<PathBuf> {
+pub(crate) fn parse_ldd(text: &str) -> Vec<PathBuf> {
     let path =
         |line: &str| line.split_whitespace().find(|word| word.starts_with('/')).map(PathBuf::from);
     text.lines().filter_map(path).collect()
 }
 
-/// Not compressed: unpacking is the slow part under emulation.
-fn pack(root: &Path, archive: &Path) -> Result<()> {
+/// Packs all that is below `root`. Not compressed: unpacking is the slow part under emulation.
+pub(crate) fn pack(root: &Path, archive: &Path) -> Result<()> {
     let file =
         fs::File::create(archive).with_context(|| format!("cannot make {}", archive.display()))?;
     let mut find = Command::new("find");

@@ -1,19 +1,29 @@
-//! `vm`: the end-to-end tests under a Debian kernel in QEMU, with the same daemon and the same BPF object as here.
+//! `vm`: the end-to-end tests under Debian's kernels in QEMU, with the same daemon and the same BPF object as here.
 
 mod archive;
+mod fleet;
+mod guest;
 mod initramfs;
 mod kernels;
+mod log;
+mod matrix;
+mod modules;
 mod package;
 mod qemu;
+mod report;
+mod suite;
+mod systemd;
 
 use std::env;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
-use clap::ValueEnum;
 
-use self::kernels::{KERNELS, Kernel};
+use self::fleet::{Files, Fleet};
+use self::kernels::KERNELS;
+use self::matrix::{Cgroup, Guest, Row, Wish};
+use self::report::Outcome;
 use crate::apt::{self, Need};
 use crate::build::{self, Built};
 use crate::context::Ctx;
@@ -22,35 +32,32 @@ use crate::programs::{self, Programs};
 use crate::stop::Stop;
 use crate::test::Tally;
 
-/// What init prints last.
-const MARKER: &str = "killwatch-vm: scenarios ended with ";
-
 /// Arguments of `vm`.
 #[derive(clap::Args)]
 pub(crate) struct VmArgs {
-    /// Kernel series
-    #[arg(long, value_parser = series(), default_value = KERNELS[0].series)]
-    kernel: String,
-    /// Where memory is accounted in the machine
-    #[arg(long, value_enum, default_value_t = Cgroup::V2)]
-    cgroup: Cgroup,
+    /// Kernel series [default: 6.1, or all with --all]
+    #[arg(long, value_parser = series())]
+    kernel: Option<String>,
+    /// Where memory is accounted in the machine [default: v2, or all with --all]
+    #[arg(long, value_enum)]
+    cgroup: Option<Cgroup>,
+    /// What else is special about the machine [default: plain, or all with --all]
+    #[arg(long, value_enum)]
+    guest: Option<Guest>,
+    /// The whole matrix, or what of it fits the other flags
+    #[arg(long)]
+    all: bool,
+    /// Write scenario × machine to this file, as Markdown
+    #[arg(long, value_name = "FILE.md")]
+    report: Option<PathBuf>,
+    /// A kernel that cannot be had is no failure
+    #[arg(long)]
+    allow_missing: bool,
+    /// Machines at a time, of two processors each
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=64))]
+    jobs: u8,
     /// Only scenarios whose name contains one of these
     filter: Vec<String>,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum Cgroup {
-    V1,
-    V2,
-}
-
-impl Cgroup {
-    fn name(self) -> &'static str {
-        match self {
-            Self::V1 => "v1",
-            Self::V2 => "v2",
-        }
-    }
 }
 
 fn series() -> clap::builder::PossibleValuesParser {
@@ -59,12 +66,19 @@ fn series() -> clap::builder::PossibleValuesParser {
 
 /// Builds, boots, reports.
 pub(crate) fn run(ctx: &Ctx, args: &VmArgs) -> Result<()> {
+    let wish =
+        Wish { all: args.all, kernel: args.kernel.clone(), cgroup: args.cgroup, guest: args.guest };
+    let rows = matrix::select(&wish);
+    if rows.is_empty() {
+        bail!("the matrix has no such machine");
+    }
+    ensure_packages()?;
     let built = build::daemon(ctx)?;
     let programs = programs::build(ctx, &built.object)?;
     let stop = Stop::install()?;
-    let tally = boot(ctx, args, &built, &programs, &stop)?;
-    println!("{tally}");
-    tally.verdict()
+    let fleet = Fleet { ctx, jobs: args.jobs.into(), allow_missing: args.allow_missing };
+    let outcomes = fleet.run(&files(ctx, &built, &programs, &args.filter, &rows)?, &rows, &stop)?;
+    finish(&outcomes, args.report.as_deref())
 }
 
 /// One boot of the default kernel, for `test`.
@@ -74,36 +88,44 @@ pub(crate) fn run_default(
     programs: &Programs,
     stop: &Stop,
 ) -> Result<Tally> {
-    let args =
-        VmArgs { kernel: KERNELS[0].series.to_owned(), cgroup: Cgroup::V2, filter: Vec::new() };
-    boot(ctx, &args, built, programs, stop)
+    let rows = matrix::select(&Wish::default());
+    let fleet = Fleet { ctx, jobs: 1, allow_missing: false };
+    let outcomes = fleet.run(&files(ctx, built, programs, &[], &rows)?, &rows, stop)?;
+    if let Some(broken) = outcomes.iter().find_map(|outcome| outcome.broken.as_ref()) {
+        bail!("{broken}");
+    }
+    let path = outcomes.first().map(|outcome| fleet.log(&outcome.row));
+    let log = path.context("no machine ran")?;
+    let bytes = fs::read(&log).with_context(|| format!("cannot read {}", log.display()))?;
+    Ok(Tally::parse(&String::from_utf8_lossy(&bytes)))
 }
 
 /// Installs what a boot needs.
 pub(crate) fn ensure_packages() -> Result<()> {
+    if env::consts::ARCH != "x86_64" {
+        bail!("the test machines are x86_64, this one is {}", env::consts::ARCH);
+    }
     apt::ensure(&[
         Need::new("qemu-system-x86", "runs the test machine, under software emulation"),
         Need::new("busybox-static", "the test machine's shell"),
         Need::new("cpio", "packs the test machine's files"),
         Need::new("binutils", "takes the debug information out of them"),
+        Need::new("xz-utils", "unpacks the test machine's drivers"),
     ])
 }
 
-fn boot(
+/// Packs what the machines are made of.
+fn files(
     ctx: &Ctx,
-    args: &VmArgs,
     built: &Built,
     programs: &Programs,
-    stop: &Stop,
-) -> Result<Tally> {
-    let kernel = find(&args.kernel)?;
-    ensure_packages()?;
-    let image = package::fetch(ctx, kernel)?;
-    let name = format!("{}-cgroup-{}", kernel.series, args.cgroup.name());
+    filter: &[String],
+    rows: &[Row],
+) -> Result<Files> {
     let dir = ctx.target.join("vm");
     fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
-    let archive = dir.join(format!("{name}.cpio"));
-    let log = dir.join(format!("{name}.log"));
+    let base = dir.join("base.cpio");
+    let earlyoom = guest::earlyoom(ctx)?;
     let contents = initramfs::Contents {
         daemon: &built.daemon,
         scenarios: programs
@@ -111,84 +133,68 @@ fn boot(
             .as_deref()
             .context("killwatch-tests has no test target `scenarios`")?,
         victim: programs.victim.as_deref(),
-        arguments: &args.filter,
-        cgroup: args.cgroup.name(),
+        earlyoom: Some(&earlyoom),
+        arguments: filter,
     };
-    step(&format!("pack the test machine {name}"), || {
-        initramfs::write(&contents, &dir.join(&name), &archive)
-    })?;
-    let booted = step(&format!("boot it (log: {})", log.display()), || {
-        qemu::boot(&image, &archive, &log, stop)
-    });
-    judge(booted, &log)
+    step("pack the test machine", || initramfs::write(&contents, &dir.join("base"), &base))?;
+    let systemd = if rows.iter().any(|row| row.guest == Guest::Systemd) {
+        let archive = dir.join("systemd.cpio");
+        systemd::write(ctx, &dir.join("systemd"), &archive)?;
+        Some(archive)
+    } else {
+        None
+    };
+    Ok(Files { base, systemd })
 }
 
-fn find(series: &str) -> Result<&'static Kernel> {
-    if env::consts::ARCH != "x86_64" {
-        bail!("the test machines are x86_64, this one is {}", env::consts::ARCH);
+/// Says how each machine did, writes the report, and judges.
+fn finish(outcomes: &[Outcome], report: Option<&Path>) -> Result<()> {
+    println!();
+    for outcome in outcomes {
+        println!("{}", outcome.summary());
+        if let Some(broken) = outcome.broken.as_ref().filter(|_| !outcome.missing) {
+            println!("{broken}");
+        }
     }
-    KERNELS
+    let confusion = report::confusion(outcomes);
+    if !confusion.is_empty() {
+        println!("\nconfusion matrix of all machines:");
+        for ((caused, reported), count) in &confusion {
+            println!("{caused} -> {reported}: {count}");
+        }
+    }
+    if let Some(file) = report {
+        if let Some(dir) = file.parent() {
+            fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
+        }
+        fs::write(file, report::markdown(outcomes))
+            .with_context(|| format!("cannot write {}", file.display()))?;
+        println!("\nreport: {}", file.display());
+    }
+    let bad: Vec<&str> = outcomes
         .iter()
-        .find(|kernel| kernel.series == series)
-        .with_context(|| format!("no kernel {series} in the table"))
-}
-
-/// A boot counts only if the marker says 0 and libtest summed up.
-fn judge(booted: Result<()>, log: &Path) -> Result<Tally> {
-    let text =
-        fs::read(log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
-    let last = || {
-        let lines: Vec<&str> = text.lines().rev().take(40).collect();
-        lines.into_iter().rev().collect::<Vec<_>>().join("\n")
-    };
-    booted.with_context(|| format!("its last lines:\n{}", last()))?;
-    let Some(status) = marker(&text) else {
-        bail!("the test machine ended before its tests did; its last lines:\n{}", last())
-    };
-    let tally = Tally::parse(&text);
-    if tally.runs == 0 || (status != 0 && tally.failed == 0) {
-        bail!(
-            "the scenarios ended with status {status} and no result; its last lines:\n{}",
-            last()
-        );
+        .filter(|outcome| !outcome.good())
+        .map(|outcome| outcome.row.as_str())
+        .collect();
+    if !bad.is_empty() {
+        bail!("{} of {} machines failed: {}", bad.len(), outcomes.len(), bad.join(", "));
     }
-    Ok(tally)
-}
-
-/// Exit status of the scenarios.
-fn marker(text: &str) -> Option<i32> {
-    text.lines().rev().find_map(|line| line.trim_end().strip_prefix(MARKER)?.parse().ok())
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn judged(text: &str) -> Result<Tally> {
-        let dir = tempfile::tempdir().unwrap();
-        let log = dir.path().join("log");
-        fs::write(&log, text).unwrap();
-        judge(Ok(()), &log)
-    }
-
     #[test]
-    fn a_boot_counts_only_with_result_and_marker() {
-        let result = "test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 1.00s\r\n";
-        let tally = judged(&format!("{result}{MARKER}0\r\n")).unwrap();
-        assert_eq!((tally.passed, tally.failed, tally.skipped()), (3, 0, 1));
-        assert!(judged(result).unwrap_err().to_string().contains("ended before"));
-        assert!(judged(&format!("{MARKER}0\r\n")).unwrap_err().to_string().contains("no result"));
-        assert!(judged(&format!("{result}{MARKER}139\r\n")).is_err());
-        assert!(
-            judged("Kernel panic - not syncing\r\n")
-                .unwrap_err()
-                .to_string()
-                .contains("Kernel panic")
-        );
-    }
-
-    #[test]
-    fn init_prints_the_marker() {
-        assert!(include_str!("init.sh").contains(MARKER));
+    fn each_series_can_be_asked_for_and_booted() {
+        for kernel in KERNELS {
+            let wish = Wish { kernel: Some(kernel.series.to_owned()), ..Wish::default() };
+            let rows = matrix::select(&wish);
+            assert_eq!(
+                rows.first().map(ToString::to_string),
+                Some(format!("{}-v2", kernel.series))
+            );
+        }
     }
 }

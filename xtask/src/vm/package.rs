@@ -2,102 +2,120 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 
-use super::archive;
-use super::kernels::Kernel;
+use super::kernels::{Kernel, SUFFIX, Source};
+use super::modules;
+use super::suite::{Suite, age};
 use crate::context::Ctx;
 use crate::process;
 
 /// A cached kernel is used for so long before a newer one is looked for.
 const FRESH: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// Path of the newest kernel image of that series, from the cache if it is fresh.
-pub(crate) fn fetch(ctx: &Ctx, kernel: &Kernel) -> Result<PathBuf> {
+/// A kernel at hand.
+#[derive(Debug, Clone)]
+pub(crate) struct Fetched {
+    /// Its image.
+    pub(crate) image: PathBuf,
+    /// Its modules, in the order of their names.
+    pub(crate) modules: PathBuf,
+    /// Where it comes from, in words: the package, and whether it stands in for another.
+    pub(crate) origin: String,
+}
+
+/// The newest kernel of that series, from the cache if it is fresh.
+pub(crate) fn fetch(ctx: &Ctx, kernel: &Kernel) -> Result<Fetched> {
     let dir = ctx.cache.join("kernels").join(kernel.series);
-    let image = dir.join("vmlinuz");
-    if age(&image).is_some_and(|age| age < FRESH) {
-        return Ok(image);
-    }
     let _lock = ctx.lock_cache()?;
-    if age(&image).is_some_and(|age| age < FRESH) {
-        return Ok(image);
-    }
-    match process::step(&format!("fetch a Debian kernel of series {}", kernel.series), || {
-        download(kernel, &dir, &image)
-    }) {
-        Ok(()) => Ok(image),
-        Err(error) if image.is_file() => {
-            eprintln!("warning: {error:#}; going on with the kernel in the cache");
-            Ok(image)
+    // Written last: it vouches for the rest.
+    let origin = dir.join("origin");
+    if age(&origin).is_none_or(|age| age >= FRESH) {
+        let what = format!("fetch a Debian kernel of series {}", kernel.series);
+        match process::step(&what, || download(ctx, kernel, &dir)) {
+            Ok(()) => {}
+            Err(error) if origin.is_file() => {
+                eprintln!("warning: {error:#}; going on with the kernel in the cache");
+            }
+            Err(error) => return Err(error),
         }
-        Err(error) => Err(error),
     }
+    let origin =
+        fs::read_to_string(&origin).with_context(|| format!("cannot read {}", origin.display()))?;
+    Ok(Fetched { image: dir.join("vmlinuz"), modules: dir.join("modules"), origin })
 }
 
-fn age(file: &Path) -> Option<Duration> {
-    fs::metadata(file).ok()?.modified().ok()?.elapsed().ok()
+fn download(ctx: &Ctx, kernel: &Kernel, dir: &Path) -> Result<()> {
+    let mut obstacles = Vec::new();
+    for (place, source) in kernel.sources.iter().enumerate() {
+        let where_from = source.suites.join(", ");
+        match newest(ctx, source) {
+            Ok(Some((suite, package))) => {
+                let mut origin = format!("{package} of {where_from}");
+                if place > 0 {
+                    origin.push_str(", in place of one that is gone");
+                }
+                eprintln!("    {origin}");
+                return unpack(&suite, &package, dir, &origin);
+            }
+            Ok(None) => {
+                obstacles.push(format!("no {}…{SUFFIX} in {where_from}", source.prefix));
+            }
+            Err(error) => obstacles.push(format!("{where_from}: {error:#}")),
+        }
+    }
+    bail!("no kernel of series {} can be had: {}", kernel.series, obstacles.join("; "))
 }
 
-fn download(kernel: &Kernel, dir: &Path, image: &Path) -> Result<()> {
-    let apt = dir.join("apt");
-    for sub in ["lists/partial", "cache/archives/partial"] {
-        fs::create_dir_all(apt.join(sub))
-            .with_context(|| format!("cannot make {}", apt.display()))?;
+/// The newest package of a source, and the suite that has it. A suite that cannot be read is passed over if another can.
+fn newest(ctx: &Ctx, source: &Source) -> Result<Option<(Suite, String)>> {
+    let mut found: Vec<(Suite, Vec<String>)> = Vec::new();
+    let mut unreadable = None;
+    for suite in source.suites {
+        let names = Suite::open(ctx, suite).and_then(|suite| {
+            let names = suite.names(source.prefix)?;
+            Ok((suite, names))
+        });
+        match names {
+            Ok(read) => found.push(read),
+            Err(error) => unreadable = Some(error),
+        }
     }
-    let sources = archive::derive(Path::new("/etc/apt"), &codename()?, kernel.suites)?;
-    fs::write(apt.join("sources.list"), sources).context("cannot write a list of sources")?;
-    process::run(private("apt-get", &apt, kernel).args(["-q", "update"]))?;
-    let names =
-        process::output(private("apt-cache", &apt, kernel).args(["pkgnames", kernel.prefix]))?;
-    let package = kernel.newest(names.lines()).with_context(|| {
-        format!("no package {}…{} in {}", kernel.prefix, kernel.suffix, kernel.suites.join(", "))
-    })?;
-    eprintln!("    {package}");
-    process::run(
-        private("apt-get", &apt, kernel).current_dir(&apt).args(["-q", "download", package]),
-    )?;
-    let files = fs::read_dir(&apt).context("cannot list the download")?;
-    let deb = files
-        .flatten()
-        .map(|entry| entry.path())
-        .find(|path| path.extension().is_some_and(|extension| extension == "deb"));
-    let unpacked = apt.join("unpacked");
-    process::run(
-        Command::new("dpkg-deb")
-            .arg("-x")
-            .arg(deb.context("nothing was downloaded")?)
-            .arg(&unpacked),
-    )?;
+    if let Some(error) = unreadable.filter(|_| found.is_empty()) {
+        return Err(error);
+    }
+    let all = found.iter().flat_map(|(_, names)| names.iter().map(String::as_str));
+    let Some(package) = source.newest(all).map(str::to_owned) else { return Ok(None) };
+    Ok(found
+        .into_iter()
+        .find(|(_, names)| names.contains(&package))
+        .map(|(suite, _)| (suite, package)))
+}
+
+fn unpack(suite: &Suite, package: &str, dir: &Path, origin: &str) -> Result<()> {
+    let new = dir
+        .with_file_name(format!("{}.new", dir.file_name().unwrap_or_default().to_string_lossy()));
+    let unpacked = new.join("unpacked");
+    if new.exists() {
+        fs::remove_dir_all(&new).with_context(|| format!("cannot empty {}", new.display()))?;
+    }
+    fs::create_dir_all(&unpacked).with_context(|| format!("cannot make {}", unpacked.display()))?;
+    suite.unpack(package, &unpacked)?;
+    // Newer kernels have their modules in a package of their own.
+    if let Some(revision) = package.strip_prefix("linux-binary-") {
+        suite.unpack(&format!("linux-modules-{revision}"), &unpacked)?;
+    }
     let built = vmlinuz(&unpacked).with_context(|| format!("{package} holds no kernel image"))?;
-    fs::copy(&built, dir.join("new")).context("cannot copy the kernel image")?;
-    fs::write(dir.join("package"), package).context("cannot note the package's name")?;
-    fs::rename(dir.join("new"), image).context("cannot put the kernel image in place")?;
-    fs::remove_dir_all(&apt).context("cannot remove the download")
-}
-
-/// An apt program that sees the derived sources only, and writes nowhere but in `apt`.
-fn private(program: &str, apt: &Path, kernel: &Kernel) -> Command {
-    let mut command = Command::new(program);
-    let path = |key: &str, sub: &str| format!("{key}={}", apt.join(sub).display());
-    let options = [
-        path("Dir::Etc::SourceList", "sources.list"),
-        "Dir::Etc::SourceParts=/dev/null".into(),
-        path("Dir::State::Lists", "lists"),
-        path("Dir::Cache", "cache"),
-        "Acquire::Languages=none".into(),
-        "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false".into(),
-        // The unprivileged user of apt cannot write here.
-        "APT::Sandbox::User=root".into(),
-        format!("APT::Architecture={}", kernel.arch),
-    ];
-    for option in options {
-        command.arg("-o").arg(option);
+    fs::copy(&built, new.join("vmlinuz")).context("cannot copy the kernel image")?;
+    modules::collect(&unpacked, &new.join("modules"))?;
+    fs::remove_dir_all(&unpacked).context("cannot remove what was unpacked")?;
+    fs::write(new.join("origin"), origin).context("cannot note where the kernel comes from")?;
+    if dir.exists() {
+        fs::remove_dir_all(dir).context("cannot remove the older kernel")?;
     }
-    command
+    fs::rename(&new, dir).context("cannot put the kernel in place")
 }
 
 /// `boot/vmlinuz-*`, in newer packages `usr/lib/modules/*/vmlinuz`.
@@ -112,13 +130,6 @@ fn vmlinuz(root: &Path) -> Option<PathBuf> {
             .map(|dir| dir.join("vmlinuz"))
             .find(|path| path.is_file())
     })
-}
-
-/// Name of this machine's Debian release.
-fn codename() -> Result<String> {
-    let text = fs::read_to_string("/etc/os-release").context("cannot read /etc/os-release")?;
-    let value = text.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME="));
-    Ok(value.context("/etc/os-release names no release")?.trim_matches('"').to_owned())
 }
 
 #[cfg(test)]

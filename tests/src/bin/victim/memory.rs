@@ -5,6 +5,7 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
+use nix::libc;
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
 use serde_json::json;
@@ -36,6 +37,12 @@ pub(crate) struct Hog {
     /// Allocate on the last thread instead of the first
     #[arg(long)]
     allocate_on_thread: bool,
+    /// Threads that are started after the gate, and allocate too
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u16).range(..=64))]
+    helpers: u16,
+    /// From this memory node alone
+    #[arg(long, value_parser = clap::value_parser!(u8).range(..63))]
+    node: Option<u8>,
     /// Ceiling, in MiB: at it, give up with exit code 3
     #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
     limit_mib: u32,
@@ -55,6 +62,9 @@ pub(crate) fn hog(gate: &Gate, hog: &Hog) -> Result<ExitCode> {
     let Hog { threads, allocate_on_thread, .. } = *hog;
     let hog = *hog;
     let allocate_on_last = allocate_on_thread && threads > 1;
+    if let Some(node) = hog.node {
+        bind(node)?;
+    }
     let (start, started) = std::sync::mpsc::sync_channel::<()>(1);
     let mut last = allocate_on_last
         .then(|| {
@@ -74,6 +84,12 @@ pub(crate) fn hog(gate: &Gate, hog: &Hog) -> Result<ExitCode> {
             .context("start a thread")?;
     }
     gate.pass()?;
+    for _ in 0..hog.helpers {
+        std::thread::Builder::new()
+            .name("helper".to_owned())
+            .spawn(move || take(hog))
+            .context("start a thread")?;
+    }
     match last.take() {
         Some(thread) => {
             start.send(()).context("start allocating")?;
@@ -84,6 +100,16 @@ pub(crate) fn hog(gate: &Gate, hog: &Hog) -> Result<ExitCode> {
     }
     eprintln!("victim: still alive with {} MiB", hog.limit_mib);
     Ok(ExitCode::from(SURVIVED))
+}
+
+/// All further memory comes from this node or not at all.
+fn bind(node: u8) -> Result<()> {
+    let mask = 1_u64 << node;
+    // SAFETY: the kernel reads one word, which outlives the call.
+    let done = unsafe {
+        libc::syscall(libc::SYS_set_mempolicy, libc::MPOL_BIND, &raw const mask, u64::BITS)
+    };
+    nix::errno::Errno::result(done).map(drop).context("bind to a memory node")
 }
 
 fn take(hog: Hog) {

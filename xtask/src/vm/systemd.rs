@@ -1,0 +1,143 @@
+//! systemd and systemd-oomd for the test machine: Debian's programs with their libraries, and units of our own.
+//!
+//! The units that Debian has for them put a service into a mount namespace, which cannot be made on the first file system of a machine.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail};
+
+use super::initramfs::{self, copy, parse_ldd};
+use super::suite::{self, Suite};
+use crate::context::Ctx;
+use crate::process::{self, step};
+
+/// Packages; what they depend on comes with them.
+const PACKAGES: &[&str] = &["systemd", "systemd-oomd"];
+
+/// Programs, without the directory that releases differ in. The executor came with systemd 255.
+const PROGRAMS: &[(&str, bool)] = &[
+    ("lib/systemd/systemd", true),
+    ("lib/systemd/systemd-oomd", true),
+    ("lib/systemd/systemd-executor", false),
+    ("lib/systemd/system/systemd-oomd.socket", true),
+];
+
+/// Where libraries are; the last for those that only systemd uses.
+const LIBRARIES: &[&str] = &["lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu/systemd"];
+
+/// The dynamic loader, in the package of the C library.
+const LOADER: &str = "lib/x86_64-linux-gnu/ld-linux-x86-64.so.2";
+
+/// What is written beside them.
+const FILES: &[(&str, &str)] = &[
+    (
+        "etc/systemd/system/default.target",
+        "[Unit]\nDescription=The scenarios\nRequires=killwatch-scenarios.service\n",
+    ),
+    (
+        "etc/systemd/system/killwatch-scenarios.service",
+        "[Unit]\nDescription=Run the scenarios and power off\nDefaultDependencies=no\nRequires=watched.slice systemd-oomd.service\n\
+         After=watched.slice systemd-oomd.service\n\n[Service]\nType=oneshot\nExecStart=/bin/busybox sh /killwatch/run.sh\n\
+         StandardOutput=file:/dev/ttyS0\nStandardError=file:/dev/ttyS0\nOOMPolicy=continue\n",
+    ),
+    // One second is the least that is taken.
+    ("etc/systemd/oomd.conf", "[OOM]\nDefaultMemoryPressureDurationSec=1s\n"),
+    (
+        "etc/systemd/system/systemd-oomd.service",
+        "[Unit]\nDescription=Userspace OOM killer\nDefaultDependencies=no\nRequires=systemd-oomd.socket\nAfter=systemd-oomd.socket\n\n\
+         [Service]\nType=notify\nExecStart=@OOMD@\nUser=systemd-oom\nAmbientCapabilities=CAP_KILL CAP_DAC_OVERRIDE\n\
+         StandardOutput=file:/dev/kmsg\nStandardError=file:/dev/kmsg\n",
+    ),
+    // Past 32 MiB everything here is held up, which is pressure; past the limit the kernel would kill.
+    (
+        "etc/systemd/system/watched.slice",
+        "[Unit]\nDescription=What systemd-oomd watches\nDefaultDependencies=no\n\n[Slice]\nMemoryHigh=32M\nMemoryMax=192M\n\
+         ManagedOOMMemoryPressure=kill\nManagedOOMMemoryPressureLimit=5%\n",
+    ),
+    // With an id it is not the first boot, on which systemd would set up much that is not here.
+    ("etc/machine-id", "6b696c6c776174636800000000000001\n"),
+    ("etc/hostname", "killwatch-vm\n"),
+    (
+        "etc/passwd",
+        "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/sh\nsystemd-oom:x:990:990::/:/bin/sh\n",
+    ),
+    ("etc/group", "root:x:0:\nnogroup:x:65534:\nsystemd-oom:x:990:\n"),
+];
+
+/// Writes all as `archive`, to go behind the one that all machines have; stages it in `root`.
+pub(crate) fn write(ctx: &Ctx, root: &Path, archive: &Path) -> Result<()> {
+    let tree = fetch(ctx)?;
+    initramfs::empty(root)?;
+    process::run(Command::new("cp").arg("-a").arg(tree.join(".")).arg(root))?;
+    let oomd = ["/lib/systemd/systemd-oomd", "/usr/lib/systemd/systemd-oomd"];
+    let oomd = oomd.iter().find(|path| root.join(path.trim_start_matches('/')).is_file());
+    let oomd = oomd.context("there is no systemd-oomd")?;
+    for (name, text) in FILES {
+        let file = root.join(name);
+        if let Some(dir) = file.parent() {
+            fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
+        }
+        fs::write(&file, text.replace("@OOMD@", oomd))
+            .with_context(|| format!("cannot write {}", file.display()))?;
+    }
+    initramfs::pack(root, archive)
+}
+
+/// The programs and their libraries as a tree, from the cache if they are there.
+fn fetch(ctx: &Ctx) -> Result<PathBuf> {
+    let release = suite::codename()?;
+    let dir = ctx.cache.join("guest").join(&release);
+    let tree = dir.join("systemd");
+    let _lock = ctx.lock_cache()?;
+    if !tree.is_dir() {
+        step("fetch systemd for the test machine", || {
+            let unpacked = dir.join("systemd.unpacked");
+            let new = dir.join("systemd.new");
+            initramfs::empty(&unpacked)?;
+            initramfs::empty(&new)?;
+            Suite::open(ctx, &release)?.unpack_closure(PACKAGES, &unpacked)?;
+            pick(&unpacked, &new)?;
+            fs::remove_dir_all(&unpacked).context("cannot remove what was unpacked")?;
+            fs::rename(&new, &tree).context("cannot put systemd in place")
+        })?;
+    }
+    Ok(tree)
+}
+
+/// Copies the programs and what they are linked with.
+fn pick(unpacked: &Path, tree: &Path) -> Result<()> {
+    // `/lib` is a link to `/usr/lib`, or will be: packages have files in either.
+    let find = |name: &str| {
+        let names = [name.to_owned(), format!("usr/{name}")];
+        names.into_iter().find(|name| unpacked.join(name).is_file())
+    };
+    let loader = find(LOADER).context("there is no dynamic loader")?;
+    let mut path = Vec::new();
+    for dir in LIBRARIES {
+        path.push(unpacked.join(dir).display().to_string());
+        path.push(unpacked.join("usr").join(dir).display().to_string());
+    }
+    for (name, required) in PROGRAMS {
+        let Some(found) = find(name) else {
+            if *required {
+                bail!("the packages {} have no {name}", PACKAGES.join(", "));
+            }
+            continue;
+        };
+        let program = unpacked.join(&found);
+        copy(&program, &tree.join(&found))?;
+        if name.ends_with(".socket") {
+            continue;
+        }
+        let mut list = Command::new(unpacked.join(&loader));
+        list.arg("--list").arg("--library-path").arg(path.join(":")).arg(&program);
+        for library in parse_ldd(&process::output(&mut list)?) {
+            // The loader names itself by its place in a running system.
+            let Ok(inside) = library.strip_prefix(unpacked) else { continue };
+            copy(&library, &tree.join(inside))?;
+        }
+    }
+    copy(&unpacked.join(&loader), &tree.join("lib64/ld-linux-x86-64.so.2"))
+}
