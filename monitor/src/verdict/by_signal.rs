@@ -19,6 +19,9 @@ const SI_TKILL: i32 = -6;
 /// `si_code` of a SIGSYS by a seccomp filter.
 const SYS_SECCOMP: i32 = 1;
 
+/// Who lived longer than this was not killed in the middle of its fork, s.
+const NEWBORN_SECONDS: f64 = 0.01;
+
 /// What is said of a system call that is not allowed.
 const FORBIDDEN: &str = "a filter of its seccomp forbids a system call that it made";
 
@@ -156,56 +159,68 @@ fn collateral(sender: &Sender, killer: Killer) -> Verdict {
     }
 }
 
-/// `SEND_SIG_NOINFO`: the kernel, for what a process did.
+/// `SEND_SIG_NOINFO`: the kernel, for what a process did. To a process as a whole it is kill(2) too, as seen on 7.3; before, that came with a `siginfo`.
 fn on_behalf(facts: &Facts<'_>, sender: &Sender) -> Verdict {
+    match (sender.is_victim, sender.group) {
+        (true, false) => for_its_own_deed(facts, sender),
+        (true, true) => by_itself(facts, sender),
+        (false, true) if sender.exiting => parent_died(sender),
+        (false, true) if is_newborn_child(facts, sender) => forked_into_a_killed_cgroup(sender),
+        (false, true) => by_process(facts, sender, Via::Kill),
+        (false, false) if sender.signal != signals::SIGKILL => {
+            let name = signals::name(sender.signal);
+            let said = format!("the kernel sent it {name}, in the context of {}", who(sender));
+            Verdict::new(Cause::Killed, nobody(KillerKind::Kernel), vec![said])
+                .inferring("what for: the kernel did not say it")
+        }
+        (false, false) if sender.tracer => {
+            let killer = killer(KillerKind::Process, sender, Via::Ptrace);
+            let said = format!("{}, which traced it, had SIGKILL sent to it", who(sender));
+            Verdict::new(Cause::Killed, killer, vec![said]).inferring(
+                "that it did so by ptrace (PTRACE_KILL) and not by cgroup.kill: the kernel sends both alike",
+            )
+        }
+        (false, false) => by_process(facts, sender, Via::CgroupKill),
+    }
+}
+
+/// In its own context, to the thread that did something.
+fn for_its_own_deed(facts: &Facts<'_>, sender: &Sender) -> Verdict {
     let name = signals::name(sender.signal);
-    if sender.is_victim
-        && let Some(hit) = rlimits::hit(facts, sender)
-    {
+    if let Some(hit) = rlimits::hit(facts, sender) {
         let kernel = Killer { via: Some(Via::Kernel), ..nobody(KillerKind::Kernel) };
         return limited(format!("the kernel sent it {name}, in its own context"), hit, kernel);
     }
-    if sender.is_victim && sender.signal == signals::SIGKILL {
-        let killer = killer(KillerKind::Itself, sender, Via::CgroupKill);
-        let evidence = vec!["it wrote to the cgroup.kill of a cgroup that it was in".to_owned()];
-        return Verdict::new(Cause::Killed, killer, evidence);
-    }
-    if sender.is_victim {
-        let what = match sender.signal {
-            signals::SIGPIPE => ": it wrote to a pipe or socket that nobody reads any more",
-            _ => "",
-        };
-        let killer = killer(KillerKind::Itself, sender, Via::Kernel);
-        let evidence = vec![format!("the kernel sent it {name} for what it did itself{what}")];
-        return Verdict::new(Cause::Killed, killer, evidence);
-    }
-    if sender.exiting && sender.group {
-        return parent_died(sender);
-    }
-    if sender.signal != signals::SIGKILL {
-        let evidence =
-            vec![format!("the kernel sent it {name}, in the context of {}", who(sender))];
-        return Verdict::new(Cause::Killed, nobody(KillerKind::Kernel), evidence)
-            .inferring("what for: the kernel did not say it");
-    }
-    if sender.tracer {
-        let killer = killer(KillerKind::Process, sender, Via::Ptrace);
-        let evidence = vec![format!("{}, which traced it, had SIGKILL sent to it", who(sender))];
-        return Verdict::new(Cause::Killed, killer, evidence).inferring(
-            "that it did so by ptrace (PTRACE_KILL) and not by cgroup.kill: the kernel sends both alike",
-        );
-    }
-    if sender.group {
-        let evidence = vec![format!(
-            "its cgroup was being killed (cgroup.kill) as {} forked it: who wrote to that file is in the records of the others",
-            who(sender)
-        )];
-        let killer = Killer { via: Some(Via::CgroupKill), ..nobody(KillerKind::Unknown) };
-        return Verdict::new(Cause::Killed, killer, evidence).inferring(
-            "that the cgroup was killed: nothing else sends SIGKILL in this way to a process that is being forked",
-        );
-    }
-    by_process(facts, sender, Via::CgroupKill)
+    let (via, said) = match sender.signal {
+        signals::SIGKILL => {
+            (Via::CgroupKill, "it wrote to the cgroup.kill of a cgroup that it was in".to_owned())
+        }
+        signals::SIGPIPE => (
+            Via::Kernel,
+            "the kernel sent it SIGPIPE: it wrote to a pipe or socket that nobody reads any more"
+                .to_owned(),
+        ),
+        _ => (Via::Kernel, format!("the kernel sent it {name} for what it did itself")),
+    };
+    Verdict::new(Cause::Killed, killer(KillerKind::Itself, sender, via), vec![said])
+}
+
+/// Whether the victim may have been killed in the middle of its fork, which its parent does for a cgroup that is being killed.
+fn is_newborn_child(facts: &Facts<'_>, sender: &Sender) -> bool {
+    sender.signal == signals::SIGKILL
+        && Some(sender.process.tgid) == facts.victim.ppid
+        && facts.victim.lifetime_seconds.is_some_and(|seconds| seconds < NEWBORN_SECONDS)
+}
+
+fn forked_into_a_killed_cgroup(sender: &Sender) -> Verdict {
+    let said = format!(
+        "its cgroup was being killed (cgroup.kill) as {} forked it: who wrote to that file is in the records of the others",
+        who(sender)
+    );
+    let killer = Killer { via: Some(Via::CgroupKill), ..nobody(KillerKind::Unknown) };
+    Verdict::new(Cause::Killed, killer, vec![said]).inferring(
+        "that the cgroup was killed: its parent may have killed it as well, right after the fork",
+    )
 }
 
 /// `PR_SET_PDEATHSIG`.

@@ -151,7 +151,8 @@ fn a_resource_limit_needs_its_number() {
     assert_eq!(case.judge().cause, Cause::Unknown);
 
     let limits = Limits { file_size: [Some(4096), None], ..Limits::default() };
-    let verdict = Case { limits, ..Case::sent(on_behalf(25, 42)) }.judge();
+    let by_kernel = Sender { group: false, ..on_behalf(25, 42) };
+    let verdict = Case { limits, ..Case::sent(by_kernel) }.judge();
     assert_eq!(verdict.cause, Cause::Rlimit);
     assert!(verdict.advice.contains("4096 bytes"), "{}", verdict.advice);
     assert_eq!(Case::sent(sender(25, 0, 7)).judge().cause, Cause::Killed, "kill -XFSZ");
@@ -345,6 +346,13 @@ fn what_the_kernel_does_for_two_reasons_alike_is_inferred() {
             "{verdict:?}"
         );
     }
+    let mut newborn = Case::sent(Sender { group: true, ..on_behalf(9, 1) });
+    newborn.victim().lifetime_seconds = Some(0.001);
+    let verdict = newborn.judge();
+    assert_eq!(
+        (verdict.killer.via, verdict.confidence()),
+        (Some(Via::CgroupKill), Confidence::Inferred)
+    );
     // Whoever writes to the cgroup.kill of its own cgroup is its own killer.
     let own = Sender { group: false, ..on_behalf(9, 42) };
     assert_eq!(Case::sent(own).judge().killer.kind, KillerKind::Itself);
