@@ -29,17 +29,15 @@ use crate::{
     clock::Clock,
     config::{Config, KernelLogLevel, VariableName},
     host::{Facts, Roots},
+    kmsg,
     ledger::Ledger,
     metrics::Metrics,
     notify,
-    ops::Ops,
+    ops::{Gap, Ops},
     pipeline::Pipeline,
-    probe::{
-        load::{self, Options},
-        reader,
-    },
-    queue::{self, OnFull},
+    probe::{load::Options, reader},
     record::Recorder,
+    source::{self, Kind},
 };
 
 /// Part of the shutdown's deadline that is for the sinks; the rest is for what comes before and after them.
@@ -47,8 +45,6 @@ const SINKS_SHARE: f64 = 0.8;
 
 /// Time for answers that are on their way when everything else has ended.
 const LAST_ANSWERS: Duration = Duration::from_millis(500);
-/// Bytes that may wait between the reader and the pipeline, however few records they are.
-const QUEUE_BYTES: usize = 8 << 20;
 
 /// Runs the daemon until SIGTERM or SIGINT. `log_lost` counts the lines of its own log that standard error was too slow for.
 ///
@@ -68,29 +64,31 @@ pub async fn run(config: Config, log_lost: ErrorCounter) -> anyhow::Result<()> {
     let sink = notify::log::Worker::open(&config.log_sink, Arc::clone(&ledger), Arc::clone(&ops))
         .with_context(|| format!("log_sink: cannot open {}", config.log_sink))?;
 
-    let options = options(&config, mounts.memory.id);
-    let (mut kernel, sources, lost) = tokio::task::block_in_place(|| load::load(&options))
-        .context(
-            "the kernel side cannot be loaded; `killwatch doctor` says what this host lacks",
-        )?;
+    let names: Vec<String> =
+        config.environ.allow.iter().map(VariableName::as_str).map(str::to_owned).collect();
+    let wanted = source::Wanted {
+        source: config.probe.source,
+        options: options(&config, mounts.memory.id),
+        allowlist: Allowlist::new(&names).context("environ.allow")?,
+        records: config.queue.records.get(),
+        hierarchy: &mounts.memory,
+    };
+    let observer = Arc::new(Observer { ops: Arc::clone(&ops), status: Arc::clone(&status) });
+    let source::Source { kind, records, lost, reports, lacks, guard } =
+        tokio::task::block_in_place(|| source::open(wanted, &observer))?;
+    match kind {
+        Some(Kind::Bpf) => ops.probes(&reports),
+        _ => metrics.set_probes(&reports),
+    }
+    for lack in &lacks {
+        tracing::error!(%lack, "degraded");
+    }
     let audit = {
         let reporter = Reporter::new(Arc::clone(&metrics), Arc::clone(&ops), status.account());
         let counters = Counters::new("/proc".into(), &mounts.memory);
         let store = store(&config.state.path, facts.boot_id.as_deref());
         Auditor::new(counters, mounts.memory.id, store, reporter)
     };
-    let names: Vec<String> =
-        config.environ.allow.iter().map(VariableName::as_str).map(str::to_owned).collect();
-    let allowlist = Allowlist::new(&names).context("environ.allow")?;
-    let (sender, records) =
-        queue::bounded(config.queue.records.get(), QUEUE_BYTES, OnFull::DropNewest);
-    let observer = Arc::new(Observer { ops: Arc::clone(&ops), status: Arc::clone(&status) });
-    let reader =
-        reader::spawn(sources, allowlist, sender, observer).context("the reader cannot start")?;
-
-    // Only now, so that nothing is put on a ring that nobody reads.
-    let reports = tokio::task::block_in_place(|| kernel.attach());
-    ops.probes(&reports);
     let max_cgroups = NonZeroUsize::new(config.cgroup.max.get()).unwrap_or(NonZeroUsize::MIN);
     let clock = Clock;
     let pipeline = Pipeline {
@@ -108,6 +106,7 @@ pub async fn run(config: Config, log_lost: ErrorCounter) -> anyhow::Result<()> {
         },
         index: Index::new(limits(max_cgroups)),
         hierarchy: mounts.memory,
+        hears_of_cgroups: kind == Some(Kind::Bpf),
         max_cgroups,
         ledger: Arc::clone(&ledger),
         metrics: Arc::clone(&metrics),
@@ -130,10 +129,10 @@ pub async fn run(config: Config, log_lost: ErrorCounter) -> anyhow::Result<()> {
     let announce = {
         let status = Arc::clone(&status);
         move || {
-            status.set_probes(reports);
-            let ready = status.ready();
-            match ready {
-                Ok(()) => tracing::info!(?addresses, "ready: watching for deaths"),
+            status.set_sight(api::Sight { source: kind, probes: reports, lacks });
+            match status.ready() {
+                Ok([]) => tracing::info!(?addresses, "ready: watching for deaths"),
+                Ok(_) => tracing::warn!(?addresses, "ready, degraded: watching for deaths"),
                 Err(reasons) => tracing::error!(?addresses, %reasons, "running, but not ready"),
             }
             // Without systemd there is nobody to tell.
@@ -154,10 +153,7 @@ pub async fn run(config: Config, log_lost: ErrorCounter) -> anyhow::Result<()> {
     let drain = async {
         // Detaching waits for programs that run; then no record can come after the reader's last look. On a thread that may be
         // left behind: what blocks the task itself would block the deadline too.
-        let stopped = tokio::task::spawn_blocking(move || {
-            drop(kernel);
-            reader.stop();
-        });
+        let stopped = tokio::task::spawn_blocking(move || guard.close());
         let _ = stopped.await;
         if failure.is_none() {
             let _ = (&mut pipeline).await;
@@ -223,7 +219,7 @@ fn options(config: &Config, memory_hierarchy: u32) -> Options {
     }
 }
 
-/// Tells the rest of the house what the reader sees.
+/// Tells the rest of the house what a reader sees.
 struct Observer {
     ops: Arc<Ops>,
     status: Arc<api::Status>,
@@ -235,10 +231,23 @@ impl reader::Observer for Observer {
     }
 
     fn blind(&self, why: &dyn std::fmt::Display) {
-        self.status.set_stopping();
+        self.status.set_blind(why);
         tracing::error!(%why, "the ring cannot be read any more: deaths are no longer seen");
     }
 }
+
+impl kmsg::reader::Observer for Observer {
+    fn overwritten(&self, messages: u64) {
+        self.ops.gap(Gap::KernelLog, messages);
+    }
+
+    fn blind(&self, why: &dyn std::fmt::Display) {
+        self.status.set_blind(why);
+        tracing::error!(%why, "the kernel log cannot be read any more: deaths are no longer seen");
+    }
+}
+
+impl source::Observer for Observer {}
 
 /// The signals that end the daemon.
 struct StopSignals {

@@ -19,6 +19,21 @@ impl Clock {
         secs.saturating_mul(1_000_000_000).saturating_add(nanos)
     }
 
+    /// ns since boot of a time in the kernel log, µs. The log's clock stands still during suspend and is not kept in step with the others: on
+    /// a host that has been up for weeks it may be seconds off. Never later than now.
+    #[must_use]
+    pub fn boot_ns_of_log(self, time_us: u64) -> u64 {
+        let ns = |clock| {
+            let now = clock_gettime(clock);
+            let secs = u64::try_from(now.tv_sec).unwrap_or(0);
+            secs.saturating_mul(1_000_000_000)
+                .saturating_add(u64::try_from(now.tv_nsec).unwrap_or(0))
+        };
+        let (monotonic, boot) = (ns(ClockId::Monotonic), self.boot_ns());
+        let suspended = boot.saturating_sub(monotonic);
+        time_us.saturating_mul(1000).saturating_add(suspended).min(boot)
+    }
+
     /// Wall clock now.
     #[must_use]
     pub fn now(self) -> Timestamp {

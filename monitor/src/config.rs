@@ -89,6 +89,8 @@ impl Config {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ProbeConfig {
+    /// Where deaths are heard of.
+    pub source: ProbeSource,
     /// Bytes of the ring that the programs write to: a power of two.
     pub ring_bytes: RingBytes,
     /// What the programs themselves log, through the daemon's log.
@@ -96,6 +98,19 @@ pub struct ProbeConfig {
     /// Whether programs that do nothing are attached too, for `cargo xtask bench`.
     #[serde(skip)]
     pub empty_programs: bool,
+}
+
+/// Sources of deaths.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum ProbeSource {
+    /// BPF, and the kernel log where BPF cannot be had.
+    #[default]
+    Auto,
+    /// BPF; without it the daemon does not start.
+    Bpf,
+    /// The kernel log: OOM kills only.
+    Kmsg,
 }
 
 /// Levels of the kernel side's own diagnostics. `Off` costs nothing.

@@ -115,14 +115,18 @@ pub struct Victim {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ns_pid: Option<u32>,
     /// When it was started.
-    #[schemars(with = "String")]
-    pub start_time: Timestamp,
+    #[schemars(with = "Option<String>")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub start_time: Option<Timestamp>,
     /// The same in ns since boot; with `pid` it names the process for this boot.
-    pub start_ktime_ns: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub start_ktime_ns: Option<u64>,
     /// How long it lived, in seconds.
-    pub lifetime_seconds: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lifetime_seconds: Option<f64>,
     /// Parent process.
-    pub ppid: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ppid: Option<u32>,
     /// Name of the parent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub parent_comm: Option<String>,
@@ -135,7 +139,8 @@ pub struct Victim {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub cmdline_truncated: bool,
     /// Real user id.
-    pub uid: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uid: Option<u32>,
     /// The kernel's preference for it as an OOM victim, -1000 to 1000.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub oom_score_adj: Option<i32>,

@@ -7,6 +7,7 @@
 //! ```
 //!
 //! * [`probe`] loads the kernel side and turns ring records into values; the only room that knows aya.
+//! * [`kmsg`] reads the kernel log, where BPF cannot be had: OOM kills, and nothing else.
 //! * [`join`] makes one ended process of its marks, signals and exits. Pure.
 //! * [`cgroup`] knows which cgroup an id is, also when it is gone.
 //! * [`attribute`] names the workload and the job.
@@ -30,6 +31,7 @@ pub mod death;
 mod golden;
 pub mod host;
 pub mod join;
+pub mod kmsg;
 pub mod ledger;
 pub mod metrics;
 pub mod notify;
@@ -38,5 +40,6 @@ pub mod pipeline;
 pub mod probe;
 pub mod queue;
 pub mod record;
+pub mod source;
 pub mod text;
 pub mod verdict;

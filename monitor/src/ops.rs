@@ -83,14 +83,21 @@ pub enum Gap {
     MissingMark,
     /// A cgroup that found no room in the index: its path will be missing.
     UnnamedCgroup,
+    /// Messages of the kernel log that were overwritten before they were read: an OOM kill may have been among them.
+    KernelLog,
     /// A look at the kernel's counters that failed: whether all OOM kills were told is not known.
     Unaudited,
 }
 
 impl Gap {
     /// Every gap, for metrics.
-    pub const ALL: &'static [Self] =
-        &[Self::UnfinishedDeath, Self::MissingMark, Self::UnnamedCgroup, Self::Unaudited];
+    pub const ALL: &'static [Self] = &[
+        Self::UnfinishedDeath,
+        Self::MissingMark,
+        Self::UnnamedCgroup,
+        Self::KernelLog,
+        Self::Unaudited,
+    ];
 
     /// Its name in labels and log lines.
     #[must_use]
@@ -99,6 +106,7 @@ impl Gap {
             Self::UnfinishedDeath => "unfinished_death",
             Self::MissingMark => "missing_mark",
             Self::UnnamedCgroup => "unnamed_cgroup",
+            Self::KernelLog => "kernel_log",
             Self::Unaudited => "unaudited",
         }
     }

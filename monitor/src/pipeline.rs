@@ -30,6 +30,7 @@ use crate::{
     death::{Death, Workload},
     host,
     join::{Forgotten, Join, ProcessId},
+    kmsg::story::Event,
     ledger::Ledger,
     metrics::Metrics,
     ops::{Gap, Ops, Queue},
@@ -60,6 +61,8 @@ pub struct Pipeline {
     pub index: Index,
     /// The hierarchy that deaths are named by.
     pub hierarchy: Hierarchy,
+    /// Whether the records tell which cgroups are made and removed. If not, walks do.
+    pub hears_of_cgroups: bool,
     /// Cgroups that a walk may find.
     pub max_cgroups: NonZeroUsize,
     /// Where deaths go.
@@ -159,6 +162,7 @@ impl Running {
             Record::CountedAgain(again) => {
                 self.parts.audit.killed(again.victim.cgroup_memory, &self.parts.index);
             }
+            Record::Logged(event) => self.take_logged(&event),
             Record::CgroupMade { id, path, truncated } => {
                 self.parts.index.made(id, &path, truncated);
                 self.see(id);
@@ -173,6 +177,21 @@ impl Running {
                 self.parts.audit.gone(id, &self.parts.index);
                 self.parts.index.gone(id, ktime_ns);
             }
+        }
+    }
+
+    fn take_logged(&mut self, event: &Event) {
+        let (Event::Kill(kill) | Event::CountedAgain(kill)) = event;
+        let id = kill.cgroup.as_ref().and_then(|cgroup| cgroup.id);
+        // It may have been made since the last walk.
+        if let (Some(id), Some(cgroup)) = (id, &kill.cgroup) {
+            let id = CgroupId { hierarchy: self.parts.hierarchy.id, id };
+            self.parts.index.made(id, &cgroup.path, false);
+            self.see(id);
+        }
+        self.parts.audit.killed(id.unwrap_or(0), &self.parts.index);
+        if let Event::Kill(kill) = event {
+            self.keep(self.parts.recorder.record_logged(kill));
         }
     }
 
@@ -234,7 +253,7 @@ impl Running {
             lost += count;
         }
         let refused = self.parts.index.dropped(Full::RefuseNew);
-        self.must_walk |= new > 0 || lost > self.told.lost;
+        self.must_walk |= new > 0 || lost > self.told.lost || !self.parts.hears_of_cgroups;
         let forgotten = self.join.forgotten();
         self.parts.ops.gap(Gap::UnfinishedDeath, forgotten.open - self.told.forgotten.open);
         self.parts.ops.gap(Gap::MissingMark, forgotten.unmarked - self.told.forgotten.unmarked);

@@ -19,6 +19,10 @@ use crate::{
 };
 
 mod convert;
+mod logged;
+
+#[cfg(test)]
+pub(crate) use logged::tests::sample as logged_sample;
 #[cfg(test)]
 mod tests;
 
@@ -199,10 +203,10 @@ impl Recorder {
             tgid: task.tgid,
             tid: told.oom.map_or(task.tid, |kill| kill.mark.victim.tid),
             ns_pid: exit.map(|exit| exit.ns_pid).filter(|pid| *pid != 0),
-            start_time: self.clock.wall(task.start_ns),
-            start_ktime_ns: task.start_ns,
-            lifetime_seconds: seconds(told.ktime_ns.saturating_sub(task.start_ns)),
-            ppid: task.ppid,
+            start_time: Some(self.clock.wall(task.start_ns)),
+            start_ktime_ns: Some(task.start_ns),
+            lifetime_seconds: Some(seconds(told.ktime_ns.saturating_sub(task.start_ns))),
+            ppid: Some(task.ppid),
             parent_comm: exit
                 .map(|exit| text::from_c(&exit.parent_comm))
                 .filter(|comm| !comm.is_empty()),
@@ -210,7 +214,7 @@ impl Recorder {
             cmdline_truncated: cmdline.is_some()
                 && words.is_some_and(|words| words.cmdline_truncated),
             cmdline,
-            uid: task.uid,
+            uid: Some(task.uid),
             oom_score_adj: exit.map(|exit| exit.oom_score_adj).filter(|adj| *adj != i32::MIN),
             exit_code,
             signal,

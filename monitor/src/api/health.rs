@@ -15,10 +15,14 @@ pub(super) async fn healthy() -> &'static str {
     "killwatch is healthy.\n"
 }
 
-/// Whether deaths are seen: 200, or 503 with a reason a line.
+/// Whether deaths are seen: 200, with a line for each lack, or 503 with a reason a line.
 pub(super) async fn ready(Shared(state): Shared<Arc<State>>) -> Response {
     match state.status.ready() {
-        Ok(()) => (StatusCode::OK, "killwatch is ready.\n".to_owned()).into_response(),
+        Ok([]) => (StatusCode::OK, "killwatch is ready.\n").into_response(),
+        Ok(lacks) => {
+            (StatusCode::OK, format!("killwatch is ready, degraded:\n{}\n", lacks.join("\n")))
+                .into_response()
+        }
         Err(not) => (StatusCode::SERVICE_UNAVAILABLE, format!("killwatch is not ready:\n{not}"))
             .into_response(),
     }
@@ -27,6 +31,7 @@ pub(super) async fn ready(Shared(state): Shared<Arc<State>>) -> Response {
 /// OpenMetrics text.
 pub(super) async fn metrics(Shared(state): Shared<Arc<State>>) -> Response {
     state.metrics.set_ready(state.status.ready().is_ok());
+    state.metrics.set_degraded(state.status.is_degraded());
     state.metrics.set_ledger_evicted(state.ledger.evicted());
     match state.metrics.encode() {
         Ok(text) => ([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response(),

@@ -33,7 +33,7 @@ mod tests;
 
 pub use deaths::MAX_LIMIT;
 pub use serve::{Server, bind};
-pub use status::{NotReady, Status};
+pub use status::{NotReady, Sight, Status};
 
 /// Longest that the making of an answer may take.
 const ANSWER: Duration = Duration::from_secs(10);

@@ -8,18 +8,31 @@ use serde::ser::SerializeStruct as _;
 use serde::{Serialize, Serializer};
 
 use crate::audit::Account;
-use crate::probe::{ProbeReport, ProbeState};
+use crate::probe::ProbeReport;
+use crate::source::Kind;
 use crate::text::one_line;
 
-/// The state of the daemon. Not ready until [`Status::set_probes`] was told that all required probes are attached.
+/// The state of the daemon. Not ready until [`Status::set_sight`] has named a source of deaths.
 #[derive(Debug)]
 pub struct Status {
     node: String,
     boot_id: Option<String>,
     cgroup_mode: OnceLock<String>,
-    probes: OnceLock<Vec<ProbeReport>>,
+    sight: OnceLock<Sight>,
     account: Account,
+    blind: OnceLock<String>,
     stopping: AtomicBool,
+}
+
+/// How deaths are seen.
+#[derive(Debug, Clone)]
+pub struct Sight {
+    /// From where; `None` if they are not.
+    pub source: Option<Kind>,
+    /// How the probes fared.
+    pub probes: Vec<ProbeReport>,
+    /// What is lacking, a reason each.
+    pub lacks: Vec<String>,
 }
 
 /// Why the daemon is not ready: a reason a line.
@@ -40,15 +53,22 @@ impl Status {
             node,
             boot_id,
             cgroup_mode: OnceLock::new(),
-            probes: OnceLock::new(),
+            sight: OnceLock::new(),
+            blind: OnceLock::new(),
             account: Account::default(),
             stopping: AtomicBool::new(false),
         }
     }
 
-    /// How the probes fared. Only the first call counts.
-    pub fn set_probes(&self, probes: Vec<ProbeReport>) {
-        let _ = self.probes.set(probes);
+    /// How deaths are seen. Only the first call counts.
+    pub fn set_sight(&self, sight: Sight) {
+        let lacks = sight.lacks.iter().map(|lack| one_line(lack)).collect();
+        let _ = self.sight.set(Sight { lacks, ..sight });
+    }
+
+    /// Deaths are seen no more. Only the first call counts.
+    pub fn set_blind(&self, why: &dyn fmt::Display) {
+        let _ = self.blind.set(one_line(&why.to_string()));
     }
 
     /// Which cgroup hierarchies account memory on this host. Only the first call counts.
@@ -67,30 +87,29 @@ impl Status {
         self.stopping.store(true, Ordering::Relaxed);
     }
 
-    /// Whether deaths are seen.
+    /// Whether deaths are seen, and what is lacking to see and tell them all.
     ///
     /// # Errors
-    /// The reasons why not.
-    pub fn ready(&self) -> Result<(), NotReady> {
+    /// The reasons why they are not.
+    pub fn ready(&self) -> Result<&[String], NotReady> {
         let mut reasons = Vec::new();
         if self.stopping.load(Ordering::Relaxed) {
             reasons.push("the daemon is shutting down".to_owned());
         }
-        match self.probes.get() {
-            None => reasons.push("the probes are not attached yet".to_owned()),
-            Some(probes) => {
-                let missing =
-                    probes.iter().filter(|p| p.required && p.state != ProbeState::Attached);
-                reasons.extend(missing.map(|probe| {
-                    let why = probe
-                        .why
-                        .as_deref()
-                        .map_or_else(String::new, |why| format!(": {}", one_line(why)));
-                    format!("the probe {} ({}) is not attached{why}", probe.name, probe.hook)
-                }));
-            }
+        reasons.extend(self.blind.get().map(|why| format!("deaths are seen no more: {why}")));
+        match self.sight.get() {
+            None => reasons.push("the daemon is starting".to_owned()),
+            Some(Sight { source: None, lacks, .. }) => reasons.extend_from_slice(lacks),
+            Some(sight) if reasons.is_empty() => return Ok(&sight.lacks),
+            Some(_) => {}
         }
-        if reasons.is_empty() { Ok(()) } else { Err(NotReady(reasons)) }
+        Err(NotReady(reasons))
+    }
+
+    /// Whether something is lacking.
+    #[must_use]
+    pub fn is_degraded(&self) -> bool {
+        self.blind.get().is_some() || self.sight.get().is_some_and(|sight| !sight.lacks.is_empty())
     }
 }
 
@@ -98,14 +117,18 @@ impl Serialize for Status {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let ready = self.ready();
         let numbers = self.account.numbers();
-        let mut status = serializer.serialize_struct("Status", 9)?;
+        let mut status = serializer.serialize_struct("Status", 11)?;
         status.serialize_field("version", env!("CARGO_PKG_VERSION"))?;
         status.serialize_field("node", &self.node)?;
         field(&mut status, "boot_id", self.boot_id.as_ref())?;
         status.serialize_field("ready", &ready.is_ok())?;
         field(&mut status, "not_ready", ready.err().map(|not| not.0).as_ref())?;
         field(&mut status, "cgroup_mode", self.cgroup_mode.get())?;
-        field(&mut status, "probes", self.probes.get())?;
+        let sight = self.sight.get();
+        field(&mut status, "source", sight.and_then(|sight| sight.source).as_ref())?;
+        let lacks = sight.map(|sight| &sight.lacks).filter(|lacks| !lacks.is_empty());
+        field(&mut status, "degraded", lacks)?;
+        field(&mut status, "probes", sight.map(|sight| &sight.probes))?;
         status.serialize_field("oom_kills", &numbers)?;
         field(&mut status, "missed", numbers.missed.map(|_| &numbers.places))?;
         status.end()

@@ -14,6 +14,7 @@ use crate::death::sample;
 use crate::ledger::LedgerConfig;
 use crate::metrics::MetricsConfig;
 use crate::probe::{ProbeReport, ProbeState};
+use crate::source::Kind;
 
 fn state() -> Arc<State> {
     Arc::new(State {
@@ -32,6 +33,11 @@ fn probe(state: ProbeState, required: bool) -> ProbeReport {
         state,
         why: (state != ProbeState::Attached).then(|| "no\nBTF".into()),
     }
+}
+
+fn sight(probes: Vec<ProbeReport>, lacks: &[&str]) -> Sight {
+    let lacks = lacks.iter().map(|lack| (*lack).to_owned()).collect();
+    Sight { source: Some(Kind::Bpf), probes, lacks }
 }
 
 async fn ask(state: &Arc<State>, request: Request<Body>) -> (u16, Response<()>, Vec<u8>) {
@@ -142,28 +148,43 @@ async fn ready_only_with_all_required_probes() {
     let state = state();
     assert_eq!(get(&state, "/-/healthy").await.0, 200);
     let (status, body) = get(&state, "/-/ready").await;
-    assert_eq!(
-        (status, body.as_str()),
-        (503, "killwatch is not ready:\nthe probes are not attached yet\n")
-    );
+    assert_eq!((status, body.as_str()), (503, "killwatch is not ready:\nthe daemon is starting\n"));
 
-    state
-        .status
-        .set_probes(vec![probe(ProbeState::Attached, true), probe(ProbeState::Failed, false)]);
-    assert_eq!(get(&state, "/-/ready").await.0, 200);
-    assert!(get(&state, "/metrics").await.1.contains("killwatch_ready 1\n"));
+    let probes = vec![probe(ProbeState::Attached, true), probe(ProbeState::Failed, false)];
+    state.status.set_sight(sight(probes, &[]));
+    assert_eq!(get(&state, "/-/ready").await, (200, "killwatch is ready.\n".to_owned()));
+    let metrics = get(&state, "/metrics").await.1;
+    assert!(metrics.contains("killwatch_ready 1\n") && metrics.contains("killwatch_degraded 0\n"));
     state.status.set_stopping();
     assert_eq!(get(&state, "/-/ready").await.0, 503);
+}
 
-    let state = self::state();
-    state.status.set_probes(vec![probe(ProbeState::Failed, true)]);
+#[tokio::test]
+async fn a_lack_is_degraded_and_blindness_is_not_ready() {
+    let state = state();
+    state.status.set_sight(sight(vec![probe(ProbeState::Failed, true)], &["no\nBTF", "no more"]));
+    let (status, body) = get(&state, "/-/ready").await;
+    assert_eq!(
+        (status, body.as_str()),
+        (200, "killwatch is ready, degraded:\nno\\nBTF\nno more\n")
+    );
+    let page = get_json(&state, "/api/v1/status").await;
+    assert_eq!(page["degraded"], serde_json::json!(["no\\nBTF", "no more"]));
+    assert_eq!((&page["source"], &page["ready"]), (&"bpf".into(), &Value::Bool(true)));
+    let metrics = get(&state, "/metrics").await.1;
+    assert!(metrics.contains("killwatch_ready 1\n") && metrics.contains("killwatch_degraded 1\n"));
+    state.status.set_blind(&"it broke");
     let (status, body) = get(&state, "/-/ready").await;
     assert_eq!(status, 503);
-    assert!(
-        body.contains("mark_victim (tp_btf/oom/mark_victim) is not attached: no\\nBTF\n"),
-        "{body}"
-    );
-    assert!(get(&state, "/metrics").await.1.contains("killwatch_ready 0\n"));
+    assert!(body.contains("deaths are seen no more: it broke"), "{body}");
+
+    let state = self::state();
+    state.status.set_sight(Sight { source: None, ..sight(vec![], &["no BPF", "no log"]) });
+    let (status, body) = get(&state, "/-/ready").await;
+    assert_eq!((status, body.as_str()), (503, "killwatch is not ready:\nno BPF\nno log\n"));
+    let metrics = get(&state, "/metrics").await.1;
+    assert!(metrics.contains("killwatch_ready 0\n") && metrics.contains("killwatch_degraded 1\n"));
+    assert!(get_json(&state, "/api/v1/status").await.get("source").is_none());
 }
 
 #[tokio::test]
@@ -174,7 +195,7 @@ async fn status_tells_what_is_known_and_no_more() {
         (&before["ready"], before.get("probes"), before.get("cgroup_mode")),
         (&Value::Bool(false), None, None)
     );
-    state.status.set_probes(vec![probe(ProbeState::Attached, true)]);
+    state.status.set_sight(sight(vec![probe(ProbeState::Attached, true)], &[]));
     state.status.set_cgroup_mode("hybrid".into());
     state.ledger.append(sample::killed()).unwrap();
     let after = get_json(&state, "/api/v1/status").await;
@@ -186,7 +207,12 @@ async fn status_tells_what_is_known_and_no_more() {
     assert_eq!(after["probes"][0]["state"], "attached");
     assert_eq!(after["ledger"], serde_json::json!({"deaths": 1, "evicted": 0}));
     assert_eq!(after["counters"]["decode_errors"], 0);
-    assert!(after.get("not_ready").is_none());
+    assert_eq!(after["source"], "bpf");
+    // What is missed is not known at once.
+    assert_eq!(after["oom_kills"], serde_json::json!({"unaccounted": 0}));
+    for absent in ["not_ready", "degraded", "missed"] {
+        assert!(after.get(absent).is_none(), "{absent}");
+    }
 }
 
 #[tokio::test]

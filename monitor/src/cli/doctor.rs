@@ -11,6 +11,7 @@ use caps::Capability;
 use crate::cgroup::mounts::{Mode, Mounts};
 use crate::config::{AbsolutePath, CgroupRoot, RingBytes};
 use crate::host::{Facts, Roots};
+use crate::kmsg::{self, reader::Log};
 use crate::probe::load::{self, Options};
 use crate::probe::{ProbeReport, ProbeState, layout};
 use crate::text::one_line;
@@ -30,7 +31,7 @@ enum Verdict {
     Ok,
     /// Something is missing from the records; deaths are seen.
     Lacks,
-    /// Deaths are not seen.
+    /// Not all deaths are seen, or none: the daemon runs degraded, if at all.
     Fails,
 }
 
@@ -66,6 +67,7 @@ pub(super) fn main(args: &Args) -> anyhow::Result<ExitCode> {
     let mut findings = host(&facts);
     findings.push(cgroups(&mounts));
     findings.extend(kernel_side(&probes));
+    findings.push(kernel_log(&mounts));
     super::print(&report(&facts, &findings))?;
     let works = findings.iter().all(|finding| finding.verdict != Verdict::Fails);
     Ok(if works { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -181,6 +183,23 @@ fn kernel_side(tried: &Result<Tried, String>) -> Vec<Finding> {
     findings
 }
 
+/// What is left where BPF cannot be had.
+fn kernel_log(mounts: &Result<Mounts, String>) -> Finding {
+    let Ok(mounts) = mounts else {
+        return Finding::lacks("the kernel log was not tried", "mend the cgroups first");
+    };
+    match Log::open(Path::new(kmsg::PATH), mounts.memory.root.clone(), mounts.memory.id) {
+        Ok(_) => Finding::ok(format!(
+            "{} can be read: without BPF, OOM kills would be told from it",
+            kmsg::PATH
+        )),
+        Err(error) => Finding::lacks(
+            format!("{} cannot be read: {error}; without BPF, no death would be told", kmsg::PATH),
+            "run as root, with CAP_SYSLOG where kernel.dmesg_restrict is set; with BPF it is not needed",
+        ),
+    }
+}
+
 fn probe(report: &ProbeReport) -> Finding {
     let name = format!("{} ({})", report.hook, report.purpose);
     let why = report.why.as_deref().unwrap_or("no reason was given");
@@ -188,7 +207,7 @@ fn probe(report: &ProbeReport) -> Finding {
         (ProbeState::Attached, _) => Finding::ok(name),
         (_, true) => Finding::fails(
             format!("{name}: {why}"),
-            "without it deaths are not told right; report this with the kernel's version",
+            "without it deaths are not told right, and the daemon says that it is degraded; report this with the kernel's version",
         ),
         (_, false) => Finding::lacks(format!("{name}: {why}"), "optional: the daemon does without"),
     }
@@ -217,7 +236,9 @@ fn report(facts: &Facts, findings: &[Finding]) -> String {
     let outcome = match (count(Verdict::Fails), count(Verdict::Lacks)) {
         (0, 0) => "Everything is there.".to_owned(),
         (0, lacks) => format!("Deaths can be told; {lacks} of the extras are missing."),
-        (fails, _) => format!("Deaths cannot be told on this host as it is: {fails} to mend."),
+        (fails, _) => format!(
+            "Not all deaths can be told on this host as it is: {fails} to mend. Until then the daemon runs degraded, with what it has."
+        ),
     };
     let _ = writeln!(text, "\n{outcome}");
     text

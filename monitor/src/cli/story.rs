@@ -165,21 +165,21 @@ fn who(death: &Death, page: &mut Page) {
     let threads = victim
         .threads
         .map_or_else(String::new, |n| format!(", {n} thread{}", if n == 1 { "" } else { "s" }));
-    page.value(
-        "process",
-        &format!("{}, pid {}{inside}, uid {}{threads}", victim.comm, victim.pid, victim.uid),
-    );
+    let user = victim.uid.map_or_else(String::new, |uid| format!(", uid {uid}"));
+    page.value("process", &format!("{}, pid {}{inside}{user}{threads}", victim.comm, victim.pid));
     let cut = if victim.cmdline_truncated { " …" } else { "" };
     page.maybe(
         "command",
         victim.cmdline.as_ref().map(|args| command(args, COMMAND) + cut).as_ref(),
     );
-    let parent = victim
-        .parent_comm
-        .as_ref()
-        .map_or_else(|| format!("pid {}", victim.ppid), |c| format!("{c}, pid {}", victim.ppid));
-    page.value("parent", &parent);
-    page.value("died", &format!("{}, after {}", death.time, span(victim.lifetime_seconds)));
+    let parent = victim.ppid.map(|ppid| match &victim.parent_comm {
+        Some(comm) => format!("{comm}, pid {ppid}"),
+        None => format!("pid {ppid}"),
+    });
+    page.maybe("parent", parent.as_ref());
+    let lived =
+        victim.lifetime_seconds.map_or_else(String::new, |s| format!(", after {}", span(s)));
+    page.value("died", &format!("{}{lived}", death.time));
     page.value("node", &death.node);
     let runtime =
         workload.runtime.as_ref().map_or_else(String::new, |runtime| format!(" ({runtime})"));
@@ -200,7 +200,7 @@ fn what(death: &Death, page: &mut Page) {
         Confidence::Inferred => "inferred",
     };
     page.value("cause", &format!("{} ({sure})", death.cause.as_str()));
-    page.value("end", &words::ended(&death.victim));
+    page.value("end", &words::end(death));
     page.maybe("status", death.victim.status_meaning.as_ref());
     let killer = match death.killer.kind {
         KillerKind::Kernel => "the kernel".to_owned(),

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::{
-    AbsolutePath, CgroupRoot, Config, Count, KernelLogLevel, NodeName, Period, RingBytes,
-    VariableName,
+    AbsolutePath, CgroupRoot, Config, Count, KernelLogLevel, NodeName, Period, ProbeSource,
+    RingBytes, VariableName,
 };
 use crate::api::{ListenAddress, TelemetryPath};
 use crate::audit::state::StatePath;
@@ -48,6 +48,10 @@ pub struct Flags {
     /// Deaths to keep in memory for the API; the oldest goes first [default: 10000]
     #[arg(long = "ledger.max-deaths", value_name = "N", env = "KILLWATCH_LEDGER_MAX_DEATHS")]
     ledger_max_deaths: Option<Count<1, 10_000, 1_000_000>>,
+
+    /// Where deaths are heard of [default: auto]
+    #[arg(long = "probe.source", value_name = "SOURCE", env = "KILLWATCH_PROBE_SOURCE")]
+    probe_source: Option<ProbeSource>,
 
     /// Size of the ring that the kernel side writes to, a power of two [default: 4MiB]
     #[arg(long = "probe.ring-bytes", value_name = "SIZE", env = "KILLWATCH_PROBE_RING_BYTES")]
@@ -100,6 +104,7 @@ impl Flags {
         over(&mut config.log.format, &self.log_format);
         over(&mut config.log_sink, &self.log_sink);
         over(&mut config.ledger.max_deaths, &self.ledger_max_deaths);
+        over(&mut config.probe.source, &self.probe_source);
         over(&mut config.probe.ring_bytes, &self.probe_ring_bytes);
         over(&mut config.probe.log_level, &self.kernel_log_level);
         over(&mut config.queue.records, &self.queue_records);

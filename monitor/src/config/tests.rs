@@ -3,7 +3,7 @@
 use clap::Parser;
 use proptest::prelude::*;
 
-use super::{Config, ConfigError, EnvironConfig, Flags, VariableName, file};
+use super::{Config, ConfigError, EnvironConfig, Flags, ProbeSource, VariableName, file};
 
 fn refused(yaml: &str) -> String {
     file::parse(yaml.as_bytes()).expect_err(yaml)
@@ -34,7 +34,8 @@ log: {level: debug, format: json}
 log_sink: /var/log/killwatch.jsonl
 ledger: {max_deaths: 7, max_bytes: 2MiB}
 metrics: {max_series: 5, keep_gone: 1h}
-probe: {ring_bytes: 64KiB, log_level: trace}
+probe: {source: kmsg, ring_bytes: 64KiB, log_level: trace}
+state: {path: /var/tmp/k}
 queue: {records: 64}
 cgroup: {root: /tmp/cgroup, max: 1024}
 environ: {allow: [MY_JOB]}
@@ -53,7 +54,8 @@ node: worker-7
         (config.metrics.max_series.get(), config.metrics.keep_gone.get().as_secs()),
         (5, 3600)
     );
-    assert_eq!(config.probe.ring_bytes.get(), 65536);
+    assert_eq!((config.probe.source, config.probe.ring_bytes.get()), (ProbeSource::Kmsg, 65536));
+    assert_eq!(config.state.path.to_string(), "/var/tmp/k");
     assert_eq!((config.queue.records.get(), config.cgroup.max.get()), (64, 1024));
     assert_eq!(config.cgroup.root().to_str(), Some("/tmp/cgroup"));
     assert_eq!(
@@ -78,6 +80,7 @@ fn how_a_refusal_reads() {
         "leger: {max_deaths: 1}",
         "queue: {records: 63}",
         "queue: {records: 18446744073709551616}",
+        "probe: {source: ebpf}",
         "probe: {ring_bytes: 0}",
         "probe: {ring_bytes: 5MiB}",
         "probe: {ring_bytes: 128MiB}",
@@ -95,6 +98,7 @@ fn how_a_refusal_reads() {
         "cgroup: {root: cgroup}",
         "environ: {allow: ['*']}",
         "environ: {allow: [A=B]}",
+        "state: {path: state}",
         "node: ''",
         "node: \"a\\nb\"",
         "ledger: {max_deaths: 1}\nledger: {max_deaths: 2}",

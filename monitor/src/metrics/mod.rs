@@ -78,6 +78,7 @@ pub struct Metrics {
     skipped: Family<SinkLabel, Counter>,
     attached: Family<ProbeLabel, Gauge>,
     ready: Gauge,
+    degraded: Gauge,
     stuck: Gauge,
     unaccounted: Gauge,
     missed: Counter,
@@ -128,7 +129,12 @@ impl Metrics {
                 "Deaths that a sink was too slow for, or that a shutdown cut off",
             ),
             attached: add(r, "killwatch_probe_attached", "Whether a probe is attached"),
-            ready: add(r, "killwatch_ready", "Whether all required probes are attached"),
+            ready: add(r, "killwatch_ready", "Whether deaths are seen"),
+            degraded: add(
+                r,
+                "killwatch_degraded",
+                "Whether something is lacking that is required to see and tell all deaths",
+            ),
             stuck: add(
                 r,
                 "killwatch_oom_victims_stuck",
@@ -249,9 +255,14 @@ impl Metrics {
         }
     }
 
-    /// Whether all required probes are attached.
+    /// Whether deaths are seen.
     pub fn set_ready(&self, ready: bool) {
         self.ready.set(i64::from(ready));
+    }
+
+    /// Whether something is lacking that is required to see and tell all of them.
+    pub fn set_degraded(&self, degraded: bool) {
+        self.degraded.set(i64::from(degraded));
     }
 
     pub(crate) fn queue_dropped(&self, queue: Queue) -> Counter {

@@ -4,7 +4,7 @@
 use killwatch_ebpf::wire::{CountedAgain, Exit, Mark};
 use serde::{Deserialize, Serialize};
 
-use crate::{cgroup::CgroupId, queue::Weigh};
+use crate::{cgroup::CgroupId, kmsg::story::Event, queue::Weigh};
 
 pub mod btf;
 pub mod decode;
@@ -26,6 +26,8 @@ pub enum Record {
     Words(Box<words::Words>),
     /// A process ended abnormally.
     Exit(Box<Exit>),
+    /// The kernel log told of an OOM kill.
+    Logged(Event),
     /// A cgroup was made.
     CgroupMade {
         /// The cgroup.
@@ -60,6 +62,7 @@ impl Weigh for Record {
             Self::CountedAgain(_) => size_of::<CountedAgain>(),
             Self::Words(words) => words.bytes(),
             Self::Exit(_) => size_of::<Exit>(),
+            Self::Logged(event) => event.bytes(),
             Self::CgroupMade { path, .. } | Self::CgroupRenamed { path, .. } => path.len(),
             Self::CgroupGone { .. } => 0,
         };
@@ -76,7 +79,7 @@ pub struct ProbeReport {
     pub hook: String,
     /// What it is for, and so what is lost without it.
     pub purpose: String,
-    /// Whether the daemon is ready without it.
+    /// Whether the daemon is degraded without it.
     pub required: bool,
     /// Its state.
     pub state: ProbeState,

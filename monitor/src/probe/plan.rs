@@ -25,9 +25,12 @@ pub struct Probe {
     pub hook: Hook,
     /// What is lost without it.
     pub purpose: &'static str,
-    /// Whether the daemon is ready without it.
+    /// Whether the daemon is degraded without it.
     pub required: bool,
 }
+
+/// The program without which no death is told.
+pub const TELLS_DEATHS: &str = "sched_process_exit";
 
 const fn tracepoint(
     group: &'static str,

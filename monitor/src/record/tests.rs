@@ -143,7 +143,7 @@ fn index() -> Index {
 fn timeless(mut death: Death) -> Death {
     death.id = Uuid::nil();
     death.time = jiff::Timestamp::UNIX_EPOCH;
-    death.victim.start_time = jiff::Timestamp::UNIX_EPOCH;
+    death.victim.start_time = Some(jiff::Timestamp::UNIX_EPOCH);
     death
 }
 

@@ -2,21 +2,48 @@
 
 use super::{Facts, Verdict, heap, signals};
 use crate::{
-    death::{Cause, KillerKind, Related, Via},
+    death::{Cause, KillerKind, MemoryStory, Related, Via},
     text::bytes,
 };
+
+const HOST: &str = "The host itself ran out of memory: give its workloads limits that add up to less than its RAM, or move some away. \
+            The victim was chosen by size and oom_score_adj; it need not be the one that took the memory.";
+const NODES: &str = "The NUMA nodes that it may use ran out of memory while others may have had some: \
+            widen its cpuset or memory policy, or give it less work.";
+
+/// Advice for a kill of the OOM killer that only the kernel log told of.
+#[must_use]
+pub fn of_logged(cause: Cause, memory: &MemoryStory) -> String {
+    match (cause, &memory.limit_cgroup, memory.limit_bytes) {
+        (Cause::OomMemcg, Some(cgroup), Some(limit)) => format!(
+            "It hit the limit of {cgroup}, {}: raise that limit ({}), or make the work smaller.",
+            bytes(limit),
+            limit_names(memory.limit_counter.is_some())
+        ),
+        (Cause::OomMemcg, Some(cgroup), None) => {
+            format!("It hit the limit of {cgroup}: raise that limit ({}), or make the work smaller.", limit_names(false))
+        }
+        (Cause::OomMemcg, None, _) => "A memory cgroup was at its limit, its own or one above: raise that limit, or use less memory below it.".to_owned(),
+        (Cause::OomCpuset | Cause::OomMempolicy, ..) => NODES.to_owned(),
+        _ => HOST.to_owned(),
+    }
+}
+
+const fn limit_names(memsw: bool) -> &'static str {
+    if memsw {
+        "memory.memsw.limit_in_bytes; docker --memory-swap"
+    } else {
+        "memory.max; resources.limits.memory; MemoryMax="
+    }
+}
 
 /// Advice for one death.
 #[must_use]
 pub fn advise(facts: &Facts<'_>, verdict: &Verdict) -> String {
     match verdict.cause {
         Cause::OomMemcg => memcg(facts, verdict),
-        Cause::OomGlobal => "The host itself ran out of memory: give its workloads limits that add up to less than its RAM, or move some away. \
-            The victim was chosen by size and oom_score_adj; it need not be the one that took the memory."
-            .to_owned(),
-        Cause::OomCpuset | Cause::OomMempolicy => "The NUMA nodes that it may use ran out of memory while others may have had some: \
-            widen its cpuset or memory policy, or give it less work."
-            .to_owned(),
+        Cause::OomGlobal => HOST.to_owned(),
+        Cause::OomCpuset | Cause::OomMempolicy => NODES.to_owned(),
         Cause::OomUserspace => format!(
             "The userspace OOM killer {} chose it before the kernel had to: its log says why. Give the workload a limit of its own, or less work; to \
             spare it, see the killer's settings (ManagedOOMPreference=, --avoid).",
@@ -61,11 +88,7 @@ fn memcg(facts: &Facts<'_>, verdict: &Verdict) -> String {
     } else {
         format!("the limit of {path}, above its own cgroup,")
     };
-    let names = if hit.memsw {
-        "memory.memsw.limit_in_bytes; docker --memory-swap"
-    } else {
-        "memory.max; resources.limits.memory; MemoryMax="
-    };
+    let names = limit_names(hit.memsw);
     let share = match own {
         // Less than half of what is charged: others took the rest.
         Some(own) if own < level.usage_bytes / 2 => format!(

@@ -36,6 +36,7 @@ fn a_page_for_each_cause() {
         ("relayed", sample::relayed()),
         ("unknown", sample::unknown()),
         ("hostile", sample::hostile()),
+        ("logged", crate::record::logged_sample()),
     ];
     for cause in Cause::ALL {
         assert!(deaths.iter().any(|(_, death)| death.cause == *cause), "no page for {cause:?}");

@@ -1,6 +1,6 @@
 //! Numbers and states in words.
 
-use crate::death::{Cause, Victim};
+use crate::death::{Cause, Death, State, Victim};
 
 /// Bytes in IEC units, one decimal.
 pub(super) fn bytes(n: u64) -> String {
@@ -61,6 +61,14 @@ pub(super) fn ended(victim: &Victim) -> String {
         (Some(code), _) => format!("exited with {code}"),
         (None, Some(_)) => format!("died of {}{core}", signal(victim)),
         (None, None) => "has not ended yet".to_owned(),
+    }
+}
+
+/// The same of a death. Where only the kernel log told of it, how it ended is not known.
+pub(super) fn end(death: &Death) -> String {
+    match (death.state, death.victim.status) {
+        (State::Dead, None) => "was killed; how it ended is not known".to_owned(),
+        _ => ended(&death.victim),
     }
 }
 
