@@ -1,5 +1,6 @@
 //! A daemon of one's own: started, asked, stopped.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{ErrorKind, Read as _, Seek as _, SeekFrom};
 use std::net::{Ipv4Addr, TcpListener};
@@ -44,8 +45,29 @@ pub struct Daemon {
     node: String,
     client: Client,
     dir: TempDir,
-    /// Runs the daemon so that it ends with the thread that started it.
-    tie: Option<PathBuf>,
+    launch: Launch,
+}
+
+/// How a daemon is run.
+#[derive(Debug, Clone, Default)]
+pub struct Launch {
+    /// Command before its own that becomes it, such as `victim incapable --`.
+    pub wrapper: Vec<OsString>,
+    /// Flags after those that every daemon of the tests has.
+    pub flags: Vec<OsString>,
+}
+
+impl Launch {
+    fn command(&self) -> Command {
+        match self.wrapper.split_first() {
+            None => Command::new(binary()),
+            Some((wrapper, arguments)) => {
+                let mut command = Command::new(wrapper);
+                command.args(arguments).arg(binary());
+                command
+            }
+        }
+    }
 }
 
 /// Path of the program that is tested.
@@ -63,7 +85,15 @@ impl Daemon {
     /// # Errors
     /// When it ends, or is not ready in time: with the end of its log.
     pub fn start() -> Result<Self> {
-        Self::start_in(own_directory()?, None)
+        Self::start_as(Launch::default())
+    }
+
+    /// Like [`Daemon::start`], run in this way.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn start_as(launch: Launch) -> Result<Self> {
+        Self::start_in(own_directory()?, launch)
     }
 
     /// Like [`Daemon::start`], and the kernel kills it when the calling thread ends. `victim` is the program that ties it.
@@ -71,17 +101,21 @@ impl Daemon {
     /// # Errors
     /// As there.
     pub fn start_tied(victim: &Path) -> Result<Self> {
-        Self::start_in(own_directory()?, Some(victim.to_owned()))
+        let wrapper = vec![victim.into(), "tied".into(), "--".into()];
+        Self::start_as(Launch { wrapper, ..Launch::default() })
     }
 
     /// Starts one in this directory; its log sink continues there.
-    fn start_in(dir: TempDir, tie: Option<PathBuf>) -> Result<Self> {
-        let mut daemon = Self::spawn(dir, tie.clone())?;
+    fn start_in(dir: TempDir, launch: Launch) -> Result<Self> {
+        let mut daemon = Self::spawn(dir, launch.clone())?;
         for _ in 0..3 {
             match daemon.wait_until_ready() {
                 Ok(()) => {
-                    let attached = daemon.probe_is("oom_kill_process", "attached")?;
-                    HEARS_CONSTRAINTS.store(attached, Ordering::Relaxed);
+                    // One that is kept from BPF tells nothing of the host.
+                    if daemon.probe_is("sched_process_exit", "attached")? {
+                        let attached = daemon.probe_is("oom_kill_process", "attached")?;
+                        HEARS_CONSTRAINTS.store(attached, Ordering::Relaxed);
+                    }
                     return Ok(daemon);
                 }
                 // A port that was free may be taken as soon as it is let go: then another is tried.
@@ -93,7 +127,7 @@ impl Daemon {
                         &mut daemon.dir,
                         TempDir::new().context("make a directory")?,
                     );
-                    daemon = Self::spawn(files, tie.clone())?;
+                    daemon = Self::spawn(files, launch.clone())?;
                 }
                 Err(error) => {
                     return Err(error.context(format!(
@@ -106,7 +140,7 @@ impl Daemon {
         bail!("no port stays free for the daemon")
     }
 
-    fn spawn(dir: TempDir, tie: Option<PathBuf>) -> Result<Self> {
+    fn spawn(dir: TempDir, launch: Launch) -> Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("find a free port")?;
         let address = listener.local_addr().context("find a free port")?.to_string();
         drop(listener);
@@ -116,15 +150,8 @@ impl Daemon {
             .append(true)
             .open(dir.path().join("log"))
             .context("open the log")?;
-        let mut command = match &tie {
-            None => Command::new(binary()),
-            Some(victim) => {
-                let mut command = Command::new(victim);
-                command.args(["tied", "--"]).arg(binary());
-                command
-            }
-        };
-        let child = command
+        let child = launch
+            .command()
             .args([
                 "run",
                 "--web.listen-address",
@@ -138,13 +165,14 @@ impl Daemon {
             .arg(dir.path().join("sink"))
             .arg("--state.path")
             .arg(dir.path().join("state"))
+            .args(&launch.flags)
             .current_dir(dir.path())
             .stdin(Stdio::null())
             .stdout(log.try_clone().context("share the log")?)
             .stderr(log)
             .spawn()
             .with_context(|| format!("start {}", binary().display()))?;
-        Ok(Self { child, status: None, node, client: Client::new(address), dir, tie })
+        Ok(Self { child, status: None, node, client: Client::new(address), dir, launch })
     }
 
     fn wait_until_ready(&mut self) -> Result<()> {
@@ -178,7 +206,7 @@ impl Daemon {
             bail!("the daemon was to end well, but: {status}");
         }
         let files = std::mem::replace(&mut self.dir, TempDir::new().context("make a directory")?);
-        *self = Self::start_in(files, self.tie.take())?;
+        *self = Self::start_in(files, std::mem::take(&mut self.launch))?;
         Ok(())
     }
 
@@ -186,6 +214,12 @@ impl Daemon {
     #[must_use]
     pub fn node(&self) -> &str {
         &self.node
+    }
+
+    /// The directory that its files are in.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        self.dir.path()
     }
 
     /// Its process id.

@@ -4,8 +4,10 @@
 //! one. Those of `global` use up the memory of the machine: they run in a virtual machine of our own only, and last when run
 //! one by one.
 
+mod audit;
 mod containers;
 mod crowd;
+mod degraded;
 mod exits;
 mod faults;
 mod global;
@@ -45,8 +47,10 @@ fn main() -> ExitCode {
     corpus::run(
         option_env!("CARGO_BIN_EXE_victim"),
         &[
+            ("audit", audit::SCENARIOS),
             ("containers", containers::SCENARIOS),
             ("crowd", crowd::SCENARIOS),
+            ("degraded", degraded::SCENARIOS),
             ("exits", exits::SCENARIOS),
             ("faults", faults::SCENARIOS),
             ("hostile", hostile::SCENARIOS),

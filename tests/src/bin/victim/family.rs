@@ -6,6 +6,7 @@ use std::process::{Child, Command, ExitCode};
 
 use anyhow::{Context as _, Result, bail};
 use rustix::process::{Signal, set_parent_process_death_signal};
+use rustix::thread::{CapabilitySet, remove_capability_from_bounding_set};
 use serde_json::json;
 
 use crate::gate::{self, Gate};
@@ -52,6 +53,15 @@ pub(crate) fn tied(command: &[OsString]) -> Result<ExitCode> {
     // A parent that went before that can send nothing any more.
     if rustix::process::getppid() != parent {
         bail!("the parent is gone");
+    }
+    replace(command)
+}
+
+/// Becomes the command, without the capabilities that bpf(2) asks for.
+pub(crate) fn incapable(command: &[OsString]) -> Result<ExitCode> {
+    for capability in [CapabilitySet::BPF, CapabilitySet::PERFMON, CapabilitySet::SYS_ADMIN] {
+        // Root gets what the bounding set has, with execve(2).
+        remove_capability_from_bounding_set(capability).context("give up a capability")?;
     }
     replace(command)
 }

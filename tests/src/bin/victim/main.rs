@@ -127,6 +127,12 @@ enum Act {
         #[arg(last = true, required = true)]
         command: Vec<OsString>,
     },
+    /// Become a command that may not use BPF: without the capabilities for it
+    Incapable {
+        /// Command and its arguments
+        #[arg(last = true, required = true)]
+        command: Vec<OsString>,
+    },
     /// Take another process name, then do something
     Named {
         /// Name: 1 to 15 bytes of any kind
@@ -226,6 +232,7 @@ fn act(act: Act, gate: &Gate) -> Result<ExitCode> {
         Act::Nest { depth, command } => family::nest(gate, depth, command),
         Act::Parent { command } => family::parent(gate, &command),
         Act::Tied { command } => family::tied(&command),
+        Act::Incapable { command } => family::incapable(&command),
         Act::Named { name, act: next } => {
             let name = name.into_vec();
             if name.is_empty() || name.len() > 15 {
