@@ -1,11 +1,10 @@
 //! A daemon of one's own: started, asked, stopped.
 
-use std::ffi::OsString;
 use std::fs::File;
 use std::io::{ErrorKind, Read as _, Seek as _, SeekFrom};
 use std::net::{Ipv4Addr, TcpListener};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::path::Path;
+use std::process::{Child, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -18,6 +17,8 @@ use crate::http::Client;
 use crate::schema;
 use crate::truth::Truth;
 use crate::wait::wait_until;
+
+pub use crate::launch::{Launch, binary};
 
 /// From the start until the probes must be attached.
 const STARTS_WITHIN: Duration = Duration::from_secs(15);
@@ -46,37 +47,6 @@ pub struct Daemon {
     client: Client,
     dir: TempDir,
     launch: Launch,
-}
-
-/// How a daemon is run.
-#[derive(Debug, Clone, Default)]
-pub struct Launch {
-    /// Command before its own that becomes it, such as `victim incapable --`.
-    pub wrapper: Vec<OsString>,
-    /// Flags after those that every daemon of the tests has.
-    pub flags: Vec<OsString>,
-}
-
-impl Launch {
-    fn command(&self) -> Command {
-        match self.wrapper.split_first() {
-            None => Command::new(binary()),
-            Some((wrapper, arguments)) => {
-                let mut command = Command::new(wrapper);
-                command.args(arguments).arg(binary());
-                command
-            }
-        }
-    }
-}
-
-/// Path of the program that is tested.
-#[must_use]
-pub fn binary() -> PathBuf {
-    std::env::var_os("KILLWATCH_BIN").map_or_else(
-        || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../target/release/killwatch")),
-        PathBuf::from,
-    )
 }
 
 impl Daemon {

@@ -30,6 +30,7 @@ pub mod daemon;
 pub mod facts;
 pub mod http;
 pub mod kernel_log;
+mod launch;
 pub mod matrix;
 pub mod metrics;
 pub mod record;

@@ -1,0 +1,36 @@
+//! Which program is the daemon, and how it is run.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::Command;
+
+/// How a daemon is run.
+#[derive(Debug, Clone, Default)]
+pub struct Launch {
+    /// Command before its own that becomes it, such as `victim incapable --`.
+    pub wrapper: Vec<OsString>,
+    /// Flags after those that every daemon of the tests has.
+    pub flags: Vec<OsString>,
+}
+
+impl Launch {
+    pub(crate) fn command(&self) -> Command {
+        match self.wrapper.split_first() {
+            None => Command::new(binary()),
+            Some((wrapper, arguments)) => {
+                let mut command = Command::new(wrapper);
+                command.args(arguments).arg(binary());
+                command
+            }
+        }
+    }
+}
+
+/// Path of the program that is tested.
+#[must_use]
+pub fn binary() -> PathBuf {
+    std::env::var_os("KILLWATCH_BIN").map_or_else(
+        || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../target/release/killwatch")),
+        PathBuf::from,
+    )
+}
