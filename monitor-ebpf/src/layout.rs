@@ -79,6 +79,10 @@ layout! {
     required task_sighand: "task_struct.sighand";
     /// `PF_EXITING` and friends.
     optional task_flags: "task_struct.flags";
+    /// Not 0 while the task is traced.
+    optional task_ptrace: "task_struct.ptrace";
+    /// Who gets the task's SIGCHLD: its tracer, if it has one.
+    optional task_parent: "task_struct.parent";
     /// CPU time of the thread, ns.
     optional task_cpu_ns: "task_struct.se.sum_exec_runtime";
     /// Seccomp mode.

@@ -127,6 +127,10 @@ pub mod sender {
     pub const EXITING: u32 = 1;
     /// It is the first process of a pid namespace that the target is in.
     pub const NAMESPACE_INIT: u32 = 2;
+    /// Only the thread that was running is on its way out: others of its process live.
+    pub const THREAD_ONLY: u32 = 4;
+    /// It traces the target (ptrace(2)).
+    pub const TRACER: u32 = 8;
 }
 
 /// Who sent a signal. All zero: nobody was seen.
@@ -153,7 +157,7 @@ pub struct Sent {
     pub sender_state: u32,
     /// Wait status of a sender that is on its way out, so far as it is known.
     pub sender_status: u32,
-    /// Start of the OOM victim that the sender had just killed and whose memory the target shares; 0 if there is none.
+    /// Start of the OOM victim that the sender had just killed and whose memory the target shares, or may share; 0 if there is none.
     pub shared_start_ns: u64,
     /// Its process id.
     pub shared_tgid: u32,
@@ -161,8 +165,8 @@ pub struct Sent {
     pub shared_comm: [u8; COMM_LEN],
     /// The sender's ancestors.
     pub ancestors: [Ancestor; MAX_ANCESTORS],
-    /// Explicit padding.
-    pub _pad: u32,
+    /// 1 if the target's memory was seen to be the victim's; 0 if it could not be looked at, its first thread being gone.
+    pub shared_seen: u32,
     /// The sender: the task that was running.
     pub sender: Task,
 }
@@ -357,6 +361,8 @@ pub struct Exit {
     pub cpu_limit: [u64; 2],
     /// `RLIMIT_FSIZE`, soft and hard, bytes; the same.
     pub file_size_limit: [u64; 2],
+    /// `RLIMIT_RTTIME`, soft and hard, µs; the same.
+    pub realtime_limit: [u64; 2],
     /// The fatal signal: the first SIGKILL, else the last that had its default, fatal action.
     pub fatal: Sent,
     /// The last SIGTERM.

@@ -84,6 +84,26 @@ impl Facts {
     }
 }
 
+/// Whether a process, known by its id and its start in ns since boot, still runs: it is listed, and more of it than a status that waits for its parent. False
+/// where the process file system shows another pid namespace than the first.
+#[must_use]
+pub fn process_runs(proc: &Path, pid: u32, start_ns: u64) -> bool {
+    let directory = proc.join(pid.to_string());
+    // Its name may hold anything, a `)` and bytes that are no text too.
+    let Ok(stat) = fs::read(directory.join("stat")) else { return false };
+    let Some(end) = stat.windows(2).rposition(|pair| pair == b") ") else { return false };
+    let fields = String::from_utf8_lossy(&stat[end + 2..]).into_owned();
+    let mut fields = fields.split_ascii_whitespace();
+    // proc_pid_stat(5): the state comes after the name, the start 19 fields later.
+    let (state, start) = (fields.next(), fields.nth(18));
+    let tick_ns = 1_000_000_000 / rustix::param::clock_ticks_per_second().max(1);
+    if start.and_then(|ticks| ticks.parse().ok()) != Some(start_ns / tick_ns) {
+        return false;
+    }
+    let threads = || fs::read_dir(directory.join("task")).map_or(0, |tasks| tasks.take(2).count());
+    !matches!(state, Some("Z" | "X")) || threads() > 1
+}
+
 fn read_line(path: &Path) -> io::Result<String> {
     fs::read_to_string(path).map(|text| text.lines().next().unwrap_or_default().trim().to_owned())
 }
@@ -112,6 +132,31 @@ mod tests {
         assert_eq!(facts.boot_id.as_deref(), Some("abc-def"));
         assert_eq!(facts.lockdown.as_deref(), Some("integrity"));
         assert!(facts.btf.is_err());
+    }
+
+    #[test]
+    fn a_process_runs_until_only_its_status_is_left() {
+        let root = tempfile::tempdir().unwrap();
+        let stat = |state: &str, ticks: u64| {
+            fs::create_dir_all(root.path().join("7/task/7")).unwrap();
+            let fields = format!(
+                "7 (a) Z\n) 1) {state} 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 {ticks} 20\n"
+            );
+            fs::write(root.path().join("7/stat"), fields).unwrap();
+        };
+        let start_ns = 5_007_000_000;
+        let runs = || process_runs(root.path(), 7, start_ns);
+        assert!(!runs(), "nothing there");
+        stat("D", 500);
+        assert!(runs());
+        stat("D", 501);
+        assert!(!runs(), "another process with that pid");
+        stat("Z", 500);
+        assert!(!runs());
+        fs::create_dir(root.path().join("7/task/8")).unwrap();
+        assert!(runs(), "its first thread is gone, another is not");
+        fs::write(root.path().join("7/stat"), "7 (a").unwrap();
+        assert!(!runs());
     }
 
     #[test]

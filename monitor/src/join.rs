@@ -5,9 +5,10 @@
 //! the mark (from 6.16 on, and with several threads), and ends leave in the order in which they came, so that a parent never
 //! goes before the child whose death it relays.
 
-use std::collections::{HashMap, VecDeque};
+use std::{collections::VecDeque, num::NonZeroUsize};
 
 use killwatch_ebpf::wire::{Exit, Level, Mark, Origin, Task, is_abnormal, sender};
+use lru::LruCache;
 
 use crate::probe::words::Words;
 
@@ -15,14 +16,17 @@ use crate::probe::words::Words;
 pub const HOLD_NS: u64 = 50_000_000;
 /// A victim that was marked this long ago and is still there is stuck in the kernel, ns.
 pub const STUCK_NS: u64 = 10_000_000_000;
-/// Processes of which something is known and the end is not. The oldest is forgotten first.
-const MAX_OPEN: usize = 4096;
-/// Bytes of their last words. A process may speak and live on, so whoever runs on the node can fill this.
+/// Victims of the OOM killer whose end has not come, and processes that spoke and whose end has not come: so many each, the oldest is forgotten first. They are
+/// kept apart, for anybody can make many processes that speak and live on.
+const MAX_OPEN: NonZeroUsize = NonZeroUsize::MIN.saturating_add(4095);
+/// Bytes of the last words that are kept.
 const MAX_WORDS_BYTES: usize = 4 << 20;
 /// Ends that wait. With more, the first goes without its mark.
 const MAX_HELD: usize = 4096;
 /// Ends that are remembered so that a second report of one is dropped.
-const MAX_DONE: usize = 8192;
+const MAX_DONE: NonZeroUsize = NonZeroUsize::MIN.saturating_add(8191);
+/// A level counts as full this close to its limit, pages.
+const SLACK_PAGES: u64 = 128;
 /// Marks of one group kill follow each other at most this far apart, ns: between two of them the kernel may write a log line to a slow console.
 const GROUP_GAP_NS: u64 = 1_000_000_000;
 
@@ -83,22 +87,35 @@ pub struct Forgotten {
     pub unmarked: u64,
 }
 
-/// The state between records.
-#[derive(Debug, Default)]
+/// The state between records. What is kept by process is only ever looked at, so that each cache lets go of what came first.
+#[derive(Debug)]
 pub struct Join {
-    open: HashMap<ProcessId, Open>,
-    /// In order of arrival. May name processes that are no longer open.
-    arrivals: VecDeque<ProcessId>,
-    /// Of the words in `open`.
+    marks: LruCache<ProcessId, Marked>,
+    words: LruCache<ProcessId, Box<Words>>,
+    /// Of `words`.
     words_bytes: usize,
     held: VecDeque<Held>,
-    /// Victims of the OOM killer in the order of their marks. May name processes that are no longer open.
-    marked: VecDeque<ProcessId>,
+    /// Victims of the OOM killer in the order of their marks, until it is known whether they are stuck. May name processes that are gone.
+    unsure: VecDeque<ProcessId>,
     /// Ends that came, and whether they left again.
-    done: HashMap<ProcessId, Left>,
-    done_order: VecDeque<ProcessId>,
+    done: LruCache<ProcessId, Left>,
     last_mark: Option<LastMark>,
     forgotten: Forgotten,
+}
+
+impl Default for Join {
+    fn default() -> Self {
+        Self {
+            marks: LruCache::new(MAX_OPEN),
+            words: LruCache::new(MAX_OPEN),
+            words_bytes: 0,
+            held: VecDeque::new(),
+            unsure: VecDeque::new(),
+            done: LruCache::new(MAX_DONE),
+            last_mark: None,
+            forgotten: Forgotten::default(),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,10 +124,10 @@ enum Left {
     Yes,
 }
 
-#[derive(Debug, Default)]
-struct Open {
-    oom: Option<OomKill>,
-    words: Option<Box<Words>>,
+#[derive(Debug)]
+struct Marked {
+    oom: OomKill,
+    /// Whether it was told as stuck.
     stuck: bool,
 }
 
@@ -138,14 +155,17 @@ impl Join {
         }
         let group = group_cgroup(&mark);
         let incident_ktime_ns = self.incident(&mark, group);
-        let open = self.open(id);
-        if open.oom.is_none() {
-            open.oom = Some(OomKill { mark, incident_ktime_ns, group: group.is_some() });
-            if self.marked.len() >= 2 * MAX_OPEN {
-                self.marked.pop_front();
-            }
-            self.marked.push_back(id);
+        if self.marks.contains(&id) {
+            return;
         }
+        let oom = OomKill { mark, incident_ktime_ns, group: group.is_some() };
+        if self.marks.push(id, Marked { oom, stuck: false }).is_some() {
+            self.forgotten.open += 1;
+        }
+        if self.unsure.len() >= 2 * MAX_OPEN.get() {
+            self.unsure.pop_front();
+        }
+        self.unsure.push_back(id);
     }
 
     /// A victim's last words.
@@ -154,53 +174,53 @@ impl Join {
         if self.is_over(id) {
             return;
         }
-        let bytes = words.bytes();
+        self.words_bytes += words.bytes();
         // Whoever handled a signal that would have ended it speaks again when it dies: the last words are the last.
-        let before = self.open(id).words.replace(words);
-        self.words_bytes += bytes;
-        self.words_bytes -= before.map_or(0, |words| words.bytes());
-        while self.words_bytes > MAX_WORDS_BYTES
-            && self.arrivals.front().is_some_and(|oldest| *oldest != id)
-        {
-            self.forget_oldest();
+        if let Some((other, before)) = self.words.push(id, words) {
+            self.words_bytes -= before.bytes();
+            self.forgotten.open += u64::from(other != id);
+        }
+        while self.words_bytes > MAX_WORDS_BYTES && self.words.len() > 1 {
+            let Some((_, oldest)) = self.words.pop_lru() else { break };
+            self.words_bytes -= oldest.bytes();
+            self.forgotten.open += 1;
         }
     }
 
     /// A process ended. `now_ns`: when this is heard, ns since boot; a daemon that was stopped hears of it late, and of its mark right after.
     pub fn exit(&mut self, exit: Box<Exit>, now_ns: u64) {
         let id = ProcessId::from(&exit.victim);
-        if self.done.contains_key(&id) {
+        if self.done.contains(&id) {
             return;
         }
-        self.done.insert(id, Left::No);
-        self.done_order.push_back(id);
-        if self.done_order.len() > MAX_DONE
-            && let Some(oldest) = self.done_order.pop_front()
-        {
-            self.done.remove(&oldest);
-        }
+        self.done.push(id, Left::No);
         self.held.push_back(Held { exit, since_ns: now_ns });
     }
 
-    /// The next victim that is stuck: told once. `now_ns`: ns since boot.
-    pub fn stuck(&mut self, now_ns: u64) -> Option<Stuck> {
-        while let Some(id) = self.marked.front() {
-            let open = match self.open.get_mut(id) {
-                // An end that was heard and waits is as good as told.
-                Some(open) if !self.done.contains_key(id) => open,
-                _ => {
-                    self.marked.pop_front();
-                    continue;
-                }
-            };
-            let oom = open.oom.as_ref()?;
-            if now_ns.saturating_sub(oom.mark.header.ktime_ns) < STUCK_NS {
+    /// The next victim that is stuck: told once. `now_ns`: ns since boot. `is_there` says whether a process still exists: an end may be on its way,
+    /// or may have been lost.
+    pub fn stuck(
+        &mut self,
+        now_ns: u64,
+        mut is_there: impl FnMut(ProcessId) -> bool,
+    ) -> Option<Stuck> {
+        while let Some(id) = self.unsure.front().copied() {
+            // An end that was heard and waits is as good as told.
+            let marked = self.marks.peek_mut(&id).filter(|_| !self.done.contains(&id));
+            let is_early =
+                |marked: &Marked| now_ns.saturating_sub(marked.oom.mark.header.ktime_ns) < STUCK_NS;
+            if marked.as_deref().is_some_and(is_early) {
                 return None;
             }
-            open.stuck = true;
-            let stuck = Stuck { oom: oom.clone(), words: open.words.clone() };
-            self.marked.pop_front();
-            return Some(stuck);
+            self.unsure.pop_front();
+            if let Some(marked) = marked
+                && !marked.stuck
+                && is_there(id)
+            {
+                marked.stuck = true;
+                let words = self.words.peek(&id).cloned();
+                return Some(Stuck { oom: marked.oom.clone(), words });
+            }
         }
         None
     }
@@ -209,8 +229,8 @@ impl Join {
     pub fn next(&mut self, now_ns: u64) -> Option<Ended> {
         loop {
             let ended = self.release(now_ns)?;
-            // A process that was marked while it ended in peace was not killed.
-            if is_abnormal(ended.exit.status) {
+            // A process that was marked while it ended in peace was not killed. Whoever was told as stuck is told as gone, whatever its end.
+            if is_abnormal(ended.exit.status) || ended.was_stuck {
                 return Some(ended);
             }
         }
@@ -219,8 +239,7 @@ impl Join {
     fn release(&mut self, now_ns: u64) -> Option<Ended> {
         let first = self.held.front()?;
         let id = ProcessId::from(&first.exit.victim);
-        let marked = self.open.get(&id).is_some_and(|open| open.oom.is_some());
-        if awaits_mark(&first.exit) && !marked {
+        if awaits_mark(&first.exit) && !self.marks.contains(&id) {
             let waited = now_ns.saturating_sub(first.since_ns);
             if waited < HOLD_NS && self.held.len() <= MAX_HELD {
                 return None;
@@ -228,11 +247,14 @@ impl Join {
             self.forgotten.unmarked += u64::from(first.exit.marked != 0);
         }
         let Held { exit, .. } = self.held.pop_front()?;
-        if let Some(left) = self.done.get_mut(&id) {
+        if let Some(left) = self.done.peek_mut(&id) {
             *left = Left::Yes;
         }
-        let Open { oom, words, stuck } = self.close(id).unwrap_or_default();
-        Some(Ended { exit, oom, words, was_stuck: stuck })
+        let words = self.words.pop(&id);
+        self.words_bytes -= words.as_ref().map_or(0, |words| words.bytes());
+        let marked = self.marks.pop(&id);
+        let was_stuck = marked.as_ref().is_some_and(|marked| marked.stuck);
+        Some(Ended { exit, oom: marked.map(|marked| marked.oom), words, was_stuck })
     }
 
     /// Whether an end waits, so that [`Self::next`] must be called again soon.
@@ -249,32 +271,7 @@ impl Join {
 
     /// Whether the process was passed on: what comes now is a repetition, or came too late.
     fn is_over(&self, id: ProcessId) -> bool {
-        self.done.get(&id) == Some(&Left::Yes)
-    }
-
-    fn open(&mut self, id: ProcessId) -> &mut Open {
-        if !self.open.contains_key(&id) {
-            while self.open.len() >= MAX_OPEN || self.arrivals.len() >= 2 * MAX_OPEN {
-                if !self.forget_oldest() {
-                    break;
-                }
-            }
-            self.arrivals.push_back(id);
-        }
-        self.open.entry(id).or_default()
-    }
-
-    /// Forgets what arrived first; false if there is nothing.
-    fn forget_oldest(&mut self) -> bool {
-        let Some(oldest) = self.arrivals.pop_front() else { return false };
-        self.forgotten.open += u64::from(self.close(oldest).is_some());
-        true
-    }
-
-    fn close(&mut self, id: ProcessId) -> Option<Open> {
-        let open = self.open.remove(&id)?;
-        self.words_bytes -= open.words.as_ref().map_or(0, |words| words.bytes());
-        Some(open)
+        self.done.peek(&id) == Some(&Left::Yes)
     }
 
     /// The decision that a mark belongs to.
@@ -302,9 +299,21 @@ impl Join {
     }
 }
 
-/// The topmost cgroup on the victim's path that is killed as a whole.
+/// The topmost cgroup that is killed as a whole, from the victim's own up to the one that is out of memory (mem_cgroup_get_oom_group, mm/memcontrol.c).
 fn group_cgroup(mark: &Mark) -> Option<u64> {
-    levels(mark).iter().rev().find(|level| level.oom_group != 0).map(|level| level.cgroup)
+    let levels = levels(mark);
+    let domain = if mark.decision.known != 0 {
+        levels.iter().position(|level| level.cgroup == mark.decision.cgroup)
+    } else {
+        levels.iter().position(is_full)
+    };
+    let inside = levels.get(..=domain.unwrap_or(usize::MAX - 1)).unwrap_or(levels);
+    inside.iter().rev().find(|level| level.oom_group != 0).map(|level| level.cgroup)
+}
+
+/// Whether a level is at its limit, give or take what one failed allocation and other CPUs make.
+fn is_full(level: &Level) -> bool {
+    level.usage.saturating_add(SLACK_PAGES) >= level.max
 }
 
 /// The levels in use.

@@ -1,9 +1,11 @@
-//! The one task through which each record passes: join, attribute, verdict, ledger, in this order and without I/O but the ledger's.
+//! The one task through which each record passes: join, attribute, verdict, ledger, in this order. It never waits for a disk or the network: besides the ledger's, its
+//! only I/O are a few small reads of kernel memory (`/proc` of a victim that seems stuck, marks of a userspace OOM killer).
 //!
 //! It owns the index of cgroups, so that a death and the making of its cgroup are seen in the order in which the kernel told of them.
 
 use std::{
     num::NonZeroUsize,
+    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -26,7 +28,8 @@ use crate::{
     },
     clock::Clock,
     death::{Death, Workload},
-    join::{Forgotten, Join},
+    host,
+    join::{Forgotten, Join, ProcessId},
     ledger::Ledger,
     metrics::Metrics,
     ops::{Gap, Ops, Queue},
@@ -204,7 +207,8 @@ impl Running {
     /// Tells of victims that are stuck in the kernel.
     fn tell_stuck(&mut self) {
         let now_ns = self.parts.clock.boot_ns();
-        while let Some(stuck) = self.join.stuck(now_ns) {
+        let runs = |id: ProcessId| host::process_runs(Path::new("/proc"), id.tgid, id.start_ns);
+        while let Some(stuck) = self.join.stuck(now_ns, runs) {
             let recorder = &self.parts.recorder;
             let death = recorder.record_stuck(&stuck, &self.parts.index, &self.kin, now_ns);
             self.keep(death);

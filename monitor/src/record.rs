@@ -95,7 +95,11 @@ impl Recorder {
         let id = ProcessId::from(told.task);
         let fatal = told.exit.and_then(|exit| self.sender(&exit.fatal, id, index, kin));
         let term = told.exit.and_then(|exit| self.sender(&exit.term, id, index, kin));
-        let child = victim.exit_code.and(victim.status).and_then(|status| kin.child(id, status));
+        let child = victim
+            .exit_code
+            .and(victim.status)
+            .and_then(|status| kin.child(id, status))
+            .map(|(child, at_ns)| (child, seconds(told.ktime_ns.saturating_sub(at_ns))));
         let tightest = told.words.and_then(|words| words.tightest);
         let tightest = tightest.map(|level| self.level(&level, index));
         let cgroup = self.workload_cgroup(told.task);
@@ -212,7 +216,7 @@ impl Recorder {
             signal,
             signal_name: signal.map(signals::name),
             status,
-            status_meaning: status.and_then(signals::meaning),
+            status_meaning: status.and_then(|status| signals::meaning(status, signal.is_none())),
             core_dumped: exit.map(|exit| exit.status & 0x80 != 0),
             threads: words.and_then(|words| words.threads),
             environ: words.map(|words| words.environ.clone()).unwrap_or_default(),
@@ -239,7 +243,7 @@ impl Recorder {
         sender.cgroup = self.path(index, sent.sender.cgroup_memory);
         let home = attribute::workload(sender.cgroup.as_deref(), None);
         (sender.container_id, sender.unit) = (home.container_id, home.unit);
-        if sender.exiting {
+        if sender.end.is_some() {
             sender.end = kin.of(sender.process, Role::Parent).or(sender.end);
         }
         if sent.shared_tgid != 0 {

@@ -111,6 +111,23 @@ pub(crate) fn is_exiting(task: Address) -> bool {
     task.get::<u32>(config!(layout.task_flags)).is_some_and(|flags| flags & EXITING != 0)
 }
 
+/// Whether other threads of the task's process live.
+#[inline(always)]
+pub(crate) fn lives_on(task: Address) -> bool {
+    signal(task)
+        .and_then(|signal| signal.get::<u32>(config!(layout.signal_live)))
+        .is_some_and(|live| live != 0)
+}
+
+/// Whether `tracer` or another thread of its process traces `task`.
+#[inline(always)]
+pub(crate) fn traces(tracer: Address, task: Address) -> bool {
+    task.get::<u32>(config!(layout.task_ptrace)).is_some_and(|flags| flags != 0)
+        && task
+            .follow(config!(layout.task_parent))
+            .is_some_and(|parent| tgid(parent) == tgid(tracer))
+}
+
 /// What its threads share.
 #[inline(always)]
 pub(crate) fn signal(task: Address) -> Option<Address> {

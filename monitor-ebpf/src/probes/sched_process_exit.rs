@@ -16,9 +16,10 @@ use crate::{
     maps::{FATAL, ProcessKey, REPORTED, TERM},
 };
 
-/// `RLIMIT_CPU` and `RLIMIT_FSIZE` (include/uapi/asm-generic/resource.h).
+/// `RLIMIT_CPU`, `RLIMIT_FSIZE` and `RLIMIT_RTTIME` (include/uapi/asm-generic/resource.h).
 const CPU: usize = 0;
 const FILE_SIZE: usize = 1;
+const REAL_TIME: usize = 15;
 /// `BPF_NOEXIST`: the insertion fails with [`EXISTS`] if the key is there.
 const IF_NEW: u64 = 1;
 /// `-EEXIST`. Another error (no free node, a lock that is held) is no reason to keep silent: the daemon drops repetitions too.
@@ -75,6 +76,7 @@ fn report(ctx: &BtfTracePointContext, task: Address, signal: Address, marked: bo
     exit.cpu_ns = task::cpu_ns(signal, task);
     exit.cpu_limit = task::limits(signal, CPU);
     exit.file_size_limit = task::limits(signal, FILE_SIZE);
+    exit.realtime_limit = task::limits(signal, REAL_TIME);
     // Written through the reference: a copy would not fit the stack.
     take(&FATAL, tgid, start_ns, &mut exit.fatal);
     take(&TERM, tgid, start_ns, &mut exit.term);

@@ -18,9 +18,11 @@ use crate::{
 
 /// `SEND_SIG_PRIV`: the kernel sent it (include/linux/sched/signal.h). `SEND_SIG_NOINFO` is 0.
 const FROM_KERNEL: u64 = 1;
-/// `TRACE_SIGNAL_DELIVERED` and `TRACE_SIGNAL_IGNORED` (include/trace/events/signal.h).
+/// `TRACE_SIGNAL_DELIVERED`, `TRACE_SIGNAL_IGNORED` and `TRACE_SIGNAL_LOSE_INFO` (include/trace/events/signal.h): the last is a delivery too, without room for
+/// its `siginfo`.
 const DELIVERED: u32 = 0;
 const IGNORED: u32 = 1;
+const LOSE_INFO: u32 = 4;
 
 /// The OOM killer kills who shares a victim's memory, and a whole group, right after the mark; between two of them it may write to a slow console.
 const MAX_MARK_AGE_NS: u64 = 10_000_000_000;
@@ -39,20 +41,24 @@ fn remember(ctx: &BtfTracePointContext, signal: u32) {
     let target = Address::new(ctx.arg(2));
     let group: u64 = ctx.arg(3);
     let result = ctx.arg::<u64>(4) as u32;
+    let delivered = result == DELIVERED || result == LOSE_INFO;
     let group = u32::from(group as u32 != 0);
     let by_kernel = signal == SIGKILL && info == FROM_KERNEL;
-    let marked = if by_kernel { last_marked() } else { None };
-    let shared = marked.filter(|marked| shares_memory(marked, target));
+    let marked = if by_kernel && group == 1 { last_marked(target) } else { None };
+    let shares = marked.is_some_and(|marked| shares_memory(marked, target));
     // Who shares a victim's memory is killed with it, and may be marked later without a kill of its own. A kill of its own comes second.
-    if by_kernel && (shared.is_none() || result != DELIVERED) {
+    if by_kernel && !(shares && delivered) {
         kernel_kill(target);
     }
-    if marked.is_some() && shared.is_none() && group == 1 && task::is_marked(target) {
+    if marked.is_some() && !shares && task::is_marked(target) {
         counted_again(target);
     }
-    let term = signal == SIGTERM && result <= IGNORED;
-    let fatal =
-        result == DELIVERED && (signal == SIGKILL || task::has_default_action(target, signal));
+    // The kernel looks for the memory at all threads of the target, this at the first one: if that is gone, it may be the victim's.
+    let shared = marked.filter(|marked| {
+        task::tgid(target) != marked.tgid && (shares || task::mm(target).is_none())
+    });
+    let term = signal == SIGTERM && (delivered || result == IGNORED);
+    let fatal = delivered && (signal == SIGKILL || task::has_default_action(target, signal));
     if !(term || fatal) {
         return;
     }
@@ -80,14 +86,17 @@ fn remember(ctx: &BtfTracePointContext, signal: u32) {
     sent.shared_start_ns = shared.map_or(0, |marked| marked.start_ns);
     sent.shared_tgid = shared.map_or(0, |marked| marked.tgid);
     sent.shared_comm = shared.map_or([0; 16], |marked| marked.comm);
-    sent._pad = 0;
+    sent.shared_seen = u32::from(shares);
     describe_sender(target, sent);
     let (tgid, sender_tgid) = (task::tgid(target), sent.sender.tgid);
-    if term {
-        let _ = TERM.insert(tgid, &*sent, 0);
-    }
-    if fatal && !is_settled(target, tgid, sent) {
-        let _ = FATAL.insert(tgid, &*sent, 0);
+    // What comes when it is settled what ends the process changes nothing.
+    if !is_settled(target, tgid, sent) {
+        if term {
+            let _ = TERM.insert(tgid, &*sent, 0);
+        }
+        if fatal {
+            let _ = FATAL.insert(tgid, &*sent, 0);
+        }
     }
     debug!(ctx, "signal {} to process {} by {}", signal, tgid, sender_tgid);
 }
@@ -101,12 +110,15 @@ fn kernel_kill(target: Address) {
     let _ = KERNEL_KILLS.insert(tid, kill, 0);
 }
 
-/// The OOM victim that was marked in this thread just before, if there is one.
+/// The OOM victim that was marked in this thread just before, if there is one. The end of a pid namespace kills too, but nobody for a victim's memory.
 #[inline(always)]
-fn last_marked() -> Option<&'static Marked> {
+fn last_marked(target: Address) -> Option<&'static Marked> {
+    let current = task::current();
     let (_, tid) = task::current_ids();
-    map::read(&MARKED, &tid)
-        .filter(|marked| now_ns().saturating_sub(marked.ktime_ns) < MAX_MARK_AGE_NS)
+    map::read(&MARKED, &tid).filter(|marked| {
+        now_ns().saturating_sub(marked.ktime_ns) < MAX_MARK_AGE_NS
+            && !(task::is_exiting(current) && task::is_init_of(current, target))
+    })
 }
 
 /// Whether the target is another process with the same memory.
@@ -118,10 +130,6 @@ fn shares_memory(marked: &Marked, target: Address) -> bool {
 /// A process that the OOM killer marked gets its SIGKILL once more, and counts once more.
 #[inline(always)]
 fn counted_again(target: Address) {
-    // The end of a pid namespace kills victims too, but no one counts that.
-    if task::is_exiting(task::current()) {
-        return;
-    }
     let again = ring::reserve::<CountedAgain>(Program::SignalGenerate, Kind::CountedAgain);
     if let Some(mut again) = again {
         task::describe(target, &mut again.victim);
@@ -135,11 +143,17 @@ fn describe_sender(target: Address, sent: &mut Sent) {
     task::describe(current, &mut sent.sender);
     task::ancestors(current, &mut sent.ancestors);
     (sent.sender_state, sent.sender_status) = (0, 0);
+    if task::traces(current, target) {
+        sent.sender_state = sender::TRACER;
+    }
     if task::is_exiting(current) {
-        sent.sender_state = sender::EXITING;
+        sent.sender_state |= sender::EXITING;
         sent.sender_status = task::signal(current).map_or(0, |own| task::status(own, current));
+        if task::lives_on(current) {
+            sent.sender_state |= sender::THREAD_ONLY;
+        }
         if task::is_init_of(current, target) {
-            sent.sender_state = sender::EXITING | sender::NAMESPACE_INIT;
+            sent.sender_state |= sender::NAMESPACE_INIT;
         }
     }
 }

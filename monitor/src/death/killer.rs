@@ -80,6 +80,8 @@ pub enum Via {
     ParentDeathSignal,
     /// `PTRACE_O_EXITKILL`: the process that traced it is gone.
     TracerExit,
+    /// PTRACE_KILL, by the process that traced it.
+    Ptrace,
     /// A timer of its own.
     Timer,
     /// A fault of the processor, or seccomp.

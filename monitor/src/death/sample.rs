@@ -249,7 +249,7 @@ pub(crate) fn unknown() -> Death {
     let mut death = host_process(Cause::Unknown, None);
     death.victim.exit_code = Some(143);
     death.victim.status = Some(143);
-    death.victim.status_meaning = crate::verdict::signals::meaning(143);
+    death.victim.status_meaning = crate::verdict::signals::meaning(143, true);
     death.killer.kind = KillerKind::Unknown;
     death.evidence =
         vec!["exit code 143 may stand for signal 15, but no such signal was seen".into()];
@@ -287,7 +287,8 @@ fn host_process(cause: Cause, signal: Option<u8>) -> Death {
     };
     death.victim.signal_name = name.map(str::to_owned);
     death.victim.status = Some(signal.map_or(0, |s| 128 + s));
-    death.victim.status_meaning = death.victim.status.and_then(crate::verdict::signals::meaning);
+    death.victim.status_meaning =
+        death.victim.status.and_then(|status| crate::verdict::signals::meaning(status, false));
     death.victim.environ.clear();
     death.killer = Killer::default();
     death.oom = None;

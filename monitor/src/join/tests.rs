@@ -82,6 +82,7 @@ fn a_group_kill_is_one_incident_and_two_kills_are_two() {
     let grouped = |tgid, ktime_ns, group| {
         let mut mark = mark(tgid, ktime_ns);
         mark.level_count = 2;
+        mark.levels[0].max = u64::MAX;
         mark.levels[1].cgroup = 55;
         mark.levels[1].oom_group = group;
         mark
@@ -101,32 +102,69 @@ fn a_group_kill_is_one_incident_and_two_kills_are_two() {
     assert_eq!(incidents, [100, 100, 400, 500]);
 }
 
+/// The whole of a container is killed only when it, or something above it, is out of memory.
+#[test]
+fn a_group_above_the_limit_that_was_hit_is_not_killed() {
+    let mut mark = mark(7, 100);
+    mark.level_count = 3;
+    for (place, (cgroup, usage, max, oom_group)) in
+        [(1, 500, 500, 0), (2, 600, 9000, 1), (3, 700, u64::MAX, 0)].into_iter().enumerate()
+    {
+        mark.levels[place].cgroup = cgroup;
+        (mark.levels[place].usage, mark.levels[place].max) = (usage, max);
+        mark.levels[place].oom_group = oom_group;
+    }
+    assert_eq!(group_cgroup(&mark), None, "by the usage of the levels");
+    mark.levels[1].max = 600;
+    mark.levels[0].max = 9000;
+    assert_eq!(group_cgroup(&mark), Some(2));
+    (mark.decision.known, mark.decision.cgroup) = (1, 1);
+    assert_eq!(group_cgroup(&mark), None, "by the kernel's word");
+    mark.decision.cgroup = 0;
+    assert_eq!(group_cgroup(&mark), Some(2), "the host is out of memory");
+}
+
+#[test]
+fn only_who_is_there_is_stuck_and_whoever_was_told_so_is_told_as_gone() {
+    let mut join = Join::default();
+    join.mark(mark(7, 100));
+    assert_eq!(join.stuck(100 + STUCK_NS, |_| false), None, "its end is on its way, or was lost");
+    join.mark(mark(8, 200));
+    // Others that speak and live on push out no victim.
+    for tgid in 100..100 + 2 * u32::try_from(MAX_OPEN.get()).unwrap() {
+        join.words(words(tgid));
+    }
+    assert!(join.stuck(200 + STUCK_NS, |_| true).is_some());
+    let mut peaceful = exit(8, 300);
+    (peaceful.status, peaceful.marked) = (0, 1);
+    join.exit(peaceful, 300);
+    assert!(join.next(300).is_some_and(|ended| ended.was_stuck));
+}
+
 #[test]
 fn what_never_ends_is_bounded_and_counted() {
     let mut join = Join::default();
-    for tgid in 0..u32::try_from(3 * MAX_OPEN).unwrap() {
+    for tgid in 0..u32::try_from(3 * MAX_OPEN.get()).unwrap() {
         join.words(words(tgid));
     }
-    assert_eq!(join.open.len(), MAX_OPEN);
-    assert!(join.arrivals.len() <= 2 * MAX_OPEN);
-    assert_eq!(join.forgotten().open, 2 * MAX_OPEN as u64);
+    assert_eq!(join.words.len(), MAX_OPEN.get());
+    assert_eq!(join.forgotten().open, 2 * MAX_OPEN.get() as u64);
 }
 
 #[test]
 fn long_words_are_bounded_in_bytes() {
     let mut join = Join::default();
-    for tgid in 0..u32::try_from(MAX_OPEN).unwrap() {
+    for tgid in 0..u32::try_from(MAX_OPEN.get()).unwrap() {
         let mut words = words(tgid);
         words.cmdline = vec!["x".repeat(8000)];
         join.words(words);
     }
     assert!(join.words_bytes <= MAX_WORDS_BYTES);
-    let held: usize =
-        join.open.values().flat_map(|open| &open.words).map(|words| words.bytes()).sum();
+    let held: usize = join.words.iter().map(|(_, words)| words.bytes()).sum();
     assert_eq!(join.words_bytes, held);
-    assert_eq!(join.forgotten().open + join.open.len() as u64, MAX_OPEN as u64);
+    assert_eq!(join.forgotten().open + join.words.len() as u64, MAX_OPEN.get() as u64);
     // The newest is among those that are kept.
-    join.exit(exit(u32::try_from(MAX_OPEN).unwrap() - 1, 100), 100);
+    join.exit(exit(u32::try_from(MAX_OPEN.get()).unwrap() - 1, 100), 100);
     assert!(join.next(100).unwrap().words.is_some());
 }
 
@@ -148,17 +186,21 @@ fn a_victim_that_does_not_go_is_told_once_and_once_more_as_it_goes() {
     join.mark(mark(7, 100));
     join.words(words(7));
     join.mark(mark(8, 200));
-    assert_eq!(join.stuck(100 + STUCK_NS - 1), None);
-    let stuck = join.stuck(100 + STUCK_NS).unwrap();
+    assert_eq!(join.stuck(100 + STUCK_NS - 1, |_| true), None);
+    let stuck = join.stuck(100 + STUCK_NS, |_| true).unwrap();
     assert_eq!((stuck.oom.mark.victim.tgid, stuck.words), (7, Some(words(7))));
-    assert_eq!(join.stuck(100 + STUCK_NS), None, "the other is not late yet");
+    assert_eq!(join.stuck(100 + STUCK_NS, |_| true), None, "the other is not late yet");
     join.exit(oom_exit(8, 300), 300);
-    assert_eq!(join.stuck(300 + STUCK_NS), None, "neither twice, nor one whose end is known");
+    assert_eq!(
+        join.stuck(300 + STUCK_NS, |_| true),
+        None,
+        "neither twice, nor one whose end is known"
+    );
     assert!(!join.next(300).unwrap().was_stuck);
     join.exit(oom_exit(7, 400), 400);
     let ended = join.next(400).unwrap();
     assert!(ended.was_stuck && ended.words.is_some() && ended.oom.is_some());
-    assert!(join.marked.is_empty() && join.open.is_empty());
+    assert!(join.unsure.is_empty() && join.marks.is_empty() && join.words.is_empty());
 }
 
 /// A daemon that was stopped for a while finds all that happened on the ring, old as it is.
@@ -221,7 +263,7 @@ proptest! {
             prop_assert_eq!(ended.words.as_ref().unwrap(), &words(tgid));
         }
         prop_assert!(!join.is_waiting());
-        prop_assert!(join.open.is_empty());
+        prop_assert!(join.marks.is_empty() && join.words.is_empty());
     }
 }
 
@@ -237,5 +279,5 @@ fn a_mark_on_a_peaceful_end_is_no_death() {
     join.exit(exit(1, 101), 100);
     assert_eq!(join.next(u64::MAX).unwrap().exit.victim.tgid, 1);
     assert_eq!(join.next(u64::MAX), None);
-    assert!(join.open.is_empty());
+    assert!(join.marks.is_empty());
 }

@@ -96,6 +96,7 @@ pub(super) fn limits(exit: &Exit) -> Limits {
         cpu_seconds: (exit.cpu_ns != u64::MAX).then(|| super::seconds(exit.cpu_ns)),
         cpu: limited(exit.cpu_limit),
         file_size: limited(exit.file_size_limit),
+        realtime: limited(exit.realtime_limit),
     }
 }
 
@@ -133,11 +134,14 @@ pub(super) fn sender(sent: &Sent) -> Option<Sender> {
             .map(|ancestor| Ancestor { pid: ancestor.tgid, comm: text::from_c(&ancestor.comm) })
             .collect(),
         exiting,
+        thread_only: sent.sender_state & sender::THREAD_ONLY != 0,
         namespace_init: sent.sender_state & sender::NAMESPACE_INIT != 0,
+        tracer: sent.sender_state & sender::TRACER != 0,
         shared: (sent.shared_tgid != 0).then(|| {
             related(Role::OomVictim, sent.shared_tgid, text::from_c(&sent.shared_comm), None)
         }),
-        end: exiting.then(|| {
+        shared_seen: sent.shared_seen != 0,
+        end: (exiting && sent.sender_state & sender::THREAD_ONLY == 0).then(|| {
             let status = Some(shown(sent.sender_status));
             related(Role::Parent, sent.sender.tgid, comm.clone(), status)
         }),

@@ -34,7 +34,7 @@ pub fn advise(facts: &Facts<'_>, verdict: &Verdict) -> String {
         ),
         Cause::Abort => abort(facts),
         Cause::Rlimit => rlimit(verdict),
-        Cause::Crash if verdict.evidence.iter().any(|fact| fact.contains("seccomp")) => "Its seccomp profile forbids a system call that it made: the kernel's audit log \
+        Cause::Crash if verdict.forbidden => "Its seccomp profile forbids a system call that it made: the kernel's audit log \
             names the call; allow it in the profile, or do without it. More memory does not help."
             .to_owned(),
         Cause::Crash => "A fault in the program or a library of it: get a core dump (ulimit -c, coredumpctl) or run it under a debugger. More memory does \
@@ -151,8 +151,11 @@ fn rlimit(verdict: &Verdict) -> String {
         .soft
         .or(limit.hard)
         .map_or_else(String::new, |value| format!(" of {value} {}", limit.unit));
-    let (shell, unit) =
-        if limit.resource == "RLIMIT_CPU" { ("-t", "LimitCPU=") } else { ("-f", "LimitFSIZE=") };
+    let (shell, unit) = match limit.resource.as_str() {
+        "RLIMIT_CPU" => ("-t", "LimitCPU="),
+        "RLIMIT_RTTIME" => ("-R", "LimitRTTIME="),
+        _ => ("-f", "LimitFSIZE="),
+    };
     format!(
         "It hit {}{value}: raise that (ulimit {shell}, {unit}), or have it do less.",
         limit.resource

@@ -48,10 +48,16 @@ pub struct Sender {
     pub ancestors: Vec<Ancestor>,
     /// Whether it was on its way out.
     pub exiting: bool,
+    /// Whether only the thread that was running was, and its process lived on.
+    pub thread_only: bool,
     /// Whether it is the first process of a pid namespace that the victim is in.
     pub namespace_init: bool,
+    /// Whether it traced the victim.
+    pub tracer: bool,
     /// The OOM victim that it had killed just before and whose memory the target shares.
     pub shared: Option<Related>,
+    /// Whether that was seen; else the target's memory could not be looked at.
+    pub shared_seen: bool,
     /// What is known of its own end, if it was on its way out.
     pub end: Option<Related>,
     /// Whether it is the victim itself.
@@ -84,6 +90,8 @@ pub struct Limits {
     pub cpu: [Option<u64>; 2],
     /// `RLIMIT_FSIZE`, soft and hard, bytes.
     pub file_size: [Option<u64>; 2],
+    /// `RLIMIT_RTTIME`, soft and hard, µs.
+    pub realtime: [Option<u64>; 2],
 }
 
 /// All that the verdict rests on.
@@ -103,8 +111,8 @@ pub struct Facts<'a> {
     pub fatal: Option<&'a Sender>,
     /// Who sent its last SIGTERM.
     pub term: Option<&'a Sender>,
-    /// The child that this exit code may stand for.
-    pub child: Option<&'a Related>,
+    /// The child that this exit code may stand for, and how many seconds before it ended.
+    pub child: Option<(&'a Related, f64)>,
     /// Its resource limits.
     pub limits: Limits,
     /// Its seccomp mode, if known.
@@ -136,6 +144,8 @@ pub struct Verdict {
     pub stop: Option<Stop>,
     /// The resource limit that was hit.
     pub rlimit: Option<Rlimit>,
+    /// Whether it made a system call that its seccomp forbids.
+    pub forbidden: bool,
 }
 
 impl Verdict {
@@ -150,6 +160,7 @@ impl Verdict {
             related: None,
             stop: None,
             rlimit: None,
+            forbidden: false,
         }
     }
 

@@ -38,7 +38,7 @@ fn runtime(facts: &Facts<'_>, held: u64) -> Option<Exhausted> {
     if is_program(facts, &["node", "nodejs", "electron"]) && held >= 512 * MIB {
         return Some(Exhausted {
             evidence: format!(
-                "it is Node, held {} of memory, and was given no --max-old-space-size: V8 aborts when its default heap limit is reached",
+                "it is Node, held {} of memory, and no --max-old-space-size was seen: V8 aborts when its default heap limit is reached",
                 bytes(held)
             ),
             remedy: "V8's default heap was most likely full: set --max-old-space-size (and a container limit above it), or find what the heap is full of (--heapsnapshot-near-heap-limit).".into(),

@@ -18,6 +18,8 @@ pub struct Kin(VecDeque<Dead>);
 struct Dead {
     process: ProcessId,
     parent: ProcessId,
+    /// When, ns since boot.
+    ktime_ns: u64,
     /// With the role left to the one who asks.
     related: Related,
 }
@@ -36,17 +38,14 @@ impl Kin {
             id: Some(death.id),
             cause: Some(death.cause),
         };
-        self.0.push_back(Dead { process, parent, related });
+        self.0.push_back(Dead { process, parent, ktime_ns: death.ktime_ns, related });
     }
 
-    /// The last child of `parent` that ended with `status` (its exit code, or 128 + signal).
+    /// The last child of `parent` that ended with `status` (its exit code, or 128 + signal), and when, ns since boot.
     #[must_use]
-    pub fn child(&self, parent: ProcessId, status: u8) -> Option<&Related> {
-        let newest_first = self.0.iter().rev();
-        newest_first
-            .map(|dead| (dead.parent, &dead.related))
-            .find(|(of, related)| *of == parent && related.status == Some(status))
-            .map(|(_, related)| related)
+    pub fn child(&self, parent: ProcessId, status: u8) -> Option<(&Related, u64)> {
+        let is_it = |dead: &&Dead| dead.parent == parent && dead.related.status == Some(status);
+        self.0.iter().rev().find(is_it).map(|dead| (&dead.related, dead.ktime_ns))
     }
 
     /// The death of a process, as what it is to another.
@@ -72,7 +71,7 @@ mod tests {
             kin.died(ProcessId { tgid: pid, start_ns: 3 }, parent, &death);
         }
         assert_eq!(kin.0.len(), MAX);
-        assert_eq!(kin.child(parent, 137).unwrap().pid, 9999);
+        assert_eq!(kin.child(parent, 137).unwrap().0.pid, 9999);
         assert_eq!(kin.child(parent, 139), None);
         assert_eq!(kin.child(ProcessId { tgid: 1, start_ns: 3 }, 137), None);
         let init = kin.of(ProcessId { tgid: 9998, start_ns: 3 }, Role::NamespaceInit).unwrap();

@@ -2,7 +2,8 @@
 //!
 //! * `facts` is what goes in and what comes out.
 //! * `by_signal` judges a death by a signal, from its sender; here are those by the OOM killer and by an exit code.
-//! * `oom` finds the limit that was hit, `stop` a stop that ran out, `rlimits` a resource limit, `heap` an exhausted heap.
+//! * `oom` finds the limit that was hit, `stop` a stop that ran out, `rlimits` a resource limit, `heap` an exhausted heap,
+//!   `userspace` a userspace OOM killer.
 //! * `kin` remembers the dead, `names` who is known by name, `signals` has names, `advice` turns the numbers into a sentence.
 
 pub mod advice;
@@ -17,6 +18,7 @@ pub mod signals;
 mod stop;
 #[cfg(test)]
 mod tests;
+mod userspace;
 
 use killwatch_ebpf::wire::Origin;
 
@@ -27,9 +29,11 @@ use crate::death::{Cause, Killer, KillerKind, Via};
 #[must_use]
 pub fn judge(facts: &Facts<'_>) -> Verdict {
     let mut verdict = match (facts.oom, facts.victim.signal, facts.victim.exit_code) {
-        (Some(kill), Some(signals::SIGKILL), _) | (Some(kill), None, None) => {
+        // The first SIGKILL is what ends a process. One that was dying of it already is not killed by what comes after.
+        (Some(kill), Some(signals::SIGKILL), _) if earlier_kill(facts).is_none() => {
             by_oom_killer(facts, kill)
         }
+        (Some(kill), None, None) => by_oom_killer(facts, kill),
         (_, Some(signal), _) => by_signal::judge(facts, signal),
         (_, None, _) => by_exit_code(facts),
     };
@@ -52,24 +56,25 @@ pub fn judge(facts: &Facts<'_>) -> Verdict {
     verdict
 }
 
+/// The SIGKILL of a process that came before the OOM killer's.
+fn earlier_kill<'a>(facts: &Facts<'a>) -> Option<&'a Sender> {
+    facts
+        .fatal
+        .filter(|sender| sender.signal == signals::SIGKILL && sender.origin != Origin::Kernel)
+}
+
 /// What else was on its way, or only looked like it.
 fn second_thoughts(facts: &Facts<'_>, verdict: &mut Verdict) {
-    let earlier = facts.fatal.filter(|sender| {
-        sender.signal == signals::SIGKILL && sender.origin != Origin::Kernel && !sender.is_victim
-    });
-    match (facts.oom, earlier) {
-        (None, _) if facts.marked => verdict.evidence.push(
-            "the OOM killer marked it without killing it: it was dying already, so this is no OOM kill".into(),
-        ),
-        (Some(_), _) if !verdict.cause.is_kernel_oom() => verdict
-            .evidence
-            .push("the OOM killer killed it as well, when it was ending already".into()),
-        // The kernel counts it as an OOM kill all the same.
-        (Some(_), Some(sender)) => verdict.evidence.push(format!(
-            "a SIGKILL from {} (pid {}, uid {}) was on its way before",
-            sender.comm, sender.process.tgid, sender.uid
-        )),
-        _ => {}
+    if facts.oom.is_some() && !verdict.cause.is_kernel_oom() {
+        verdict.evidence.push(
+            "the OOM killer killed it as well, when it was ending already; the kernel counts that"
+                .into(),
+        );
+    } else if facts.oom.is_none() && facts.marked && verdict.cause != Cause::OomMemcg {
+        verdict.evidence.push(
+            "the OOM killer marked it, and was not seen to kill it: it marks what is dying already"
+                .into(),
+        );
     }
 }
 
@@ -105,37 +110,45 @@ fn by_exit_code(facts: &Facts<'_>) -> Verdict {
         let evidence = vec!["how it ended is not known".to_owned()];
         return Verdict::new(Cause::Unknown, nobody(KillerKind::Unknown), evidence);
     };
-    let Some(meaning) = signals::meaning(code) else {
+    if signals::meaning(code, true).is_none() {
         let evidence = vec![format!("it exited with {code} by itself")];
         return Verdict::new(Cause::Unknown, itself(), evidence);
-    };
+    }
     let signal = code.wrapping_sub(128);
     let name = signals::name(signal);
-    let said = format!("it exited by itself with {meaning}");
-    if let Some(child) = facts.child {
+    let said = format!(
+        "it exited by itself with {code}, which by custom stands for 128 + {signal} ({name})"
+    );
+    if let Some(term) = facts.term.filter(|term| term.signal == signal && !term.ignored) {
+        let evidence = vec![
+            said,
+            format!(
+                "{} (pid {}, uid {}) had sent it {name}",
+                term.comm, term.process.tgid, term.uid
+            ),
+        ];
+        let kind = if term.is_victim { KillerKind::Itself } else { KillerKind::Process };
+        let killer = killer(kind, term, by_signal::via_of(term));
+        return Verdict::new(Cause::Killed, killer, evidence)
+            .inferring(format!("that it ended because of that {name}: its exit code says so"));
+    }
+    if let Some((child, seconds)) = facts.child {
         let cause = child.cause.map_or("unknown", Cause::as_str);
         let evidence = vec![
             said,
-            format!("its child {} (pid {}) had ended that way: {cause}", child.comm, child.pid),
+            format!(
+                "its child {} (pid {}) had ended that way {seconds:.1} s before: {cause}",
+                child.comm, child.pid
+            ),
         ];
         return Verdict::new(Cause::Relayed, itself(), evidence)
             .following(Some(child.clone()))
             .inferring("that its exit code stands for its child's end: both say the same");
     }
-    if let Some(term) = facts.term.filter(|term| term.signal == signal) {
-        let evidence = vec![
-            said,
-            format!(
-                "{} (pid {}, uid {}) had sent it {name}, which it handled",
-                term.comm, term.process.tgid, term.uid
-            ),
-        ];
-        let kind = if term.is_victim { KillerKind::Itself } else { KillerKind::Process };
-        return Verdict::new(Cause::Killed, killer(kind, term, Via::Kill), evidence)
-            .inferring(format!("that it ended because of that {name}: its exit code says so"));
+    let mut evidence = vec![said, format!("no child of it was seen to end by {name}")];
+    if signal == signals::SIGTERM {
+        evidence.push("it was not sent SIGTERM, or ignored it".into());
     }
-    let evidence =
-        vec![said, format!("no child of it was seen to end by {name}, and it was not sent {name}")];
     Verdict::new(Cause::Unknown, itself(), evidence)
 }
 

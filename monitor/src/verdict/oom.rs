@@ -140,7 +140,10 @@ fn full_level(memory: &MemoryStory, kill: &OomFacts) -> Option<Hit> {
         let memsw = memory.levels.get(level).is_some_and(is_memsw_full);
         Some(Hit { level, memsw })
     };
-    first(&shared).or_else(|| first(&|_| true))
+    // Who lowers a limit on v2 leaves more in use than it allows.
+    first(&shared).or_else(|| {
+        first(&|level| level.limit_bytes.is_some_and(|limit| level.usage_bytes > limit))
+    })
 }
 
 fn is_full(level: &LevelUse) -> bool {

@@ -65,9 +65,16 @@ pub fn name(signal: u8) -> String {
 }
 
 /// What a status above 128 stands for, as a shell, a container runtime or a supervisor shows it: 128 + a signal.
+/// `exited`: it is an exit code, which only stands for a signal by custom.
 #[must_use]
-pub fn meaning(status: u8) -> Option<String> {
+pub fn meaning(status: u8, exited: bool) -> Option<String> {
     let signal = status.checked_sub(128).filter(|signal| (1..=64).contains(signal))?;
+    if exited {
+        let name = name(signal);
+        return Some(format!(
+            "{status} = 128 + {signal}: an exit code that by custom passes on {name}"
+        ));
+    }
     let known = match signal {
         1 => ", its terminal or controlling process went",
         2 => ", interrupted (Ctrl-C)",
@@ -121,8 +128,9 @@ mod tests {
             (143, "143 = 128 + 15: SIGTERM, asked to stop"),
             (192, "192 = 128 + 64: signal 64"),
         ] {
-            assert!(meaning(status).is_some_and(|said| said.starts_with(start)), "{status}");
+            assert!(meaning(status, true).is_some_and(|said| said.contains("by custom")));
+            assert!(meaning(status, false).is_some_and(|said| said.starts_with(start)), "{status}");
         }
-        assert_eq!((meaning(0), meaning(128), meaning(193)), (None, None, None));
+        assert_eq!((meaning(0, false), meaning(128, true), meaning(193, true)), (None, None, None));
     }
 }

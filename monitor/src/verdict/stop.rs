@@ -9,12 +9,15 @@ use crate::death::Stop;
 /// A shorter grace is none that a process could use: somebody sent both signals at once.
 const LEAST_GRACE_NS: u64 = 100_000_000;
 
+/// With a longer one the two may have nothing to do with each other.
+const LONG_GRACE_NS: u64 = 3_600_000_000_000;
+
 /// Why two signals are taken for one stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Bond {
-    /// One process sent both.
-    SameProcess,
-    /// Two children of one process sent one each, as a shim runs `runc kill` twice.
+    /// One process sent both, or two runs of one program that a shim or the like started: `runc kill` twice.
+    OneHand,
+    /// Two children of one process, whatever that is; or one process with a long time between.
     SameParent,
     /// Two programs whose names are those of runtimes or node agents.
     ByName,
@@ -39,12 +42,17 @@ pub(super) fn ran_out(facts: &Facts<'_>) -> Option<Bond> {
     if grace_ns(term, kill) < LEAST_GRACE_NS {
         return None;
     }
+    let soon = grace_ns(term, kill) < LONG_GRACE_NS;
     if term.process == kill.process {
-        Some(Bond::SameProcess)
+        return Some(if soon { Bond::OneHand } else { Bond::SameParent });
+    }
+    let parent_stops =
+        kill.ancestors.first().is_some_and(|parent| facts.names.is_stopper(&parent.comm));
     // The first process adopts whoever lost its parent: to have it in common says nothing.
-    } else if term.parent == kill.parent && term.parent.tgid > 1 {
-        Some(Bond::SameParent)
-    } else if facts.names.is_stopper(&term.comm) && facts.names.is_stopper(&kill.comm) {
+    if term.parent == kill.parent && term.parent.tgid > 1 {
+        let one_hand = soon && parent_stops && term.comm == kill.comm;
+        Some(if one_hand { Bond::OneHand } else { Bond::SameParent })
+    } else if soon && facts.names.is_stopper(&term.comm) && facts.names.is_stopper(&kill.comm) {
         Some(Bond::ByName)
     } else {
         None

@@ -60,7 +60,12 @@ impl Tree {
         );
         let top = Group { dir: hierarchy.root.join(name), hierarchy };
         std::fs::create_dir(&top.dir).with_context(|| format!("make {}", top.dir.display()))?;
-        Ok(Self { top })
+        let tree = Self { top };
+        // Before Linux 5.11 a limit of v1 counts what is below only if it is asked for, as every runtime does.
+        if tree.top.dir.join("memory.use_hierarchy").exists() {
+            tree.top.write("memory.use_hierarchy", "1")?;
+        }
+        Ok(tree)
     }
 
     /// The cgroup that the others are in. On v2 no process can be in it once there are others.

@@ -1,6 +1,7 @@
 //! The causes that hang on more than the sender: stops, namespaces, shared memory, heaps, limits, seccomp, userspace OOM killers.
 
 use super::*;
+use crate::death::Ancestor;
 
 const SECOND: u64 = 1_000_000_000;
 
@@ -14,57 +15,53 @@ fn stopped(term: Sender, kill: Sender, grace_ns: u64) -> Verdict {
 
 #[test]
 fn a_stop_that_ran_out_has_one_hand_behind_both_signals() {
-    let shim = |sender: Sender| Sender { parent: process(50), ..sender };
+    use Cause::{Killed, StopTimeout};
+    use Confidence::{Certain, Inferred};
+    let below = |parent: &str, sender: Sender| Sender {
+        parent: process(50),
+        ancestors: vec![Ancestor { pid: 50, comm: parent.into() }],
+        ..sender
+    };
+    let (term, kill) = (|| sender(15, 0, 7), || sender(9, 0, 8));
+    let runc = |sender| named("runc", below("containerd-shim", sender));
     let cases = [
+        ("one process", term(), sender(9, 0, 7), 10 * SECOND, StopTimeout, Certain),
         (
-            "one process",
-            sender(15, 0, 7),
-            sender(9, 0, 7),
-            10 * SECOND,
-            Cause::StopTimeout,
-            Confidence::Certain,
+            "days later",
+            term(),
+            Sender { ktime_ns: 1 << 60, ..sender(9, 0, 7) },
+            1 << 59,
+            StopTimeout,
+            Inferred,
         ),
+        ("a shim's two runs", runc(term()), runc(kill()), SECOND, StopTimeout, Certain),
         (
             "two of one parent",
-            shim(sender(15, 0, 7)),
-            shim(sender(9, 0, 8)),
+            below("sh", term()),
+            below("sh", kill()),
             SECOND,
-            Cause::StopTimeout,
-            Confidence::Certain,
+            StopTimeout,
+            Inferred,
         ),
-        (
-            "two of the first process",
-            sender(15, 0, 7),
-            sender(9, 0, 8),
-            SECOND,
-            Cause::Killed,
-            Confidence::Certain,
-        ),
+        ("two of the first process", term(), kill(), SECOND, Killed, Certain),
         (
             "two runtimes",
-            named("runc", sender(15, 0, 7)),
-            named("crun", sender(9, 0, 8)),
+            named("runc", term()),
+            named("crun", kill()),
             SECOND,
-            Cause::StopTimeout,
-            Confidence::Inferred,
+            StopTimeout,
+            Inferred,
         ),
         (
             "a runtime and a shell",
-            named("runc", sender(15, 0, 7)),
-            named("bash", sender(9, 0, 8)),
+            named("runc", term()),
+            named("bash", kill()),
             SECOND,
-            Cause::Killed,
-            Confidence::Certain,
+            Killed,
+            Certain,
         ),
-        ("at once", sender(15, 0, 7), sender(9, 0, 7), 1000, Cause::Killed, Confidence::Certain),
-        (
-            "by itself",
-            sender(15, 0, 42),
-            sender(9, 0, 42),
-            SECOND,
-            Cause::Killed,
-            Confidence::Certain,
-        ),
+        ("at once", term(), sender(9, 0, 7), 1000, Killed, Certain),
+        ("by itself", sender(15, 0, 42), sender(9, 0, 42), SECOND, Killed, Certain),
     ];
     for (what, term, kill, grace_ns, cause, confidence) in cases {
         let verdict = stopped(term, kill, grace_ns);
@@ -131,7 +128,9 @@ fn a_resource_limit_needs_its_number() {
         // By a second more than what was hit.
         (24, limits(Some(1.4), Some(2), Some(5)), Cause::Rlimit, Confidence::Certain),
         (9, limits(Some(2.01), Some(1), Some(2)), Cause::Rlimit, Confidence::Certain),
-        (9, limits(Some(0.5), Some(1), Some(2)), Cause::Rlimit, Confidence::Inferred),
+        (9, limits(Some(1.6), Some(1), Some(2)), Cause::Rlimit, Confidence::Inferred),
+        // Far from it: something else of the kernel's, such as bpf_send_signal.
+        (9, limits(Some(0.5), Some(1), Some(2)), Cause::Unknown, Confidence::Certain),
         (9, limits(None, None, Some(2)), Cause::Rlimit, Confidence::Inferred),
         // Something else of the kernel's, such as bpf_send_signal.
         (9, limits(Some(5.0), Some(1), None), Cause::Unknown, Confidence::Certain),
@@ -141,9 +140,15 @@ fn a_resource_limit_needs_its_number() {
         assert_eq!((verdict.cause, verdict.confidence()), (cause, confidence), "{verdict:?}");
         assert_eq!(verdict.rlimit.is_some(), cause == Cause::Rlimit);
     }
+    // The kernel sends the same for the time of a real-time task.
+    let real = Limits { realtime: [Some(1000), None], ..limits(Some(0.1), Some(9), Some(9)) };
+    let verdict = Case { limits: real, ..Case::sent(from_kernel(24, 42)) }.judge();
+    assert_eq!(verdict.rlimit.as_ref().map(|limit| limit.resource.as_str()), Some("RLIMIT_RTTIME"));
+    assert_eq!(verdict.confidence(), Confidence::Inferred);
     // In another's context it is no limit of its own.
-    let limits = limits(Some(9.0), Some(1), Some(1));
-    assert_eq!(Case { limits, ..Case::sent(from_kernel(9, 7)) }.judge().cause, Cause::Unknown);
+    let other = limits(Some(9.0), Some(1), Some(1));
+    let case = Case { limits: other, ..Case::sent(from_kernel(9, 7)) };
+    assert_eq!(case.judge().cause, Cause::Unknown);
 
     let limits = Limits { file_size: [Some(4096), None], ..Limits::default() };
     let verdict = Case { limits, ..Case::sent(on_behalf(25, 42)) }.judge();
@@ -171,7 +176,8 @@ fn seccomp_ends_without_a_sender() {
 #[test]
 fn a_userspace_oom_killer_is_known_by_name_and_proven_by_its_marks() {
     let marks = BTreeMap::from([("user.oomd_kill".to_owned(), "2".to_owned())]);
-    let in_unit = |sender: Sender, unit: &str| Sender { unit: Some(unit.into()), ..sender };
+    let trusted = BTreeMap::from([("trusted.oomd_kill".to_owned(), "2".to_owned())]);
+    let within = |sender: Sender, cgroup: &str| Sender { cgroup: Some(cgroup.into()), ..sender };
     let earlyoom = |signal| named("earlyoom", sender(signal, 0, 7));
     let systemd = named("systemd", Sender { group: false, ..on_behalf(9, 1) });
     let cases = [
@@ -179,24 +185,31 @@ fn a_userspace_oom_killer_is_known_by_name_and_proven_by_its_marks() {
         ("by its first signal", earlyoom(15), None, Cause::OomUserspace, Confidence::Inferred),
         (
             "in its unit",
-            in_unit(earlyoom(9), "earlyoom.service"),
+            within(earlyoom(9), "/system.slice/earlyoom.service"),
             None,
             Cause::OomUserspace,
             Confidence::Certain,
         ),
         (
-            "in another unit",
-            in_unit(earlyoom(9), "ssh.service"),
+            "in a user's unit of that name",
+            within(earlyoom(9), "/user.slice/a/system.slice/earlyoom.service"),
             None,
             Cause::OomUserspace,
             Confidence::Inferred,
         ),
         (
-            "with its mark",
+            "with a mark that takes root",
+            named("oomd", sender(9, 0, 7)),
+            Some(&trusted),
+            Cause::OomUserspace,
+            Confidence::Certain,
+        ),
+        (
+            "with a mark that anybody may leave",
             named("systemd-oomd", sender(9, 0, 7)),
             Some(&marks),
             Cause::OomUserspace,
-            Confidence::Certain,
+            Confidence::Inferred,
         ),
         (
             "systemd for it",
@@ -301,4 +314,41 @@ fn a_victim_that_is_stuck_is_judged_by_its_mark() {
     case.victim().status = None;
     case.memory.levels = vec![level("/a", 32, Some(32))];
     assert_eq!(case.judge().cause, Cause::OomMemcg);
+}
+
+#[test]
+fn a_parents_thread_is_not_the_parent() {
+    let thread = Sender { exiting: true, thread_only: true, ..on_behalf(9, 7) };
+    let verdict = Case::sent(thread).judge();
+    assert_eq!((verdict.cause, verdict.related.is_none()), (Cause::Killed, true));
+    assert!(said(&verdict, "while the parent lived on"), "{verdict:?}");
+}
+
+#[test]
+fn what_the_kernel_does_for_two_reasons_alike_is_inferred() {
+    let tracer = Sender { tracer: true, group: false, ..on_behalf(9, 7) };
+    let unseen = Sender {
+        shared: Some(related(Role::OomVictim, 43, 137)),
+        shared_seen: false,
+        ..from_kernel(9, 7)
+    };
+    for (fatal, cause, via) in [
+        (tracer, Cause::Killed, Via::Ptrace),
+        (unseen, Cause::OomCollateral, Via::Kernel),
+        // Broken memory, told from outside.
+        (sender(7, 5, 8), Cause::Crash, Via::Fault),
+    ] {
+        let verdict = Case::sent(fatal).judge();
+        assert_eq!(
+            (verdict.cause, verdict.killer.via, verdict.confidence()),
+            (cause, Some(via), Confidence::Inferred),
+            "{verdict:?}"
+        );
+    }
+    // Whoever writes to the cgroup.kill of its own cgroup is its own killer.
+    let own = Sender { group: false, ..on_behalf(9, 42) };
+    assert_eq!(Case::sent(own).judge().killer.kind, KillerKind::Itself);
+    // To raise SIGSYS is no system call that is forbidden.
+    let verdict = Case::sent(sender(31, -6, 42)).judge();
+    assert!(verdict.cause == Cause::Crash && !verdict.advice.contains("seccomp"), "{verdict:?}");
 }
