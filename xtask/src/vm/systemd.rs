@@ -141,3 +141,42 @@ fn pick(unpacked: &Path, tree: &Path) -> Result<()> {
     }
     copy(&unpacked.join(&loader), &tree.join("lib64/ld-linux-x86-64.so.2"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_named_is_there() {
+        let unit = |name: &str| {
+            let path = format!("etc/systemd/system/{name}");
+            FILES.iter().find(|(file, _)| *file == path).map(|(_, text)| *text)
+        };
+        let scenarios = unit("killwatch-scenarios.service").unwrap();
+        assert!(unit("default.target").unwrap().contains("killwatch-scenarios.service"));
+        for needed in ["watched.slice", "systemd-oomd.service"] {
+            assert!(scenarios.contains(needed) && unit(needed).is_some(), "{needed}");
+        }
+        assert!(initramfs::RUN.contains("/sys/fs/cgroup/watched.slice"));
+        assert!(PROGRAMS.iter().any(|(name, _)| name.ends_with("/systemd-oomd.socket")));
+    }
+
+    #[test]
+    fn programs_are_found_in_either_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let (unpacked, tree) = (dir.path().join("unpacked"), dir.path().join("tree"));
+        assert!(pick(&unpacked, &tree).unwrap_err().to_string().contains("loader"));
+        for file in ["usr/lib/systemd/systemd", "lib/systemd/systemd-oomd"] {
+            let file = unpacked.join(file);
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            fs::write(file, "").unwrap();
+        }
+        let loader = unpacked.join("usr").join(LOADER);
+        fs::create_dir_all(loader.parent().unwrap()).unwrap();
+        std::os::unix::fs::symlink("/bin/true", &loader).unwrap();
+        let error = pick(&unpacked, &tree).unwrap_err().to_string();
+        assert!(error.contains("systemd-oomd.socket"), "{error}");
+        assert!(tree.join("usr/lib/systemd/systemd").is_file());
+        assert!(tree.join("lib/systemd/systemd-oomd").is_file());
+    }
+}
