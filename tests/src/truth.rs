@@ -98,12 +98,12 @@ impl Truth {
 }
 
 impl Truth {
-    /// Whether a record is of this process: not of one that had its pid before.
+    /// Whether a record is of this process: not of one that had its pid before, as far as the record knows its start.
     #[must_use]
     pub fn is_told_in(&self, record: &Value) -> bool {
         let started = record.pointer("/victim/start_ktime_ns").and_then(Value::as_u64);
         record.pointer("/victim/pid").is_some_and(|pid| *pid == self.pid)
-            && started.is_some_and(|at| Duration::from_nanos(at) >= self.started)
+            && started.is_none_or(|at| Duration::from_nanos(at) >= self.started)
     }
 }
 

@@ -9,6 +9,7 @@ use killwatch_tests::daemon::Daemon;
 use killwatch_tests::metrics::sample;
 use killwatch_tests::play;
 use killwatch_tests::stage::Stage;
+use killwatch_tests::truth::Truth;
 use killwatch_tests::wait::wait_until;
 use serde_json::Value;
 
@@ -29,9 +30,9 @@ fn missed_while_no_daemon_ran_and_told_once(stage: &mut Stage) -> Result<()> {
     let group = stage.tree.limited("worker", LIMIT)?;
     settled(&stage.daemon)?;
     stage.own()?.stop()?;
-    let mut pids = Vec::new();
+    let mut dead = Vec::new();
     for _ in 0..2 {
-        pids.push(hog(stage, &group)?);
+        dead.push(hog(stage, &group)?);
     }
     stage.own()?.restart()?;
     let missed = settled(&stage.daemon)?;
@@ -44,15 +45,12 @@ fn missed_while_no_daemon_ran_and_told_once(stage: &mut Stage) -> Result<()> {
         .lines()
         .find(|line| line.contains("that nobody told of") && line.contains(&group.path()));
     ensure!(line.is_some(), "no line of the log names {}", group.path());
-    for pid in pids {
-        ensure!(
-            stage.daemon.deaths(&format!("pid={pid}"))?.is_empty(),
-            "a record of a missed kill"
-        );
+    for truth in &dead {
+        ensure!(stage.daemon.deaths_of(truth)?.is_empty(), "a record of a missed kill");
     }
     // Neither what was missed nor what was told is missed at another start.
     let told = hog(stage, &group)?;
-    stage.daemon.death_of(told)?;
+    stage.daemon.death_of(&told)?;
     stage.own()?.restart()?;
     let missed = settled(&stage.daemon)?;
     ensure!(of(&missed, &group.path()).is_empty(), "{missed:#?}");
@@ -80,7 +78,7 @@ fn a_file_that_is_no_use_is_set_aside(stage: &mut Stage) -> Result<()> {
     let group = stage.tree.limited("worker", LIMIT)?;
     settled(&stage.daemon)?;
     let told = hog(stage, &group)?;
-    stage.daemon.death_of(told)?;
+    stage.daemon.death_of(&told)?;
     let daemon = stage.own()?;
     daemon.stop()?;
     let file = daemon.directory().join("state/oom-kills.json");
@@ -99,8 +97,8 @@ fn what_is_told_is_accounted_for(stage: &mut Stage) -> Result<()> {
     settled(&stage.daemon)?;
     // What is not accounted for at two looks is shown, so there is one after each of two kills.
     for _ in 0..2 {
-        let pid = hog(stage, &group)?;
-        stage.daemon.death_of(pid)?;
+        let told = hog(stage, &group)?;
+        stage.daemon.death_of(&told)?;
         adds_up(&stage.daemon)?;
     }
     Ok(())
@@ -113,24 +111,24 @@ fn a_group_is_accounted_for_as_the_kernel_counts_it(stage: &mut Stage) -> Result
     settled(&stage.daemon)?;
     for _ in 0..2 {
         let act = ["--gate", "fork", "--count", "3", "--", "hog"];
-        let (mut victim, _) = at_the_gate(&stage.cast().within(&group).args(act))?;
+        let (mut victim, truth) = at_the_gate(&stage.cast().within(&group).args(act))?;
         for _ in 0..3 {
             victim.hear("child")?;
         }
         victim.go()?;
         victim.reap_killed_by(9)?;
-        stage.daemon.death_of(victim.pid())?;
+        stage.daemon.death_of(&truth)?;
         adds_up(&stage.daemon)?;
     }
     Ok(())
 }
 
 /// Kills a hog at its cgroup's limit.
-fn hog(stage: &Stage, group: &Group) -> Result<u32> {
+fn hog(stage: &Stage, group: &Group) -> Result<Truth> {
     let (mut hog, truth) = at_the_gate(&stage.cast().within(group).args(["--gate", "hog"]))?;
     hog.go()?;
     hog.reap_killed_by(9)?;
-    Ok(truth.pid)
+    Ok(truth)
 }
 
 /// What was missed, as soon as that is known.

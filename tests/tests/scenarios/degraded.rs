@@ -117,7 +117,7 @@ fn tells_a_kill(stage: &Stage, daemon: &Daemon) -> Result<()> {
         let (mut hog, truth) = at_the_gate(&stage.cast().within(&group).args(["--gate", "hog"]))?;
         hog.go()?;
         hog.reap_killed_by(9)?;
-        let record = daemon.death_of(truth.pid)?;
+        let record = daemon.death_of(&truth)?;
         if record["confidence"] == "inferred" {
             // The kernel left out the line of the decision: then it is said, and the next kill may have it.
             ensure!(record["inferred"].is_array(), "{record:#}");
