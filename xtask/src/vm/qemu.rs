@@ -59,6 +59,12 @@ impl Machine {
         command.args("-nodefaults -no-user-config -no-reboot -display none".split(' '));
         command.args("-monitor none -serial stdio".split(' '));
         command.arg("-m").arg(setup.memory.to_string());
+        // Two memory nodes, so that a cpuset or a memory policy can run out of memory alone.
+        for node in 0..2 {
+            let size = setup.memory / 2;
+            command.arg("-object").arg(format!("memory-backend-ram,id=node{node},size={size}M"));
+            command.arg("-numa").arg(format!("node,memdev=node{node},cpus={node}"));
+        }
         let mut drive = std::ffi::OsString::from("if=virtio,format=raw,cache=unsafe,file=");
         drive.push(setup.swap);
         command.arg("-drive").arg(drive);
