@@ -43,16 +43,16 @@ pub(super) fn ran_out(facts: &Facts<'_>) -> Option<Bond> {
         return None;
     }
     let soon = grace_ns(term, kill) < LONG_GRACE_NS;
+    let is_stopper = |comm: &str| facts.names.is_stopper(comm);
     if term.process == kill.process {
         return Some(if soon { Bond::OneHand } else { Bond::SameParent });
     }
-    let parent_stops =
-        kill.ancestors.first().is_some_and(|parent| facts.names.is_stopper(&parent.comm));
+    let parent_stops = kill.ancestors.first().is_some_and(|parent| is_stopper(&parent.comm));
     // The first process adopts whoever lost its parent: to have it in common says nothing.
     if term.parent == kill.parent && term.parent.tgid > 1 {
-        let one_hand = soon && parent_stops && term.comm == kill.comm;
+        let one_hand = soon && term.comm == kill.comm && (parent_stops || is_stopper(&kill.comm));
         Some(if one_hand { Bond::OneHand } else { Bond::SameParent })
-    } else if soon && facts.names.is_stopper(&term.comm) && facts.names.is_stopper(&kill.comm) {
+    } else if soon && is_stopper(&term.comm) && is_stopper(&kill.comm) {
         Some(Bond::ByName)
     } else {
         None
