@@ -20,7 +20,8 @@ use crate::at_the_gate;
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
     play!(by_name_alone),
-    play!(by_its_mark).needs(&[Need::MemoryV2]),
+    play!(by_a_mark_that_takes_root).needs(&[Need::MemoryV2]),
+    play!(by_a_mark_that_anybody_may_leave).needs(&[Need::MemoryV2]),
     play!(earlyoom_kills).needs(&[Need::Vm, Need::Variable(EARLYOOM, "earlyoom")]),
     play!(systemd_oomd_kills).needs(&[Need::Vm, Need::Variable(OOMD_CGROUP, "systemd-oomd")]),
 ];
@@ -34,7 +35,12 @@ fn by_name_alone(stage: &mut Stage) -> Result<()> {
     killed_by(stage, "earlyoom", None)
 }
 
-fn by_its_mark(stage: &mut Stage) -> Result<()> {
+fn by_a_mark_that_takes_root(stage: &mut Stage) -> Result<()> {
+    killed_by(stage, "oomd", Some("trusted.oomd_kill"))
+}
+
+/// Whoever owns a cgroup may write user attributes there.
+fn by_a_mark_that_anybody_may_leave(stage: &mut Stage) -> Result<()> {
     killed_by(stage, "systemd-oomd", Some("user.oomd_kill"))
 }
 
@@ -55,8 +61,10 @@ fn killed_by(stage: &Stage, name: &str, mark: Option<&str>) -> Result<()> {
         .is("/cause", "oom_userspace");
     let expected = match mark {
         Some(mark) => expected.is(&format!("/killer/marks/{mark}"), "1"),
-        None => expected.inferred(),
+        None => expected,
     };
+    let proven = mark.is_some_and(|mark| mark.starts_with("trusted."));
+    let expected = if proven { expected } else { expected.inferred() };
     stage.holds(&truth, &expected).map(drop)
 }
 
