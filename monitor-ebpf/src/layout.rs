@@ -205,4 +205,7 @@ pub struct Config {
     pub exit_has_group_dead: u32,
     /// Bytes waiting on the ring above which victims' texts are left out: deaths come before texts.
     pub texts_high_water: u32,
+    /// 1 if another task may run while a program does (7.x): then a program must not wake the reader, who would take its place, and the kernel skips the same
+    /// program for all other tasks of that CPU until it is done.
+    pub quiet: u32,
 }

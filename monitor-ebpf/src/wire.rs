@@ -428,6 +428,7 @@ pub const PROGRAMS: &[&str] = &[
     "cgroup_rename",
     "cgroup_rmdir",
     "oom_kill_process",
+    "exit_rcu",
 ];
 
 #[cfg(test)]

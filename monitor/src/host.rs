@@ -79,9 +79,15 @@ impl Facts {
     /// Major and minor version of the kernel.
     #[must_use]
     pub fn version(&self) -> Option<(u32, u32)> {
-        let mut numbers = self.kernel.split(|c: char| !c.is_ascii_digit());
-        Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+        version(&self.kernel)
     }
+}
+
+/// Major and minor version in a kernel release, such as `6.1.0-49-cloud-amd64`.
+#[must_use]
+pub fn version(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }
 
 /// Whether a process, known by its id and its start in ns since boot, still runs: it is listed, and more of it than a status that waits for its parent. False

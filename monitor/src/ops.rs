@@ -119,6 +119,7 @@ pub struct Ops {
     decode_errors: AtomicU64,
     drops: AtomicU64,
     kernel_lost: AtomicU64,
+    kernel_skipped: AtomicU64,
 }
 
 impl Ops {
@@ -130,6 +131,7 @@ impl Ops {
             decode_errors: AtomicU64::new(0),
             drops: AtomicU64::new(0),
             kernel_lost: AtomicU64::new(0),
+            kernel_skipped: AtomicU64::new(0),
         }
     }
 
@@ -178,6 +180,16 @@ impl Ops {
                 times,
                 "records did not fit on the ring: raise probe.ring_bytes"
             );
+        }
+    }
+
+    /// How often the kernel has skipped a program since it was loaded: what happened then was not seen.
+    pub fn kernel_skipped(&self, program: &'static str, total: u64) {
+        let new = self.metrics.set_kernel_skipped(program, total);
+        if new > 0
+            && let Some(times) = worth_a_line(&self.kernel_skipped, new)
+        {
+            tracing::error!(program, times, "the kernel skipped a program: deaths may be missing");
         }
     }
 

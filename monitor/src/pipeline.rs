@@ -252,6 +252,9 @@ impl Running {
             self.parts.ops.kernel_lost(program, count);
             lost += count;
         }
+        for (program, count) in self.parts.lost.as_ref().map(Lost::skipped).unwrap_or_default() {
+            self.parts.ops.kernel_skipped(program, count);
+        }
         let refused = self.parts.index.dropped(Full::RefuseNew);
         self.must_walk |= new > 0 || lost > self.told.lost || !self.parts.hears_of_cgroups;
         let forgotten = self.join.forgotten();

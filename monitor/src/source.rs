@@ -158,12 +158,15 @@ fn bounded(wanted: &Wanted<'_>) -> (Sender<Record>, Receiver<Record>) {
 
 fn bpf(wanted: &Wanted<'_>, observer: Arc<dyn reader::Observer>) -> Result<Source, String> {
     let cannot = |error: &dyn Display| format!("BPF cannot be used: {error}");
-    let (mut kernel, sources, lost) = load::load(&wanted.options).map_err(|e| cannot(&e))?;
+    let (mut kernel, sources, mut lost) = load::load(&wanted.options).map_err(|e| cannot(&e))?;
     let (sender, records) = bounded(wanted);
     let reader = reader::spawn(sources, wanted.allowlist.clone(), sender, observer)
         .map_err(|error| cannot(&error))?;
     // Only now, so that nothing is put on a ring that nobody reads.
     let reports = kernel.attach();
+    if let Some(lost) = &mut lost {
+        lost.watch(kernel.skips());
+    }
     let lacks = lacks(&reports);
     let guard = Guard(Open::Bpf { kernel: Box::new(kernel), reader });
     let tells = |report: &&ProbeReport| report.name == TELLS_DEATHS;

@@ -10,8 +10,13 @@ use aya_ebpf::{
 use killwatch_ebpf::wire::{Header, Kind, PROGRAMS, VERSION};
 use zerocopy::FromBytes;
 
+use super::config::config;
+
 /// `BPF_RB_AVAIL_DATA` (include/uapi/linux/bpf.h): bytes not yet read.
 const AVAILABLE_DATA: u64 = 0;
+/// `BPF_RB_NO_WAKEUP` and `BPF_RB_FORCE_WAKEUP`.
+const NO_WAKEUP: u64 = 1;
+const FORCE_WAKEUP: u64 = 2;
 
 /// Records of [`killwatch_ebpf::wire`]. The daemon sets the size at load.
 #[map]
@@ -32,6 +37,7 @@ pub(crate) enum Program {
     CgroupMkdir = 4,
     CgroupRename = 5,
     CgroupRmdir = 6,
+    ExitRcu = 8,
 }
 
 /// ns since boot, suspend included: the clock of every record.
@@ -43,6 +49,16 @@ pub(crate) fn now_ns() -> u64 {
 /// Bytes that the daemon has not read yet.
 pub(crate) fn waiting() -> u64 {
     RECORDS.query(AVAILABLE_DATA)
+}
+
+/// Wakes the daemon, for records that will come without: from a program that nothing can interrupt.
+#[inline(always)]
+pub(crate) fn wake() {
+    if config!(quiet) == 1
+        && let Some(nothing) = RECORDS.reserve::<u64>(0)
+    {
+        nothing.discard(FORCE_WAKEUP);
+    }
 }
 
 /// A place on the ring, to be filled and submitted. Its bytes are whatever was there before: write every field.
@@ -79,6 +95,12 @@ impl<T> Record<T> {
     #[inline(always)]
     pub(crate) fn submit(self) {
         self.0.submit(0);
+    }
+
+    /// The same from a program that other tasks may run beside: on a kernel where they may, the daemon looks by itself.
+    #[inline(always)]
+    pub(crate) fn submit_from_a_crowd(self) {
+        self.0.submit(if config!(quiet) == 1 { NO_WAKEUP } else { 0 });
     }
 }
 

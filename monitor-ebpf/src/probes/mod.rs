@@ -10,6 +10,8 @@ mod signal_deliver;
 
 mod sched_process_exit;
 
+mod exit_rcu;
+
 mod cgroups;
 
 mod empty;

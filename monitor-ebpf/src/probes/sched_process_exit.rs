@@ -1,7 +1,7 @@
 //! `sched:sched_process_exit (task[, group_dead])`: runs as the dying thread, for every thread that ends. Reports a process that ended abnormally, as its
 //! last thread goes.
 
-use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
+use aya_ebpf::{EbpfContext, macros::btf_tracepoint, programs::BtfTracePointContext};
 use aya_log_ebpf::debug;
 use killwatch_ebpf::wire::{COMM_LEN, Exit, Kind, Sent, is_abnormal};
 
@@ -44,25 +44,32 @@ pub(crate) fn sched_process_exit(ctx: BtfTracePointContext) -> i32 {
         signal.load::<u32>(config!(layout.signal_live)) == 0
     };
     if last {
-        report(&ctx, task.address(), signal.address(), marked);
+        report(&ctx, task.address(), signal.address(), marked, Program::ProcessExit);
     }
     0
 }
 
+/// Reports the end of a process, once, whichever thread or program gets here first.
 #[inline(always)]
-fn report(ctx: &BtfTracePointContext, task: Address, signal: Address, marked: bool) {
+pub(super) fn report(
+    ctx: &impl EbpfContext,
+    task: Address,
+    signal: Address,
+    marked: bool,
+    program: Program,
+) {
     let status = task::status(signal, task::leader(task));
     if !(is_abnormal(status) || marked) {
         return;
     }
     let tgid = task::tgid(task);
     let start_ns = task::start_ns(task);
-    if config!(exit_has_group_dead) != 1
+    if (config!(exit_has_group_dead) != 1 || config!(quiet) == 1)
         && REPORTED.insert(ProcessKey { start_ns, tgid: u64::from(tgid) }, 1, IF_NEW) == Err(EXISTS)
     {
         return;
     }
-    let Some(mut exit) = ring::reserve::<Exit>(Program::ProcessExit, Kind::Exit) else { return };
+    let Some(mut exit) = ring::reserve::<Exit>(program, Kind::Exit) else { return };
     task::describe(task, &mut exit.victim);
     exit.parent_comm =
         task::parent(task).map_or([0; COMM_LEN], |parent| task::comm(task::leader(parent)));
@@ -80,7 +87,7 @@ fn report(ctx: &BtfTracePointContext, task: Address, signal: Address, marked: bo
     // Written through the reference: a copy would not fit the stack.
     take(&FATAL, tgid, start_ns, &mut exit.fatal);
     take(&TERM, tgid, start_ns, &mut exit.term);
-    exit.submit();
+    exit.submit_from_a_crowd();
     debug!(ctx, "process {} ended with status {}", tgid, status);
 }
 

@@ -63,7 +63,7 @@ fn speak(signal: u32) {
     words.texts_skipped = u32::from(texts_skipped);
     words._pad = 0;
     let owner = (words.victim.tgid, words.victim.start_ns);
-    words.submit();
+    words.submit_from_a_crowd();
     if texts_skipped {
         return;
     }
@@ -128,7 +128,7 @@ fn send<C: Carries<N>, const N: usize>(
         }
         let Some(mut chunk) = ring::reserve::<C>(Program::SignalDeliver, kind) else { return };
         chunk.fill(text, offset, owner, from);
-        chunk.submit();
+        chunk.submit_from_a_crowd();
         offset += N as u32;
     }
 }

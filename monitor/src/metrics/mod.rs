@@ -71,6 +71,7 @@ pub struct Metrics {
     containers: Arc<Containers>,
     deaths: Family<CauseLabel, Counter>,
     kernel_lost: Family<ProgramLabel, Counter>,
+    kernel_skipped: Family<ProgramLabel, Counter>,
     queues: Family<QueueLabel, Counter>,
     gaps: Family<GapLabel, Counter>,
     written: Family<SinkLabel, Counter>,
@@ -109,6 +110,11 @@ impl Metrics {
                 r,
                 "killwatch_deaths",
                 "Processes that ended abnormally, by what ended them",
+            ),
+            kernel_skipped: add(
+                r,
+                "killwatch_kernel_programs_skipped",
+                "Times that the kernel skipped a program because it was running on that CPU already",
             ),
             kernel_lost: add(
                 r,
@@ -179,6 +185,7 @@ impl Metrics {
         }
         for program in killwatch_ebpf::wire::PROGRAMS {
             drop(self.kernel_lost.get_or_create(&ProgramLabel { program }));
+            drop(self.kernel_skipped.get_or_create(&ProgramLabel { program }));
         }
         for gap in Gap::ALL {
             drop(self.gaps.get_or_create(&GapLabel::from(*gap)));
@@ -222,6 +229,12 @@ impl Metrics {
     /// Records that a kernel program has lost since it was loaded: the sum over all CPUs. Returns how many are new.
     pub(crate) fn set_kernel_lost(&self, program: &'static str, total: u64) -> u64 {
         let counter = self.kernel_lost.get_or_create_owned(&ProgramLabel { program });
+        total.saturating_sub(counter.inner().fetch_max(total, Ordering::Relaxed))
+    }
+
+    /// Times that the kernel has skipped a program since it was loaded. Returns how many are new.
+    pub(crate) fn set_kernel_skipped(&self, program: &'static str, total: u64) -> u64 {
+        let counter = self.kernel_skipped.get_or_create_owned(&ProgramLabel { program });
         total.saturating_sub(counter.inner().fetch_max(total, Ordering::Relaxed))
     }
 

@@ -29,6 +29,8 @@ pub struct Choices {
     pub memory_hierarchy: u32,
     /// Bytes waiting on the ring above which victims' texts are left out.
     pub texts_high_water: u32,
+    /// Whether another task may run while a program does.
+    pub quiet: bool,
 }
 
 /// Reads the configuration of the kernel side from the running kernel's BTF.
@@ -61,6 +63,7 @@ pub fn resolve(btf: &Btf<'_>, choices: Choices) -> Result<Config, LayoutError> {
         mark_has_task: u32::from(mark.first() == Some(&true)),
         exit_has_group_dead: u32::from(exit.len() > 1),
         texts_high_water: choices.texts_high_water,
+        quiet: u32::from(choices.quiet),
     })
 }
 
@@ -98,8 +101,10 @@ mod tests {
             return;
         };
         let btf = Btf::parse(&bytes).unwrap();
-        let config = resolve(&btf, Choices { memory_hierarchy: 7, texts_high_water: 9 }).unwrap();
-        assert_eq!((config.memory_hierarchy, config.texts_high_water), (7, 9));
+        let config =
+            resolve(&btf, Choices { memory_hierarchy: 7, texts_high_water: 9, quiet: true })
+                .unwrap();
+        assert_eq!((config.memory_hierarchy, config.texts_high_water, config.quiet), (7, 9, 1));
         assert!(config.sigaction_size >= 24, "{config:?}");
         assert!(config.rss_stat_stride >= 8, "{config:?}");
         assert!(!absent(&config).contains(&"task_exit_code"));
@@ -114,7 +119,8 @@ mod tests {
         bytes[20] = 1;
         let btf = Btf::parse(&bytes).unwrap();
         let error =
-            resolve(&btf, Choices { memory_hierarchy: 0, texts_high_water: 0 }).unwrap_err();
+            resolve(&btf, Choices { memory_hierarchy: 0, texts_high_water: 0, quiet: false })
+                .unwrap_err();
         assert_eq!(error.to_string(), "this kernel's BTF has no task_struct.exit_code");
     }
 }

@@ -1,6 +1,11 @@
 //! Loads the kernel side and attaches it, probe by probe. Each ends attached, unsupported or failed, and says why.
 
-use std::{collections::BTreeMap, io};
+use std::{
+    collections::BTreeMap,
+    io,
+    os::fd::{AsFd as _, AsRawFd as _},
+    path::PathBuf,
+};
 
 use aya::{
     Btf as AyaBtf, Ebpf, EbpfLoader,
@@ -16,10 +21,11 @@ use super::{
     ProbeReport, ProbeState,
     btf::{Btf, BtfError},
     layout::{self, Choices, LayoutError},
-    plan::{EMPTY, Hook, PROBES, Probe},
+    plan::{EMPTY, Hook, PROBES, Probe, SECOND_LOOK},
     reader::Sources,
     stats::Lost,
 };
+use crate::host;
 
 /// The kernel side, as `cargo xtask build` made it; empty if it was not built.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/killwatch.bpf.o"));
@@ -88,6 +94,7 @@ pub fn configure(options: &Options) -> Result<(Config, BTreeMap<&'static str, St
         memory_hierarchy: options.memory_hierarchy,
         // Half: room for about 2,000 deaths without their texts at the default size.
         texts_high_water: options.ring_bytes / 2,
+        quiet: runs_beside_others(),
     };
     let config = layout::resolve(&btf, choices)?;
     let unsupported =
@@ -135,16 +142,32 @@ pub fn load(options: &Options) -> Result<(Kernel, Sources, Option<Lost>), LoadEr
         empty_programs: options.empty_programs,
         config,
     };
-    Ok((kernel, Sources { ring, log }, lost))
+    let quiet = kernel.config.quiet == 1;
+    Ok((kernel, Sources { ring, log, quiet }, lost))
 }
 
 impl Kernel {
+    /// Where the kernel tells of each program how often it was skipped; for those that are loaded, and for which no other stands in.
+    #[must_use]
+    pub fn skips(&self) -> Vec<(&'static str, PathBuf)> {
+        let info = |program: &'static str| {
+            let fd = self.ebpf.program(program)?.fd().ok()?.as_fd().as_raw_fd();
+            Some((program, PathBuf::from(format!("/proc/self/fdinfo/{fd}"))))
+        };
+        let second = info(SECOND_LOOK.program);
+        let covered = |probe: &&Probe| second.is_some() && probe.program == "sched_process_exit";
+        let first = PROBES.iter().filter(|probe| !covered(probe));
+        first.filter_map(|probe| info(probe.program)).chain(second.clone()).collect()
+    }
+
     /// Attaches what this kernel can have. A probe that cannot be attached is no error; its report says why. A second call
     /// attaches nothing.
     pub fn attach(&mut self) -> Vec<ProbeReport> {
         let Some(btf) = self.btf.take() else { return Vec::new() };
         let empty = if self.empty_programs { EMPTY } else { &[] };
-        PROBES.iter().chain(empty).map(|probe| self.attach_one(probe, &btf)).collect()
+        let second: &[Probe] = if self.config.quiet == 1 { &[SECOND_LOOK] } else { &[] };
+        let probes = PROBES.iter().chain(second).chain(empty);
+        probes.map(|probe| self.attach_one(probe, &btf)).collect()
     }
 
     fn attach_one(&mut self, probe: &Probe, btf: &AyaBtf) -> ProbeReport {
@@ -162,6 +185,12 @@ impl Kernel {
         };
         report
     }
+}
+
+/// Whether tracepoints of this kernel can be interrupted by other tasks. Nothing in BTF tells; seen on 7.3, not on 6.18.
+fn runs_beside_others() -> bool {
+    host::version(&rustix::system::uname().release().to_string_lossy())
+        .is_none_or(|(major, _)| major >= 7)
 }
 
 /// Before 5.11 the memory of maps counts as locked memory, of which 64 KiB are allowed by default. Where raising that is not allowed, loading says so.

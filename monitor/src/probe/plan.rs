@@ -69,6 +69,14 @@ pub const PROBES: &[Probe] = &[
     tracepoint("sched", "sched_process_exit", "reports each abnormal end", true),
 ];
 
+/// For kernels whose tracepoints other tasks may run beside.
+pub const SECOND_LOOK: Probe = Probe {
+    program: "exit_rcu",
+    hook: Hook::FunctionEntry("exit_rcu"),
+    purpose: "reports the ends for which this kernel skips sched_process_exit, as it does when many die at once",
+    required: false,
+};
+
 /// The programs that do nothing, for `cargo xtask bench`.
 pub const EMPTY: &[Probe] = &[
     Probe {

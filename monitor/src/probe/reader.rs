@@ -8,17 +8,24 @@ use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::Arc,
     thread::{self, JoinHandle},
+    time::{Duration, Instant},
 };
 
 use aya::maps::{MapData, RingBuf};
 use aya_log::EbpfLogger;
-use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
 use super::{Record, decode::decode, words::Assembler};
 use crate::{attribute::environ::Allowlist, queue};
 
 /// Records that are read before the reader looks whether it is to stop.
 const BATCH: usize = 4096;
+
+/// With records that wake nobody: how long to sleep when nothing goes on, and while something does, and how long that counts so after a record. A fatal signal
+/// wakes; what comes of it follows within the last, or waits for the first.
+const IDLE: Duration = Duration::from_millis(100);
+const BUSY: Duration = Duration::from_millis(1);
+const BUSY_FOR: Duration = Duration::from_millis(50);
 
 /// What the reader tells of itself.
 pub trait Observer: Send + Sync {
@@ -34,6 +41,8 @@ pub struct Sources {
     pub ring: RingBuf<MapData>,
     /// The kernel side's own log, if asked for.
     pub log: Option<EbpfLogger<&'static dyn log::Log>>,
+    /// Whether some records come without waking anybody.
+    pub quiet: bool,
 }
 
 /// The running thread. Dropping it lets the thread run on; call [`Self::stop`].
@@ -83,17 +92,29 @@ struct Drain {
 
 impl Drain {
     fn run(&mut self, stop: BorrowedFd<'_>) -> io::Result<()> {
+        let mut busy_until = Instant::now();
         loop {
-            let stopping = self.wait(stop)?;
-            while self.read() == BATCH && stopping {}
+            let (stopping, woken) = self.wait(stop, busy_until)?;
+            let mut count = self.read();
+            while stopping && count == BATCH {
+                count = self.read();
+            }
+            if woken || count > 0 {
+                busy_until = Instant::now() + BUSY_FOR;
+            }
             if stopping {
                 return Ok(());
             }
         }
     }
 
-    /// Sleeps until there is something to read, and says whether it is time to stop.
-    fn wait(&self, stop: BorrowedFd<'_>) -> io::Result<bool> {
+    /// Sleeps until there is something to read or time to look, and says whether it is time to stop, and whether anything woke it.
+    fn wait(&self, stop: BorrowedFd<'_>, busy_until: Instant) -> io::Result<(bool, bool)> {
+        let sleep = match (self.sources.quiet, Instant::now() < busy_until) {
+            (false, _) => None,
+            (true, true) => Timespec::try_from(BUSY).ok(),
+            (true, false) => Timespec::try_from(IDLE).ok(),
+        };
         let mut fds = vec![
             PollFd::from_borrowed_fd(stop, PollFlags::IN),
             PollFd::new(&self.sources.ring, PollFlags::IN),
@@ -102,8 +123,11 @@ impl Drain {
             fds.push(PollFd::new(log, PollFlags::IN));
         }
         loop {
-            match poll(&mut fds, None) {
-                Ok(_) => return Ok(fds.first().is_some_and(|stop| !stop.revents().is_empty())),
+            match poll(&mut fds, sleep.as_ref()) {
+                Ok(woken) => {
+                    let stopping = fds.first().is_some_and(|stop| !stop.revents().is_empty());
+                    return Ok((stopping, woken > 0));
+                }
                 Err(rustix::io::Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }

@@ -1,16 +1,33 @@
-//! What the kernel side could not put on the ring.
+//! What the kernel side could not put on the ring, and what it never got to see.
+
+use std::{fs, path::PathBuf};
 
 use aya::maps::{MapData, PerCpuArray};
 use killwatch_ebpf::wire::PROGRAMS;
 
-/// Reads the per-CPU loss counters.
-pub struct Lost(PerCpuArray<MapData, u64>);
+/// Reads the per-CPU loss counters, and the kernel's own of each program.
+pub struct Lost {
+    counters: PerCpuArray<MapData, u64>,
+    skips: Vec<(&'static str, PathBuf)>,
+}
 
 impl Lost {
     /// Wraps the map `LOST`.
     #[must_use]
     pub const fn new(map: PerCpuArray<MapData, u64>) -> Self {
-        Self(map)
+        Self { counters: map, skips: Vec::new() }
+    }
+
+    /// Reads the skips of these programs too: each with its file below `/proc/self/fdinfo`.
+    pub fn watch(&mut self, skips: Vec<(&'static str, PathBuf)>) {
+        self.skips = skips;
+    }
+
+    /// Times that the kernel skipped a program since it was loaded, since it was running on that CPU already. From 5.15 on; earlier kernels do not tell.
+    #[must_use]
+    pub fn skipped(&self) -> Vec<(&'static str, u64)> {
+        let read = |file: &PathBuf| skips(&fs::read_to_string(file).ok()?);
+        self.skips.iter().filter_map(|(name, file)| Some((*name, read(file)?))).collect()
     }
 
     /// Records lost since load, per program.
@@ -19,9 +36,25 @@ impl Lost {
         (0_u32..)
             .zip(PROGRAMS)
             .filter_map(|(slot, program)| {
-                let per_cpu = self.0.get(&slot, 0).ok()?;
+                let per_cpu = self.counters.get(&slot, 0).ok()?;
                 Some((*program, per_cpu.iter().sum()))
             })
             .collect()
+    }
+}
+
+/// `recursion_misses` of a program's fdinfo (kernel/bpf/syscall.c).
+fn skips(text: &str) -> Option<u64> {
+    text.lines().find_map(|line| line.strip_prefix("recursion_misses:"))?.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::skips;
+
+    #[test]
+    fn the_kernels_own_count_is_found() {
+        assert_eq!(skips("pos:\t0\nrecursion_misses:\t112\nverified_insns:\t9\n"), Some(112));
+        assert_eq!(skips("pos:\t0\n"), None);
     }
 }
