@@ -41,7 +41,6 @@ fn runc_kill_term_and_then_kill(stage: &mut Stage) -> Result<()> {
         .signal(9, "SIGKILL")
         .sent_by("process", &kill)
         .is("/cause", "stop_timeout")
-        .inferred()
         .stopped_before(&term, GRACE.as_secs_f64(), true)
         .is("/stop/init_without_handler", true);
     stage.holds(&init, &contained(expected, &id)).map(drop)
