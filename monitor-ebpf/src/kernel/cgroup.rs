@@ -90,10 +90,9 @@ pub(crate) fn tightest(state: Option<Address>, to: &mut Level) {
 /// No limit is as high as this, in pages: `PAGE_COUNTER_MAX` is `i64::MAX` divided by the page size, and v1 rounds it down a little.
 const NO_LIMIT: u64 = 1 << 46;
 
-/// A `mem_cgroup`, and where in it the counter of its memory is.
+/// A `mem_cgroup`, by the counter of its memory: one word, so that an `Option` of it is one too (see [`Address`]).
 #[derive(Clone, Copy)]
 struct Memcg {
-    base: Address,
     counter: Address,
 }
 
@@ -102,14 +101,17 @@ impl Memcg {
     #[inline(always)]
     fn of(state: Address) -> Option<Self> {
         let base = state.sub(present(config!(layout.mem_cgroup_css))?);
-        Some(Self { base, counter: base.add(present(config!(layout.mem_cgroup_memory))?) })
+        Some(Self { counter: base.add(present(config!(layout.mem_cgroup_memory))?) })
+    }
+
+    #[inline(always)]
+    fn base(self) -> Address {
+        self.counter.sub(present(config!(layout.mem_cgroup_memory)).unwrap_or(0))
     }
 
     #[inline(always)]
     fn parent(self) -> Option<Self> {
-        let counter = self.counter.follow(config!(layout.page_counter_parent))?;
-        let base = counter.sub(present(config!(layout.mem_cgroup_memory))?);
-        Some(Self { base, counter })
+        Some(Self { counter: self.counter.follow(config!(layout.page_counter_parent))? })
     }
 
     #[inline(always)]
@@ -125,15 +127,16 @@ impl Memcg {
 
     #[inline(always)]
     fn describe(self, level: &mut Level) {
-        level.cgroup = memcg_id(self.base);
+        let base = self.base();
+        level.cgroup = memcg_id(base);
         level.usage = self.usage();
         level.max = self.max();
-        let swap = present(config!(layout.mem_cgroup_swap)).map(|swap| self.base.add(swap));
+        let swap = present(config!(layout.mem_cgroup_swap)).map(|swap| base.add(swap));
         level.swap_usage =
             swap.and_then(|swap| swap.get(config!(layout.page_counter_usage))).unwrap_or(0);
         level.swap_max =
             swap.and_then(|swap| swap.get(config!(layout.page_counter_max))).unwrap_or(u64::MAX);
         level.oom_group =
-            u64::from(self.base.get::<u8>(config!(layout.mem_cgroup_oom_group)).unwrap_or(0));
+            u64::from(base.get::<u8>(config!(layout.mem_cgroup_oom_group)).unwrap_or(0));
     }
 }

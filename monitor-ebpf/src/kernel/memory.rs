@@ -81,7 +81,9 @@ pub(crate) fn copy_text<const N: usize>(text: UserText, offset: u64, to: &mut [u
         // SAFETY: the helper checks the source; the target has N bytes.
         (N as u64, unsafe { bpf_probe_read_user(to, N as u32, from) })
     } else {
-        let len = left & (N as u64 - 1);
+        // Read anew, so that the mask stands right before the call: up to 6.1 a verifier forgets the bound of what was put on the stack in between.
+        // SAFETY: a reference is valid for reads.
+        let len = unsafe { core::ptr::read_volatile(&left) } & (N as u64 - 1);
         // SAFETY: as above, len < N.
         (len, unsafe { bpf_probe_read_user(to, len as u32, from) })
     };

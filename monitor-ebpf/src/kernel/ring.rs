@@ -100,7 +100,8 @@ impl<T> Record<T> {
     /// The same from a program that other tasks may run beside: on a kernel where they may, the daemon looks by itself.
     #[inline(always)]
     pub(crate) fn submit_from_a_crowd(self) {
-        self.0.submit(if config!(quiet) == 1 { NO_WAKEUP } else { 0 });
+        // Without a branch: `quiet` is 0 or 1, and NO_WAKEUP is 1.
+        self.0.submit(u64::from(config!(quiet)) & NO_WAKEUP);
     }
 }
 
