@@ -19,6 +19,7 @@ pub use values::{AbsolutePath, Count, Period, Refused, RingBytes};
 
 use crate::api::WebConfig;
 use crate::audit::state::StateConfig;
+use crate::containers::ContainersConfig;
 use crate::ledger::LedgerConfig;
 use crate::metrics::MetricsConfig;
 use crate::notify::LogSink;
@@ -45,6 +46,8 @@ pub struct Config {
     pub queue: QueueConfig,
     /// The index of cgroups.
     pub cgroup: CgroupConfig,
+    /// Which container runtimes are asked.
+    pub containers: ContainersConfig,
     /// What is kept of a victim's environment.
     pub environ: EnvironConfig,
     /// How deaths are judged.

@@ -24,7 +24,7 @@ pub use killer::{
     Ancestor, Constraint, Killer, KillerKind, Oom, Related, Rlimit, Role, Stop, Trigger, Via,
 };
 pub use memory::{LevelUse, LimitCounter, MemoryStory};
-pub use workload::{Job, Qos, Workload};
+pub use workload::{Job, Owner, Qos, Workload};
 
 /// Version of the JSON form. Rises when a key changes its meaning or goes; new keys do not raise it.
 pub const SCHEMA: u32 = 2;
@@ -85,6 +85,9 @@ pub struct Death {
     /// The job it worked on, if one is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub job: Option<Job>,
+    /// What the victim, or who started it, had said of itself over the daemon's socket: the job tags.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tags: BTreeMap<String, String>,
     /// What to do about it, a sentence or two.
     pub advice: String,
     /// What could not be read, and why.

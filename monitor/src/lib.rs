@@ -10,6 +10,7 @@
 //! * [`kmsg`] reads the kernel log, where BPF cannot be had: OOM kills, and nothing else.
 //! * [`join`] makes one ended process of its marks, signals and exits. Pure.
 //! * [`cgroup`] knows which cgroup an id is, also when it is gone.
+//! * [`containers`] knows what container runtimes and the Kubernetes API say of who runs here.
 //! * [`attribute`] names the workload and the job.
 //! * [`verdict`] tells the cause, the evidence and the advice. Pure.
 //! * [`ledger`] keeps deaths; [`notify`], [`api`] and [`metrics`] tell of them.
@@ -26,6 +27,7 @@ pub mod cgroup;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod containers;
 pub mod death;
 #[cfg(test)]
 mod golden;

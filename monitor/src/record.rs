@@ -172,6 +172,7 @@ impl Recorder {
                 path.as_deref(),
                 told.words.map_or(&BTreeMap::new(), |words| &words.environ),
             ),
+            tags: BTreeMap::new(),
             advice: verdict.advice,
             missing,
         }

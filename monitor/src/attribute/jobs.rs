@@ -122,6 +122,7 @@ pub fn job(path: Option<PathJob>, environ: &BTreeMap<String, String>) -> Option<
         name: put("name", name),
         scheduler: put("scheduler", scheduler),
         attempt: put("attempt", attempt),
+        index: None,
         sources,
     })
 }

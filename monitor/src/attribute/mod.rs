@@ -42,7 +42,23 @@ pub fn workload(path: Option<&str>, cgroup_id: Option<u64>) -> Workload {
         qos: identity.qos,
         unit: identity.unit,
         sources: sources.map(|(key, _)| (key.to_owned(), CGROUP_PATH.to_owned())).collect(),
+        ..Workload::default()
     }
+}
+
+/// What may say which job a victim worked on.
+#[derive(Debug, Clone, Copy)]
+pub struct Clues<'a> {
+    /// Its job tags.
+    pub tags: &'a BTreeMap<String, String>,
+    /// Labels of its pod or container.
+    pub labels: &'a BTreeMap<String, String>,
+    /// Annotations of its pod.
+    pub annotations: &'a BTreeMap<String, String>,
+    /// The path of its cgroup.
+    pub path: Option<&'a str>,
+    /// The allowed variables of its environment.
+    pub environ: &'a BTreeMap<String, String>,
 }
 
 /// The job of a victim, from its cgroup's path and the allowed variables of its environment.

@@ -91,14 +91,15 @@ pub(crate) fn oom_memcg() -> Death {
             runtime: None,
             pod_uid: Some("3f9f0a52-6b8e-4c8e-9d53-0d9d5b1c2f10".into()),
             qos: Some(Qos::Burstable),
-            unit: None,
             sources: BTreeMap::from([("container_id".into(), "cgroup_path".into())]),
+            ..Workload::default()
         },
         job: Some(Job {
             id: Some("render-42".into()),
             sources: BTreeMap::from([("id".into(), "environ:JOB_ID".into())]),
             ..Job::default()
         }),
+        tags: BTreeMap::new(),
         advice: "Raise the container's memory limit above 32.0 MiB, or find out why worker needs more than it.".into(),
         missing: vec![Missing { field: "workload.runtime".into(), why: "the cgroup path does not tell it".into() }],
     }

@@ -29,9 +29,48 @@ pub struct Workload {
     /// systemd unit, such as `nginx.service`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unit: Option<String>,
-    /// Where each of the names came from: key → source.
+    /// Name of the container: in its pod, or of the container where there are no pods.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub container: Option<String>,
+    /// Name of the Kubernetes pod.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pod: Option<String>,
+    /// Kubernetes namespace of the pod.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    /// Bare id of the pod's sandbox in its runtime.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sandbox_id: Option<String>,
+    /// Image of the container, as whoever made it asked for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+    /// How often the container had been started anew in its pod before: 0 for the first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attempt: Option<u32>,
+    /// What the pod belongs to, from the nearest to the last: a ReplicaSet and its Deployment, a Job and its CronJob.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub owners: Vec<Owner>,
+    /// Labels of the pod or container that were asked for.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// Annotations of the pod that were asked for.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
+    /// Where each of the names came from: key → source, such as `cgroup_path`, `cri`, `docker`, `kubernetes`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub sources: BTreeMap<String, String>,
+}
+
+/// An object that a pod belongs to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Owner {
+    /// Its kind, such as `Job`.
+    pub kind: String,
+    /// Its name.
+    pub name: String,
+    /// Its uid.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uid: Option<String>,
 }
 
 /// Kubernetes quality of service classes.
@@ -60,7 +99,10 @@ pub struct Job {
     /// Which attempt.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub attempt: Option<String>,
-    /// Where each of them came from: key → source, such as `environ:JOB_ID` or `cgroup_path`.
+    /// Which of the job's tasks, where it has several side by side: an array index, a completion index, a rank.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub index: Option<String>,
+    /// Where each of them came from: key → source, such as `tag:job_id`, `label:job-name`, `cgroup_path` or `environ:JOB_ID`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub sources: BTreeMap<String, String>,
 }

@@ -1,5 +1,7 @@
 //! A kill of the kernel log → `Death`. The log has no more than its lines; what is therefore missing, the record says.
 
+use std::collections::BTreeMap;
+
 use super::{Recorder, lack, new_id};
 use crate::{
     attribute,
@@ -112,7 +114,8 @@ impl Recorder {
             advice: advice::of_logged(cause, &memory),
             memory,
             workload: attribute::workload(path.as_deref(), id),
-            job: attribute::job(path.as_deref(), &Default::default()),
+            job: None,
+            tags: BTreeMap::new(),
             missing,
         }
     }
