@@ -145,9 +145,9 @@ impl<T: Weigh> Book<T> {
         }
     }
 
-    /// Whether a source has been asked for something that it has not answered.
-    pub(super) fn owes(&self, source: SourceBit) -> bool {
-        self.entries.values().any(|entry| entry.asked & source != 0)
+    /// The sources that have been asked for an id and have not answered.
+    pub(super) fn owing(&self, id: &str) -> SourceBit {
+        self.entries.get(id).map_or(0, |entry| entry.asked)
     }
 
     /// A container is gone; it is kept for a while.
@@ -206,7 +206,8 @@ impl<T: Weigh> Book<T> {
                 self.refused += 1;
                 return None;
             }
-            let entry = Entry { known: None, asked: 0, asked_ns: 0, gone: None, left: false, bytes: 0 };
+            let entry =
+                Entry { known: None, asked: 0, asked_ns: 0, gone: None, left: false, bytes: 0 };
             self.entries.insert(id.into(), entry);
         }
         self.entries.get_mut(id)
@@ -218,7 +219,8 @@ impl<T: Weigh> Book<T> {
         while self.entries.len() + another > self.bounds.entries
             || self.bytes + bytes > self.bounds.bytes
         {
-            let only_itself = self.gone.first_key_value().is_some_and(|(_, oldest)| &**oldest == id);
+            let only_itself =
+                self.gone.first_key_value().is_some_and(|(_, oldest)| &**oldest == id);
             if only_itself || !self.drop_oldest() {
                 return false;
             }

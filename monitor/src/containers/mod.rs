@@ -20,7 +20,7 @@ mod registry;
 pub mod worker;
 
 pub use book::Lookup;
-pub use registry::{Registry, SourceReport, SourceState};
+pub use registry::{Handle, Registry, Size, SourceReport, SourceState};
 
 /// Longest name, label or annotation that is kept, in bytes; the rest is cut off.
 pub const MAX_TEXT: usize = 256;
@@ -85,7 +85,8 @@ impl FromStr for Sockets {
             "auto" => Ok(Self::Auto),
             "off" => Ok(Self::Off),
             paths => {
-                let paths: Result<Vec<AbsolutePath>, _> = paths.split(',').map(str::parse).collect();
+                let paths: Result<Vec<AbsolutePath>, _> =
+                    paths.split(',').map(str::parse).collect();
                 let paths = paths.map_err(|_| refused())?;
                 if paths.len() > Self::MAX { Err(refused()) } else { Ok(Self::At(paths)) }
             }

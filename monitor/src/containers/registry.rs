@@ -59,6 +59,17 @@ pub struct SourceReport {
     pub failed: u64,
 }
 
+/// How much a registry holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Size {
+    /// Containers that are known or asked for, those that are gone included.
+    pub entries: usize,
+    /// Bytes of what is known, roughly.
+    pub bytes: usize,
+    /// How often there was no room for one.
+    pub refused: u64,
+}
+
 #[derive(Debug)]
 struct Source {
     report: SourceReport,
@@ -145,7 +156,10 @@ impl Registry {
             // One that is slow is asked too, and not waited for.
             let up = source.report.state == SourceState::Up;
             let slow = source.report.state == SourceState::Slow;
-            if (up || slow) && (source.serves)(runtime) && source.queue.try_send(id.to_owned()).is_ok() && up
+            if (up || slow)
+                && (source.serves)(runtime)
+                && source.queue.try_send(id.to_owned()).is_ok()
+                && up
             {
                 asked |= 1 << place;
             }
@@ -158,17 +172,30 @@ impl Registry {
         self.state().book.gone(id, now_ns);
     }
 
-    /// A death could not wait any longer: whoever has not answered is slow, and is not waited for until it has.
-    pub fn too_late(&self) {
+    /// A death could not wait any longer for the names of a container: whoever owes them is slow, and is not waited for until it has answered.
+    pub fn too_late(&self, id: &str) {
         let state = &mut *self.state();
+        let owing = state.book.owing(id);
         for (place, source) in state.sources.iter_mut().enumerate() {
             let bit = 1 << place;
-            if source.report.state == SourceState::Up && state.book.owes(bit) {
+            if owing & bit != 0 && source.report.state == SourceState::Up {
                 source.report.state = SourceState::Slow;
                 source.report.why = Some("it did not answer in time".to_owned());
                 state.book.give_up(bit);
             }
         }
+    }
+
+    /// Which source that may know the containers of a runtime does not answer, and why. `None`: all that are there answer.
+    #[must_use]
+    pub fn why_not(&self, runtime: Option<&str>) -> Option<String> {
+        let state = self.state();
+        let mut silent = state.sources.iter().filter(|source| {
+            let silent = matches!(source.report.state, SourceState::Slow | SourceState::Down);
+            silent && (source.serves)(runtime)
+        });
+        let SourceReport { name, why, .. } = &silent.next()?.report;
+        Some(format!("{name}: {}", why.as_deref().unwrap_or("it does not answer")))
     }
 
     /// Lets what has been gone for long enough go.
@@ -187,11 +214,11 @@ impl Registry {
         self.state().sources.iter().map(|source| source.report.clone()).collect()
     }
 
-    /// Containers that are known or asked for; how often there was no room for one.
+    /// How much is held.
     #[must_use]
-    pub fn size(&self) -> (usize, u64) {
-        let state = self.state();
-        (state.book.len(), state.book.refused())
+    pub fn size(&self) -> Size {
+        let book = &self.state().book;
+        Size { entries: book.len(), bytes: book.bytes(), refused: book.refused() }
     }
 
     /// A panic elsewhere leaves no half-made state here: nothing between lock and unlock can panic.
@@ -219,8 +246,11 @@ impl Handle {
         let ids: HashSet<String> = infos.iter().map(|info| info.id.clone()).collect();
         {
             let state = &mut *self.registry.state();
-            let Some(name) = state.sources.get(self.place).map(|source| source.report.name) else { return };
-            let gone = state.book.live().filter(|(id, info)| info.source == name && !ids.contains(*id));
+            let Some(name) = state.sources.get(self.place).map(|source| source.report.name) else {
+                return;
+            };
+            let gone =
+                state.book.live().filter(|(id, info)| info.source == name && !ids.contains(*id));
             let gone: Vec<String> = gone.map(|(id, _)| id.to_owned()).collect();
             for id in gone {
                 state.book.gone(&id, now_ns);
