@@ -40,7 +40,8 @@ pub(super) fn workload(workload: &Workload, page: &mut Page) {
     }
     pairs("labels", &workload.labels, page);
     pairs("annotations", &workload.annotations, page);
-    page.maybe("unit", workload.unit.as_ref());
+    let run = in_brackets(&[workload.invocation_id.as_ref().map(|id| format!("invocation {id}"))]);
+    page.maybe("unit", workload.unit.as_ref().map(|unit| format!("{unit}{run}")).as_ref());
     page.maybe("cgroup", workload.cgroup.as_ref());
 }
 
