@@ -16,7 +16,9 @@ use serde::{Deserialize, Serialize};
 use crate::config::{AbsolutePath, Period, Refused, values};
 
 mod book;
+pub mod cri;
 mod registry;
+pub mod sources;
 pub mod systemd;
 pub mod worker;
 
