@@ -286,6 +286,11 @@ impl Running {
         self.told = Told { dropped, log_lines, lost, forgotten, refused };
         self.parts.index.forget_gone(self.parts.clock.boot_ns());
         self.parts.naming.tick(self.parts.clock.boot_ns());
+        let registry = self.parts.naming.registry();
+        self.parts.metrics.set_sources(&registry.reports());
+        let size = registry.size();
+        self.parts.metrics.set_containers(size.entries, size.refused);
+        self.parts.metrics.set_names_late(self.parts.naming.late());
         self.parts.metrics.set_cgroups(self.parts.index.len());
         self.parts.metrics.expire(Instant::now());
         self.parts.audit.tick(&self.parts.index);

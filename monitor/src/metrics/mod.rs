@@ -252,9 +252,9 @@ impl Metrics {
         self.sources.set(reports);
     }
 
-    /// A death was told at its deadline, without names that a source still owed.
-    pub fn names_late(&self) {
-        self.sources.late();
+    /// Deaths that were told at their deadline since the start, without names that a source still owed.
+    pub fn set_names_late(&self, total: u64) {
+        self.sources.set_late(total);
     }
 
     /// Containers that the sources' registry holds, and how often it had no room since the start.

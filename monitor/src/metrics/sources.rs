@@ -78,8 +78,8 @@ impl Sources {
         }
     }
 
-    pub(super) fn late(&self) {
-        self.late.inc();
+    pub(super) fn set_late(&self, total: u64) {
+        raise(&self.late, total);
     }
 
     pub(super) fn set_containers(&self, known: usize, refused: u64) {

@@ -42,6 +42,7 @@ fn source(name: &'static str, state: SourceState, answered: u64, failed: u64) ->
         events: false,
         answered,
         failed,
+        refused: 0,
     }
 }
 
@@ -92,7 +93,7 @@ fn the_whole_text() {
         source("docker", SourceState::Absent, 0, 0),
     ]);
     metrics.set_containers(3, 1);
-    metrics.names_late();
+    metrics.set_names_late(1);
     metrics.set_ready(true);
     ops.decode_error(&"too short");
     ops.queue_dropped(Queue::Records, 5);
