@@ -222,6 +222,11 @@ impl Registry {
 }
 
 impl Handle {
+    /// The source's name.
+    pub fn name(&self) -> &'static str {
+        self.registry.state().sources.get(self.place).map_or("this", |source| source.report.name)
+    }
+
     /// The source answered: a container.
     pub fn put(&self, info: Info) {
         self.registry.state().learn(self.bit(), info);

@@ -129,15 +129,22 @@ impl Worker {
             let mut worked = false;
             let Err(error) = self.converse::<C>(&socket, &mut worked).await;
             tracing::debug!(socket = %socket.display(), %error, "a runtime is not asked any more");
-            whys.push(format!("{}: {error}", socket.display()));
             self.handle.events(false);
+            let socket = socket.display();
+            match error {
+                // A containerd that serves Docker alone listens where one that serves Kubernetes does.
+                Error::Unsupported if !worked => whys.push(format!(
+                    "{socket}: who listens there does not speak {}, or has it switched off",
+                    self.handle.name()
+                )),
+                error => {
+                    whys.push(format!("{socket}: {error}"));
+                    round = Round::Failed;
+                }
+            }
             if worked {
                 round = Round::Worked;
                 break;
-            }
-            // A containerd that serves Docker alone listens where one that serves Kubernetes does: it is none of this kind.
-            if !matches!(error, Error::Unsupported) {
-                round = Round::Failed;
             }
         }
         match round {
