@@ -241,8 +241,9 @@ impl<C: Client> Asked<'_, C> {
     async fn all(&self) -> Result<(), Error> {
         let infos = within(LIST, self.client.list()).await;
         self.handle.refused(self.client.refused());
-        self.handle.all(infos?, self.clock.boot_ns());
+        let infos = infos?;
         self.handle.up();
+        self.handle.all(infos, self.clock.boot_ns());
         Ok(())
     }
 
@@ -258,11 +259,12 @@ impl<C: Client> Asked<'_, C> {
             // A list has only what is live: one that died at once, or a pod's own sandbox, is found alone.
             let found = within(REQUEST, self.client.find(id)).await;
             self.handle.refused(self.client.refused());
-            match found? {
+            let found = found?;
+            self.handle.up();
+            match found {
                 Some(info) if info.id == *id => self.handle.put(info),
                 _ => self.handle.nothing(id),
             }
-            self.handle.up();
         }
         Ok(())
     }

@@ -402,7 +402,7 @@ fn everything(bytes: Bytes) {
 
 fn texts() -> impl Strategy<Value = BTreeMap<String, String>> {
     let key = prop_oneof![Just("app".to_owned()), Just("note".to_owned()), ".{0,20}"];
-    prop::collection::btree_map(key, ".{0,300}", 0..8)
+    prop::collection::btree_map(key, ".{0,300}", 0..4)
 }
 
 prop_compose! {

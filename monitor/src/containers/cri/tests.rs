@@ -371,8 +371,8 @@ async fn until(server: &Server, state: SourceState) -> String {
     let reached = tokio::time::timeout(Duration::from_secs(60), async {
         loop {
             let report = registry.reports().remove(0);
-            if report.state == state && report.why.is_some() {
-                return report.why.unwrap();
+            if let (true, Some(why)) = (report.state == state, report.why) {
+                return why;
             }
             registry.changed().await;
         }
