@@ -20,7 +20,7 @@ const REQUEST: Duration = Duration::from_secs(2);
 /// Longest wait for the list of all containers.
 const LIST: Duration = Duration::from_secs(10);
 /// How often a socket that is not there is looked for.
-const LOOK: Duration = Duration::from_secs(2);
+const LOOK: Duration = Duration::from_secs(1);
 /// Wait before a source that worked is tried again; doubled each time that it fails, up to `RETRY_MAX`.
 const RETRY_MIN: Duration = Duration::from_millis(250);
 const RETRY_MAX: Duration = Duration::from_secs(15);

@@ -22,7 +22,7 @@ use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::decode_tests::{list, pod, wanted, web};
+use super::made::{field, list, pod, wanted, web};
 use super::*;
 use crate::clock::Clock;
 use crate::containers::worker::Worker;
@@ -165,9 +165,7 @@ fn headed(compressed: u8, length: u32, rest: &[u8]) -> Bytes {
 fn version(name: &str, number: &str) -> Say {
     let mut answer = BytesMut::new();
     for (tag, text) in [(1, "0.1.0"), (2, name), (3, number), (4, "v1")] {
-        encode_key(tag, WireType::LengthDelimited, &mut answer);
-        encode_varint(text.len() as u64, &mut answer);
-        answer.put_slice(text.as_bytes());
+        field(&mut answer, tag, text.as_bytes());
     }
     Say::Message(answer.freeze())
 }
@@ -291,9 +289,7 @@ async fn whoever_speaks_no_http2_is_an_error() {
 async fn events_are_told_where_they_are_for_every_listener() {
     let event = |id: &str, kind: u64| {
         let mut message = BytesMut::new();
-        encode_key(1, WireType::LengthDelimited, &mut message);
-        encode_varint(id.len() as u64, &mut message);
-        message.put_slice(id.as_bytes());
+        field(&mut message, 1, id.as_bytes());
         encode_key(2, WireType::Varint, &mut message);
         encode_varint(kind, &mut message);
         framed(&message)
