@@ -106,8 +106,7 @@ impl Rules {
     #[must_use]
     pub fn tried(&self, clues: &Clues<'_>) -> Vec<Tried<'_>> {
         let winner = self.winner(clues).map(|(rule, _)| std::ptr::from_ref(rule));
-        let read = self.0.iter().filter_map(|rule| Some((rule, rule.read(clues)?)));
-        let tried = read.map(|(rule, read)| Tried {
+        let tried = self.readings(clues).map(|(rule, read)| Tried {
             rule: &rule.name,
             users: rule.users,
             scheduler: rule.scheduler.as_deref(),
@@ -154,10 +153,16 @@ impl Rules {
         names.collect()
     }
 
+    /// What each rule that counts reads, in order.
+    fn readings<'a>(&'a self, clues: &Clues<'_>) -> impl Iterator<Item = (&'a Rule, Read)> {
+        let starts = self.0.iter().filter_map(|rule| rule.outermost_at(clues.path?));
+        let outermost = starts.min();
+        self.0.iter().filter_map(move |rule| Some((rule, rule.read(clues, outermost)?)))
+    }
+
     fn winner(&self, clues: &Clues<'_>) -> Option<(&Rule, Read)> {
         let mut by_name = None;
-        for rule in &self.0 {
-            let Some(read) = rule.read(clues) else { continue };
+        for (rule, read) in self.readings(clues) {
             if read.id.is_some() {
                 return Some((rule, read));
             }
@@ -202,8 +207,7 @@ impl Rules {
     fn fill(&self, read: &mut Read, clues: &Clues<'_>) {
         let value = |part: &Option<Sourced>| part.as_ref().map(|sourced| sourced.value.clone());
         let id = value(&read.id);
-        for filler in self.0.iter().filter(|rule| rule.fills) {
-            let Some(more) = filler.read(clues) else { continue };
+        for (_, more) in self.readings(clues).filter(|(rule, _)| rule.fills) {
             if more.id.is_some() && value(&more.id) != id {
                 continue;
             }
