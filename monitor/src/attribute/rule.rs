@@ -171,8 +171,9 @@ impl Rule {
             .each()
             .map(|(_, sources)| sources.map(|list| (*list).clone()).unwrap_or_default());
         let sources = Parts { id, name, attempt, index };
+        let taken = sources.each().into_iter().flat_map(|(_, list)| list);
         let used: HashSet<&str> =
-            sources.each().into_iter().flat_map(|(_, list)| list).filter_map(group).collect();
+            taken.chain(spec.needs.iter().flatten()).filter_map(group).collect();
         let groups = path.iter().flat_map(|path| path.capture_names().flatten());
         if let Some(unused) = { groups }.find(|name| !used.contains(name)) {
             let problem = format!(
