@@ -18,6 +18,7 @@ pub use flags::Flags;
 pub use values::{AbsolutePath, Count, Period, Refused, RingBytes};
 
 use crate::api::WebConfig;
+use crate::attribute::Rules;
 use crate::attribute::environ::Allowlist;
 use crate::attribute::names::{JobsConfig, WorkloadConfig};
 use crate::audit::state::StateConfig;
@@ -81,14 +82,15 @@ impl Config {
         Ok(config)
     }
 
-    /// The variables of a victim's environment that are kept: the default ones, the user's own, and those that a rule of jobs looks at.
+    /// The variables of a victim's environment that are kept: the default ones, which are all that a built-in rule of
+    /// jobs looks at, the user's own, and those of the user's rules.
     ///
     /// # Errors
     /// If a rule is not allowed, or there are too many names.
     pub fn allowlist(&self) -> Result<Allowlist, String> {
-        let rules = self.jobs.rules().map_err(|error| error.to_string())?;
+        let of_rules = Rules::check(&self.jobs.rules).map_err(|error| error.to_string())?;
         let own = self.environ.allow.iter().map(VariableName::as_str).map(str::to_owned);
-        let names: Vec<String> = own.chain(rules.environ_names()).collect();
+        let names: Vec<String> = own.chain(of_rules).collect();
         Allowlist::new(&names)
             .map_err(|error| format!("environ.allow, with the variables of jobs.rules: {error}"))
     }

@@ -53,39 +53,25 @@ impl Rules {
     /// # Errors
     /// Which of the user's rules is not allowed, and why.
     pub fn new(own: &[RuleSpec]) -> Result<Self, RuleError> {
-        const LIST: &str = "jobs.rules";
-        if own.len() > Self::MAX {
-            let problem = format!(
-                "a list of {} is not allowed: must have 0 to {} rules",
-                own.len(),
-                Self::MAX
-            );
-            return Err(RuleError { place: LIST.to_owned(), problem });
-        }
+        const LIST: &str = "the built-in rules";
+        let own = compiled_own(own)?;
         let built_in: BuiltIn = serde_saphyr::from_str(BUILT_IN).map_err(|error| RuleError {
-            place: "the built-in rules".to_owned(),
+            place: LIST.to_owned(),
             problem: crate::text::one_line(&error.to_string()),
         })?;
-        let compiled = |specs: &[RuleSpec], list: &str, users: bool| {
-            let rules = specs.iter().enumerate();
-            rules
-                .map(|(nth, spec)| Rule::new(spec, list, nth, users))
-                .collect::<Result<Vec<_>, _>>()
-        };
-        let mut rules = compiled(&built_in.before_the_users, "the built-in rules", false)?;
-        let own_rules = compiled(own, LIST, true)?;
-        let mut names = HashSet::new();
-        if let Some((nth, twice)) =
-            own_rules.iter().enumerate().find(|(_, rule)| !names.insert(rule.name.as_str()))
-        {
-            return Err(RuleError {
-                place: format!("{LIST}[{nth}].rule (rule {:?})", twice.name),
-                problem: "another rule is called the same".to_owned(),
-            });
-        }
-        rules.extend(own_rules);
-        rules.extend(compiled(&built_in.after_the_users, "the built-in rules", false)?);
+        let mut rules = compiled(&built_in.before_the_users, LIST, false)?;
+        rules.extend(own);
+        rules.extend(compiled(&built_in.after_the_users, LIST, false)?);
         Ok(Self(rules))
+    }
+
+    /// The variables that the user's rules look at, if the rules are allowed. It leaves the built-in ones alone, so it costs less than
+    /// [`Rules::new`].
+    ///
+    /// # Errors
+    /// Which rule is not allowed, and why.
+    pub fn check(own: &[RuleSpec]) -> Result<BTreeSet<String>, RuleError> {
+        Ok(Self(compiled_own(own)?).environ_names())
     }
 
     /// The built-in rules alone. A test holds that they are allowed.
@@ -106,8 +92,7 @@ impl Rules {
     #[must_use]
     pub fn tried(&self, clues: &Clues<'_>) -> Vec<Tried<'_>> {
         let winner = self.winner(clues).map(|(rule, _)| std::ptr::from_ref(rule));
-        let read = self.0.iter().filter_map(|rule| Some((rule, rule.read(clues)?)));
-        let tried = read.map(|(rule, read)| Tried {
+        let tried = self.readings(clues).map(|(rule, read)| Tried {
             rule: &rule.name,
             users: rule.users,
             scheduler: rule.scheduler.as_deref(),
@@ -154,10 +139,16 @@ impl Rules {
         names.collect()
     }
 
+    /// What each rule that counts reads, in order.
+    fn readings<'a>(&'a self, clues: &Clues<'_>) -> impl Iterator<Item = (&'a Rule, Read)> {
+        let starts = self.0.iter().filter_map(|rule| rule.outermost_at(clues.path?));
+        let outermost = starts.min();
+        self.0.iter().filter_map(move |rule| Some((rule, rule.read(clues, outermost)?)))
+    }
+
     fn winner(&self, clues: &Clues<'_>) -> Option<(&Rule, Read)> {
         let mut by_name = None;
-        for rule in &self.0 {
-            let Some(read) = rule.read(clues) else { continue };
+        for (rule, read) in self.readings(clues) {
             if read.id.is_some() {
                 return Some((rule, read));
             }
@@ -202,8 +193,7 @@ impl Rules {
     fn fill(&self, read: &mut Read, clues: &Clues<'_>) {
         let value = |part: &Option<Sourced>| part.as_ref().map(|sourced| sourced.value.clone());
         let id = value(&read.id);
-        for filler in self.0.iter().filter(|rule| rule.fills) {
-            let Some(more) = filler.read(clues) else { continue };
+        for (_, more) in self.readings(clues).filter(|(rule, _)| rule.fills) {
             if more.id.is_some() && value(&more.id) != id {
                 continue;
             }
@@ -212,4 +202,27 @@ impl Rules {
             read.index = read.index.take().or(more.index);
         }
     }
+}
+
+fn compiled(specs: &[RuleSpec], list: &str, users: bool) -> Result<Vec<Rule>, RuleError> {
+    specs.iter().enumerate().map(|(nth, spec)| Rule::new(spec, list, nth, users)).collect()
+}
+
+fn compiled_own(own: &[RuleSpec]) -> Result<Vec<Rule>, RuleError> {
+    const LIST: &str = "jobs.rules";
+    if own.len() > Rules::MAX {
+        let problem =
+            format!("a list of {} is not allowed: must have 0 to {} rules", own.len(), Rules::MAX);
+        return Err(RuleError { place: LIST.to_owned(), problem });
+    }
+    let rules = compiled(own, LIST, true)?;
+    let mut names = HashSet::new();
+    let twice = rules.iter().enumerate().find(|(_, rule)| !names.insert(rule.name.as_str()));
+    if let Some((nth, twice)) = twice {
+        return Err(RuleError {
+            place: format!("{LIST}[{nth}].rule (rule \"{}\")", twice.name),
+            problem: "another rule is called the same".to_owned(),
+        });
+    }
+    Ok(rules)
 }

@@ -29,6 +29,8 @@ mod names_tests;
 mod path_tests;
 #[cfg(test)]
 mod rule_tests;
+#[cfg(test)]
+mod systems_tests;
 
 /// The source that is named in `sources` for what a cgroup path says.
 pub const CGROUP_PATH: &str = "cgroup_path";

@@ -135,6 +135,16 @@ proptest! {
         ], 0..8),
     ) {
         let path = format!("/{}", parts.join("/"));
+        let all = containers(&path);
+        let innermost = identify(&path).container;
+        prop_assert_eq!(all.first(), innermost.as_ref());
+        prop_assert_eq!(believed(&path, |_| false), path.as_str());
+        // Where every container is known, the outermost is told.
+        let outer = all.iter().rev().find(|outer| Some(&outer.bare_id) != all.first().map(|inner| &inner.bare_id));
+        let cut = believed(&path, |_| true);
+        prop_assert!(path.starts_with(cut));
+        prop_assert_eq!(identify(cut).container, outer.or(innermost.as_ref()).cloned());
+        prop_assert!(outer.is_some() || cut == path);
         let identity = identify(&path);
         if let Some(container) = identity.container {
             prop_assert!(path.contains(&container.bare_id));

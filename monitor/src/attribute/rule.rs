@@ -34,6 +34,13 @@ pub struct RuleSpec {
     /// A pattern that is searched in the cgroup's path. If there is one, the rule counts only where it matches.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
+    /// Whether `path` competes with those of other rules marked so: only the one that matches nearest the root counts, since what lies below a
+    /// job's own cgroup may be made by the job.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub outermost: bool,
+    /// What must be there, all of it and not empty, for the rule to count.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub needs: Option<Vec<Source>>,
     /// Whether its name, attempt and index serve jobs of other rules that have none.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub fills: bool,
@@ -114,6 +121,8 @@ pub(super) struct Rule {
     pub(super) users: bool,
     pub(super) fills: bool,
     pub(super) path: Option<Regex>,
+    outermost: bool,
+    needs: Vec<Source>,
     pub(super) sources: Parts<Vec<Source>>,
 }
 
@@ -149,6 +158,11 @@ impl Rule {
             check_sources(sources.map(Vec::as_slice), path.as_ref())
                 .map_err(|problem| refuse(key, problem))?;
         }
+        check_sources(spec.needs.as_deref(), path.as_ref())
+            .map_err(|problem| refuse("needs", problem))?;
+        if spec.outermost && path.is_none() {
+            return Err(refuse("outermost", "needs a `path` in the rule".to_owned()));
+        }
         if lists.id.is_none() && lists.name.is_none() && !spec.fills {
             let problem = "gives neither an `id` nor a `name`, without which there is no job";
             return Err(refuse("", problem.to_owned()));
@@ -157,8 +171,9 @@ impl Rule {
             .each()
             .map(|(_, sources)| sources.map(|list| (*list).clone()).unwrap_or_default());
         let sources = Parts { id, name, attempt, index };
+        let taken = sources.each().into_iter().flat_map(|(_, list)| list);
         let used: HashSet<&str> =
-            sources.each().into_iter().flat_map(|(_, list)| list).filter_map(group).collect();
+            taken.chain(spec.needs.iter().flatten()).filter_map(group).collect();
         let groups = path.iter().flat_map(|path| path.capture_names().flatten());
         if let Some(unused) = { groups }.find(|name| !used.contains(name)) {
             let problem = format!(
@@ -172,16 +187,31 @@ impl Rule {
             users,
             fills: spec.fills,
             path,
+            outermost: spec.outermost,
+            needs: spec.needs.clone().unwrap_or_default(),
             sources,
         })
     }
 
-    /// What it reads; `None` if its pattern does not match.
-    pub(super) fn read(&self, clues: &Clues<'_>) -> Option<Read> {
+    /// Where its pattern matches, if it is held to be the outermost one.
+    pub(super) fn outermost_at(&self, path: &str) -> Option<usize> {
+        let pattern = self.path.as_ref().filter(|_| self.outermost)?;
+        Some(pattern.find(path)?.start())
+    }
+
+    /// What it reads; `None` if its pattern does not match or what it needs is not there. `outermost` is where the first pattern matches of
+    /// all rules that are held to be the outermost.
+    pub(super) fn read(&self, clues: &Clues<'_>, outermost: Option<usize>) -> Option<Read> {
         let groups = match &self.path {
             Some(pattern) => Some(pattern.captures(clues.path?)?),
             None => None,
         };
+        let at = groups.as_ref().and_then(|groups| groups.get(0)).map(|whole| whole.start());
+        let inner = self.outermost && at != outermost;
+        let has = |source: &Source| source.read(clues, groups.as_ref()).is_some();
+        if inner || !self.needs.iter().all(has) {
+            return None;
+        }
         let first = |sources: &[Source]| {
             sources.iter().find_map(|source| source.read(clues, groups.as_ref()))
         };
@@ -195,7 +225,7 @@ impl Rule {
 
     /// All its sources.
     pub(super) fn all_sources(&self) -> impl Iterator<Item = &Source> {
-        self.sources.each().into_iter().flat_map(|(_, list)| list)
+        self.sources.each().into_iter().flat_map(|(_, list)| list).chain(&self.needs)
     }
 }
 

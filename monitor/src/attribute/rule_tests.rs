@@ -37,6 +37,12 @@ fn how_a_refusal_reads() {
         ("no path", "[{rule: r, id: [{path: id}]}]"),
         ("no such group", "[{rule: r, path: '/(?<id>x)', id: [{path: id}], name: [{path: name}]}]"),
         ("an unknown group", "[{rule: r, path: '/(?<job>x)', id: [{path: job}]}]"),
+        ("outermost of nothing", "[{rule: r, outermost: true, id: [{tag: a}]}]"),
+        ("needs nothing", "[{rule: r, needs: [], id: [{tag: a}]}]"),
+        (
+            "needs no such group",
+            "[{rule: r, path: '/(?<id>x)', needs: [{path: name}], id: [{path: id}]}]",
+        ),
         (
             "a group that nothing takes",
             "[{rule: r, path: '/(?<id>x)(?<name>y)', id: [{path: id}]}]",
@@ -116,6 +122,38 @@ fn keys_of_the_record_are_bounded() {
             format!("workload.{section}: a list of 65 is not allowed: must have 0 to 64 items")
         );
     }
+}
+
+/// The dearest patterns that are allowed, on a path as long as the kernel's side passes on.
+#[test]
+fn the_dearest_rules_end_in_time() {
+    let patterns = [
+        "(?:a|aa|aaa)+(?<id>[^a])",
+        "(?<id>(?:[^/]{0,60}a){2})[^a]",
+        "(?:a?){150}a{150}(?<id>[^a])",
+    ];
+    let rules: Vec<String> = (0..Rules::MAX)
+        .map(|n| {
+            format!("{{rule: r{n}, path: '{}', id: [{{path: id}}]}}", patterns[n % patterns.len()])
+        })
+        .collect();
+    let config =
+        file::parse(format!("jobs: {{rules: [{}]}}", rules.join(", ")).as_bytes()).unwrap();
+    let rules = config.jobs.rules().unwrap();
+    let path = format!("/{}", "a".repeat(4095));
+    let none = std::collections::BTreeMap::new();
+    let clues = super::Clues {
+        tags: &none,
+        labels: &none,
+        annotations: &none,
+        path: Some(&path),
+        environ: &none,
+    };
+    let searching = std::time::Instant::now();
+    assert_eq!(rules.job(&clues), None);
+    let searched = searching.elapsed();
+    // Linear work takes a second or two in a debug build; what backtracks would not end.
+    assert!(searched < std::time::Duration::from_secs(60), "{searched:?}");
 }
 
 proptest! {

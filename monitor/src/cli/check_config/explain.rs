@@ -156,4 +156,56 @@ jobs:
         }
         crate::golden::check_named("explain.txt", &text.join("\n"));
     }
+
+    /// The blocks of one kind in docs/jobs.md.
+    fn blocks(kind: &str) -> Vec<&'static str> {
+        let text = include_str!("../../../../docs/jobs.md");
+        let blocks = text.split("```").skip(1).step_by(2);
+        blocks.filter_map(|block| block.strip_prefix(kind)?.strip_prefix('\n')).collect()
+    }
+
+    #[test]
+    fn the_examples_of_the_documentation_are_true() {
+        let examples: Vec<Rules> = blocks("yaml")
+            .into_iter()
+            .map(|yaml| file::parse(yaml.as_bytes()).expect(yaml).jobs.rules().unwrap())
+            .collect();
+        let [orders, farm] = examples.as_slice() else { panic!("{}", examples.len()) };
+        let pod = Given {
+            labels: map(&[
+                ("orders.example.com/id", "77"),
+                ("batch.kubernetes.io/job-name", "orders-77"),
+            ]),
+            ..Given::default()
+        };
+        let clues = Clues {
+            tags: &pod.tags,
+            labels: &pod.labels,
+            annotations: &pod.annotations,
+            path: None,
+            environ: &pod.environ,
+        };
+        let told = serde_json::to_value(orders.job(&clues)).unwrap();
+        let [json] = blocks("json")[..] else { panic!("one record") };
+        let shown: serde_json::Value = serde_json::from_str(&format!("{{{json}}}")).unwrap();
+        assert_eq!(told, shown["job"]);
+
+        let given = Given {
+            path: "/farm.slice/shot-sh010/frame-7.scope".to_owned(),
+            environ: map(&[("JOB_NAME", "nightly")]),
+            ..Given::default()
+        };
+        let [console] = blocks("console")[..] else { panic!("one call") };
+        let (command, answer) = console.split_once('\n').unwrap();
+        assert!(command.contains(&given.path));
+        assert_eq!(explain(&given, farm), answer);
+    }
+
+    #[test]
+    fn the_documentation_names_every_scheduler() {
+        let text = include_str!("../../../../docs/jobs.md");
+        let rules = include_str!("../../attribute/rules.yaml");
+        let mut names = rules.lines().filter_map(|line| line.trim().strip_prefix("scheduler: "));
+        assert_eq!(names.find(|name| !text.contains(&format!("`{name}`"))), None);
+    }
 }
