@@ -23,6 +23,8 @@ use crate::probe::{ProbeReport, ProbeState};
 mod config;
 mod containers;
 mod jobs;
+#[cfg(test)]
+mod jobs_tests;
 mod labels;
 #[cfg(test)]
 mod model;

@@ -71,7 +71,7 @@ impl Sources {
             if there.peek().is_none() && answered + failed == 0 {
                 continue;
             }
-            let up = there.peek().is_some() && there.all(|report| up(report));
+            let up = there.peek().is_some() && there.all(up);
             self.up.get_or_create_owned(&label).set(i64::from(up));
             raise(&self.requests.get_or_create_owned(&label), answered + failed);
             raise(&self.failures.get_or_create_owned(&label), failed);
