@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::{AbsolutePath, Period, Refused, values};
 
 mod book;
+pub mod docker;
 mod registry;
 pub mod worker;
 

@@ -3,14 +3,15 @@
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::Info;
 use super::registry::{Handle, SourceState};
+use super::{Info, Wanted};
 use crate::clock::Clock;
 
 /// Longest wait for one answer. A death waits for `containers.deadline` only; a late answer serves the next one.
@@ -45,8 +46,14 @@ pub enum Error {
 
 /// How one runtime is asked. Every answer is bounded by the client; the time is bounded here.
 pub trait Client: Sized + Send + Sync {
-    /// Connects.
-    fn connect(socket: &Path) -> impl Future<Output = Result<Self, Error>> + Send;
+    /// Whether it tells of containers that are known already too, when something about them changed: one that is started anew, or has another name.
+    const TELLS_OF_CHANGES: bool = false;
+
+    /// Connects. Of labels and annotations, `wanted` are kept.
+    fn connect(
+        socket: &Path,
+        wanted: &Arc<Wanted>,
+    ) -> impl Future<Output = Result<Self, Error>> + Send;
 
     /// The runtime's name and version, for people.
     fn version(&self) -> impl Future<Output = Result<String, Error>> + Send;
@@ -57,7 +64,7 @@ pub trait Client: Sized + Send + Sync {
     /// One container, by its bare id; `None` if there is none.
     fn find(&self, id: &str) -> impl Future<Output = Result<Option<Info>, Error>> + Send;
 
-    /// Sends the id of each container that is made, until it cannot any more. `listening` is called when it has begun.
+    /// Sends the id of each container that is made (or changed), until it cannot any more. `listening` is called when it has begun.
     fn watch(
         &self,
         ids: mpsc::Sender<String>,
@@ -74,6 +81,8 @@ pub struct Worker {
     pub asks: mpsc::Receiver<String>,
     /// Where it may be reached: the first that exists.
     pub sockets: Vec<PathBuf>,
+    /// The labels and annotations that are kept.
+    pub wanted: Arc<Wanted>,
     /// How often it is asked for all its containers.
     pub poll: Duration,
     /// The clock.
@@ -128,7 +137,7 @@ impl Worker {
         &mut self,
         socket: &Path,
     ) -> Result<std::convert::Infallible, Error> {
-        let client: C = within(REQUEST, C::connect(socket)).await?;
+        let client: C = within(REQUEST, C::connect(socket, &self.wanted)).await?;
         self.handle.version(within(REQUEST, client.version()).await?);
         self.handle.all(within(LIST, client.list()).await?, self.clock.boot_ns());
         self.handle.up();
@@ -143,7 +152,9 @@ impl Worker {
             ids.clear();
             tokio::select! {
                 _ = self.asks.recv_many(&mut ids, TOLD) => {}
-                Some(id) = news.recv() => if handle.wants(&id, self.clock.boot_ns()) { ids.push(id) },
+                Some(id) = news.recv() => if C::TELLS_OF_CHANGES || handle.wants(&id, self.clock.boot_ns()) {
+                    ids.push(id);
+                },
                 _ = poll.tick() => {
                     handle.all(within(LIST, client.list()).await?, self.clock.boot_ns());
                     handle.up();
