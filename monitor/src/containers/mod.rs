@@ -17,6 +17,7 @@ use crate::config::{AbsolutePath, Period, Refused, values};
 
 mod book;
 pub mod cri;
+pub mod docker;
 mod registry;
 pub mod sources;
 pub mod systemd;

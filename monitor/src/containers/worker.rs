@@ -48,6 +48,9 @@ pub enum Error {
 
 /// How one runtime is asked. Every answer is bounded by the client; the time is bounded here.
 pub trait Client: Sized + Send + Sync {
+    /// Whether it tells of containers that are known already too, when something about them changed: one that is started anew, or has another name.
+    const TELLS_OF_CHANGES: bool = false;
+
     /// Connects. Of labels and annotations, `wanted` are kept.
     fn connect(
         socket: &Path,
@@ -63,8 +66,8 @@ pub trait Client: Sized + Send + Sync {
     /// One container, by its bare id, also if it has just ended; `None` if there is none.
     fn find(&self, id: &str) -> impl Future<Output = Result<Option<Info>, Error>> + Send;
 
-    /// Sends the id of each container that is made, until it cannot any more. `listening` is called when it has begun. Ids for which there is no room are
-    /// dropped and counted as refused.
+    /// Sends the id of each container that is made (or changed), until it cannot any more. `listening` is called when it has begun. Ids for which there is no
+    /// room are dropped and counted as refused.
     fn watch(
         &self,
         ids: mpsc::Sender<String>,
@@ -196,7 +199,7 @@ impl Worker {
             ids.clear();
             tokio::select! {
                 _ = self.asks.recv_many(&mut ids, TOLD) => asked.these(&ids).await?,
-                Some(id) = news.recv() => if asked.handle.wants(&id, self.clock.boot_ns()) {
+                Some(id) = news.recv() => if C::TELLS_OF_CHANGES || asked.handle.wants(&id, self.clock.boot_ns()) {
                     asked.these(&[id]).await?;
                 },
                 // What was made before it listened and after the last list.
