@@ -28,7 +28,7 @@ use crate::{
     },
     clock::Clock,
     config::{Config, KernelLogLevel, VariableName},
-    containers::Registry,
+    containers::{Registry, Switch, Wanted, sources::Sources, systemd::Invocations},
     host::{Facts, Roots},
     kmsg,
     ledger::Ledger,
@@ -116,6 +116,7 @@ pub async fn run(config: Config, log_lost: ErrorCounter) -> anyhow::Result<()> {
             Arc::clone(&registry),
             Rules,
             Asked::default(),
+            Invocations::new(config.containers.systemd == Switch::Auto),
             config.containers.deadline.get(),
         ),
         ledger: Arc::clone(&ledger),
@@ -149,6 +150,19 @@ pub async fn run(config: Config, log_lost: ErrorCounter) -> anyhow::Result<()> {
             let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Ready]);
         }
     };
+    // They only ask: what they are in the middle of is not waited for at the end.
+    let names = TaskTracker::new();
+    let stop_names = CancellationToken::new();
+    let _stop_names = stop_names.clone().drop_guard();
+    let sources = Sources {
+        config: &config.containers,
+        registry: &registry,
+        wanted: Arc::new(Wanted::default()),
+        clock,
+        tasks: &names,
+        stop: stop_names,
+    };
+    sources.start();
     let mut pipeline = tokio::spawn(pipeline.run(announce));
 
     let failure = tokio::select! {

@@ -6,7 +6,7 @@
 //!   whoever waits behind another waits no longer for it.
 //! * Containers that appear wait in the same way, so that their series get their names before they are first shown. One that got none is looked
 //!   for again each second: its runtime may have started after this daemon.
-//! * Nothing here does I/O: whoever is asked is asked by the tasks of [`crate::containers`].
+//! * Whoever is asked is asked by the tasks of [`crate::containers`]; the only I/O here is the reading of one link of systemd's in memory.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use crate::attribute::jobs::Rules;
 use crate::attribute::{self, Asked, Clues};
+use crate::containers::systemd::Invocations;
 use crate::containers::{Info, Lookup, Registry};
 use crate::death::{Death, Missing, Workload};
 
@@ -28,6 +29,7 @@ pub struct Naming {
     registry: Arc<Registry>,
     rules: Rules,
     asked: Asked,
+    invocations: Invocations,
     deadline_ns: u64,
     deaths: VecDeque<Waiting<Death>>,
     seen: VecDeque<Waiting<Seen>>,
@@ -55,11 +57,18 @@ struct Waiting<T> {
 impl Naming {
     /// `asked`: the labels and annotations that records show.
     #[must_use]
-    pub fn new(registry: Arc<Registry>, rules: Rules, asked: Asked, deadline: Duration) -> Self {
+    pub fn new(
+        registry: Arc<Registry>,
+        rules: Rules,
+        asked: Asked,
+        invocations: Invocations,
+        deadline: Duration,
+    ) -> Self {
         Self {
             registry,
             rules,
             asked,
+            invocations,
             deadline_ns: u64::try_from(deadline.as_nanos()).unwrap_or(u64::MAX),
             deaths: VecDeque::new(),
             seen: VecDeque::new(),
@@ -183,6 +192,7 @@ impl Naming {
                 None
             }
         };
+        self.invocations.name(&mut death.workload);
         let none = Default::default();
         death.job = self.rules.job(&Clues {
             tags: &death.tags,
@@ -218,8 +228,13 @@ mod tests {
 
     fn naming() -> (Naming, Arc<Registry>) {
         let registry = Arc::new(Registry::default());
-        let naming =
-            Naming::new(Arc::clone(&registry), Rules::default(), Asked::default(), DEADLINE);
+        let naming = Naming::new(
+            Arc::clone(&registry),
+            Rules::default(),
+            Asked::default(),
+            Invocations::new(false),
+            DEADLINE,
+        );
         (naming, registry)
     }
 

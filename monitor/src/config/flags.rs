@@ -10,7 +10,7 @@ use super::{
 };
 use crate::api::{ListenAddress, TelemetryPath};
 use crate::audit::state::StatePath;
-use crate::containers::Sockets;
+use crate::containers::{Sockets, Switch};
 use crate::notify::LogSink;
 use crate::ops::{LogFormat, LogLevel};
 
@@ -82,6 +82,14 @@ pub struct Flags {
     #[arg(long = "containers.podman", value_name = "SOCKETS", env = "KILLWATCH_CONTAINERS_PODMAN")]
     containers_podman: Option<Sockets>,
 
+    /// Whether systemd's invocation ids are read [default: auto]
+    #[arg(
+        long = "containers.systemd",
+        value_name = "SWITCH",
+        env = "KILLWATCH_CONTAINERS_SYSTEMD"
+    )]
+    containers_systemd: Option<Switch>,
+
     /// How long a death may wait for the names of its container [default: 250ms]
     #[arg(
         long = "containers.deadline",
@@ -133,6 +141,7 @@ impl Flags {
         over(&mut config.containers.cri, &self.containers_cri);
         over(&mut config.containers.docker, &self.containers_docker);
         over(&mut config.containers.podman, &self.containers_podman);
+        over(&mut config.containers.systemd, &self.containers_systemd);
         over(&mut config.containers.deadline, &self.containers_deadline);
         over(&mut config.environ.allow, &self.environ_allow);
         over(&mut config.state.path, &self.state_path);

@@ -16,8 +16,11 @@ use serde::{Deserialize, Serialize};
 use crate::config::{AbsolutePath, Period, Refused, values};
 
 mod book;
+pub mod cri;
 pub mod docker;
 mod registry;
+pub mod sources;
+pub mod systemd;
 pub mod worker;
 
 pub use book::Lookup;
@@ -42,6 +45,19 @@ pub struct ContainersConfig {
     pub docker: Sockets,
     /// Podman.
     pub podman: Sockets,
+    /// Whether systemd's invocation ids are read.
+    pub systemd: Switch,
+}
+
+/// On, unless turned off.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum Switch {
+    /// Used where it is there.
+    #[default]
+    Auto,
+    /// Not used.
+    Off,
 }
 
 /// Where a runtime is asked: `auto` (its well-known sockets), `off`, or paths joined by commas.

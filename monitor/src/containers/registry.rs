@@ -26,7 +26,7 @@ const QUEUE: usize = 1024;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SourceState {
-    /// There is no socket.
+    /// There is no socket, or nobody behind it who speaks its language.
     Absent,
     /// It answers.
     Up,
@@ -57,6 +57,8 @@ pub struct SourceReport {
     pub answered: u64,
     /// Requests that failed.
     pub failed: u64,
+    /// Parts of its answers that were not taken: too large, too many, or not to be read.
+    pub refused: u64,
 }
 
 /// How much a registry holds.
@@ -82,6 +84,21 @@ struct Source {
 struct State {
     book: Book<Info>,
     sources: Vec<Source>,
+}
+
+impl State {
+    /// Takes what a source says. Docker and the CRI before it tell of the same containers, and who knows the pod knows more.
+    fn learn(&mut self, source: SourceBit, info: Info) {
+        let id = info.id.clone();
+        match self.book.lookup(&id) {
+            Lookup::Known(old)
+                if old.source != info.source && old.pod.is_some() && info.pod.is_none() =>
+            {
+                self.book.nothing(&id, source);
+            }
+            _ => self.book.put(&id, source, info),
+        }
+    }
 }
 
 /// What is known of the containers of this host.
@@ -134,6 +151,7 @@ impl Registry {
             events: false,
             answered: 0,
             failed: 0,
+            refused: 0,
         };
         state.sources.push(Source { report, serves, queue });
         Some((Handle { registry: Arc::clone(self), place }, asks))
@@ -230,8 +248,7 @@ impl Registry {
 impl Handle {
     /// The source answered: a container.
     pub fn put(&self, info: Info) {
-        let id = info.id.clone();
-        self.registry.state().book.put(&id, self.bit(), info);
+        self.registry.state().learn(self.bit(), info);
         self.registry.changed.notify_one();
     }
 
@@ -253,10 +270,10 @@ impl Handle {
                 state.book.live().filter(|(id, info)| info.source == name && !ids.contains(*id));
             let gone: Vec<String> = gone.map(|(id, _)| id.to_owned()).collect();
             for id in gone {
-                state.book.gone(&id, now_ns);
+                state.book.unlisted(&id, now_ns);
             }
             for info in infos {
-                state.book.put(&info.id.clone(), self.bit(), info);
+                state.learn(self.bit(), info);
             }
         }
         self.registry.changed.notify_one();
@@ -265,6 +282,16 @@ impl Handle {
     /// Whether a container of which the source told by itself is to be asked for.
     pub fn wants(&self, id: &str, now_ns: u64) -> bool {
         self.registry.state().book.wants(id, now_ns)
+    }
+
+    /// Whether a container is known, whoever told of it.
+    pub fn knows(&self, id: &str) -> bool {
+        matches!(self.registry.lookup(id), Lookup::Known(_))
+    }
+
+    /// So many more parts of the source's answers were not taken.
+    pub fn refused(&self, more: u64) {
+        self.report(|report| report.refused += more);
     }
 
     /// The source has just answered.
@@ -307,3 +334,7 @@ impl Handle {
         1 << self.place
     }
 }
+
+#[cfg(test)]
+#[path = "registry_tests.rs"]
+mod tests;
