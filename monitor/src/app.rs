@@ -15,7 +15,7 @@ use tracing_appender::non_blocking::ErrorCounter;
 
 use crate::{
     api,
-    attribute::{Asked, environ::Allowlist, jobs::Rules},
+    attribute::Asked,
     audit::{
         Auditor, Reporter,
         kernel::Counters,
@@ -27,8 +27,8 @@ use crate::{
         mounts::Mounts,
     },
     clock::Clock,
-    config::{Config, KernelLogLevel, VariableName},
-    containers::{Registry, Switch, Wanted, sources::Sources, systemd::Invocations},
+    config::{Config, KernelLogLevel},
+    containers::{Registry, Switch, sources::Sources, systemd::Invocations},
     host::{Facts, Roots},
     kmsg,
     ledger::Ledger,
@@ -66,12 +66,10 @@ pub async fn run(config: Config, log_lost: ErrorCounter) -> anyhow::Result<()> {
     let sink = notify::log::Worker::open(&config.log_sink, Arc::clone(&ledger), Arc::clone(&ops))
         .with_context(|| format!("log_sink: cannot open {}", config.log_sink))?;
 
-    let names: Vec<String> =
-        config.environ.allow.iter().map(VariableName::as_str).map(str::to_owned).collect();
     let wanted = source::Wanted {
         source: config.probe.source,
         options: options(&config, mounts.memory.id),
-        allowlist: Allowlist::new(&names).context("environ.allow")?,
+        allowlist: config.allowlist().map_err(anyhow::Error::msg)?,
         records: config.queue.records.get(),
         hierarchy: &mounts.memory,
     };
@@ -94,6 +92,9 @@ pub async fn run(config: Config, log_lost: ErrorCounter) -> anyhow::Result<()> {
     let max_cgroups = NonZeroUsize::new(config.cgroup.max.get()).unwrap_or(NonZeroUsize::MIN);
     let clock = Clock;
     let registry = Arc::new(Registry::default());
+    let rules = config.jobs.rules()?;
+    let asked = Asked::from(&config.workload);
+    let wanted = Arc::new(asked.wanted(&rules));
     status.set_registry(Arc::clone(&registry));
     let pipeline = Pipeline {
         records,
@@ -114,8 +115,8 @@ pub async fn run(config: Config, log_lost: ErrorCounter) -> anyhow::Result<()> {
         max_cgroups,
         naming: Naming::new(
             Arc::clone(&registry),
-            Rules,
-            Asked::default(),
+            rules,
+            asked,
             Invocations::new(config.containers.systemd == Switch::Auto),
             config.containers.deadline.get(),
         ),
@@ -157,7 +158,7 @@ pub async fn run(config: Config, log_lost: ErrorCounter) -> anyhow::Result<()> {
     let sources = Sources {
         config: &config.containers,
         registry: &registry,
-        wanted: Arc::new(Wanted::default()),
+        wanted,
         clock,
         tasks: &names,
         stop: stop_names,

@@ -12,8 +12,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::attribute::jobs::Rules;
-use crate::attribute::{self, Asked, Clues};
+use crate::attribute::{self, Asked, Clues, Rules};
 use crate::containers::systemd::Invocations;
 use crate::containers::{Info, Lookup, Registry};
 use crate::death::{Death, Missing, Workload};
@@ -77,8 +76,16 @@ impl Naming {
         }
     }
 
+    /// What a cgroup's path says, as far as what the sources know lets it be believed.
+    #[must_use]
+    pub fn workload(&self, path: Option<&str>, cgroup_id: Option<u64>) -> Workload {
+        let knows = |id: &str| matches!(self.registry.lookup(id), Lookup::Known(_));
+        attribute::workload_among(path, cgroup_id, knows)
+    }
+
     /// A death that is to be named. `now_ns`: ns since boot, here and below.
-    pub fn death(&mut self, death: Death, now_ns: u64) {
+    pub fn death(&mut self, mut death: Death, now_ns: u64) {
+        death.workload = self.workload(death.workload.cgroup.as_deref(), death.workload.cgroup_id);
         self.ask(&death.workload, now_ns);
         let until_ns = now_ns.saturating_add(self.deadline_ns);
         self.deaths.push_back(Waiting { what: death, until_ns });
@@ -121,7 +128,8 @@ impl Naming {
         let mut seen = self.seen.pop_front()?.what;
         match (found, bare_id(&seen.workload)) {
             (Lookup::Known(info), _) => {
-                attribute::named(&mut seen.workload, &info, &self.asked);
+                // What is not taken is a made-up name, and stays one.
+                let _ = attribute::named(&mut seen.workload, &info, &self.asked);
             }
             (_, Some(id)) if !seen.gone && self.nameless.len() < MAX_SEEN => {
                 self.nameless.insert(id.into(), seen.workload.clone());
@@ -183,9 +191,16 @@ impl Naming {
 
     fn finish(&self, death: &mut Death, found: Lookup<Info>) {
         let info = match found {
-            Lookup::Known(info) => {
-                attribute::named(&mut death.workload, &info, &self.asked);
+            Lookup::Known(info) if attribute::named(&mut death.workload, &info, &self.asked) => {
                 Some(info)
+            }
+            Lookup::Known(_) => {
+                death.missing.push(Missing {
+                    field: "workload.container".to_owned(),
+                    why: "the container that its cgroup is called like belongs to another pod"
+                        .to_owned(),
+                });
+                None
             }
             Lookup::Pending | Lookup::Unknown => {
                 death.missing.extend(self.why_nameless(&death.workload));
@@ -238,20 +253,22 @@ mod tests {
         (naming, registry)
     }
 
-    /// The death of a process in container `id`, none if empty; told apart by its pid.
-    fn death(pid: u32, id: &str) -> Death {
+    /// An id that looks like one.
+    fn id(letter: &str) -> String {
+        letter.repeat(64)
+    }
+
+    /// The death of a process in a container whose id repeats `letter`, in none if that is empty; told apart by its pid.
+    fn death(pid: u32, letter: &str) -> Death {
         let mut death = sample::killed();
         death.victim.pid = pid;
         death.missing.clear();
-        death.workload = Workload {
-            container_id: (!id.is_empty()).then(|| id.to_owned()),
-            ..Workload::default()
-        };
+        death.workload = attribute::workload(Some(&format!("/x/{}", id(letter))), None);
         death
     }
 
-    fn info(id: &str, name: &str) -> Info {
-        Info { id: id.to_owned(), source: "cri", name: Some(name.to_owned()), ..Info::default() }
+    fn info(letter: &str, name: &str) -> Info {
+        Info { id: id(letter), source: "cri", name: Some(name.to_owned()), ..Info::default() }
     }
 
     fn left(naming: &mut Naming, now_ns: u64) -> Vec<(u32, Option<String>)> {
@@ -265,11 +282,11 @@ mod tests {
         let (source, mut asks) = registry.source("cri", String::new(), |_| true).unwrap();
         source.up();
         source.put(info("a", "web"));
-        naming.death(death(1, "containerd://a"), 0);
+        naming.death(death(1, "a"), 0);
         naming.death(death(2, "b"), 0);
         naming.death(death(3, ""), 0);
         assert_eq!(left(&mut naming, 0), [(1, Some("web".to_owned()))], "2 waits, and 3 behind it");
-        assert_eq!(asks.try_recv().as_deref(), Ok("b"));
+        assert_eq!(asks.try_recv(), Ok(id("b")));
         source.put(info("b", "worker"));
         assert_eq!(left(&mut naming, MS), [(2, Some("worker".to_owned())), (3, None)]);
         assert_eq!(naming.late(), 0);
@@ -291,7 +308,7 @@ mod tests {
         assert_eq!(left(&mut naming, 250 * MS), [(2, None)], "one that is slow is not waited for");
         naming.death(death(3, "c"), 300 * MS);
         assert_eq!(left(&mut naming, 300 * MS), [(3, None)]);
-        source.nothing("a");
+        source.nothing(&id("a"));
         source.up();
         naming.death(death(4, "d"), 400 * MS);
         assert_eq!(left(&mut naming, 400 * MS), [], "it answers again");

@@ -20,7 +20,7 @@ const REQUEST: Duration = Duration::from_secs(2);
 /// Longest wait for the list of all containers.
 const LIST: Duration = Duration::from_secs(10);
 /// How often a socket that is not there is looked for.
-const LOOK: Duration = Duration::from_secs(2);
+const LOOK: Duration = Duration::from_secs(1);
 /// Wait before a source that worked is tried again; doubled each time that it fails, up to `RETRY_MAX`.
 const RETRY_MIN: Duration = Duration::from_millis(250);
 const RETRY_MAX: Duration = Duration::from_secs(15);
@@ -132,15 +132,22 @@ impl Worker {
             let mut worked = false;
             let Err(error) = self.converse::<C>(&socket, &mut worked).await;
             tracing::debug!(socket = %socket.display(), %error, "a runtime is not asked any more");
-            whys.push(format!("{}: {error}", socket.display()));
             self.handle.events(false);
+            let socket = socket.display();
+            match error {
+                // A containerd that serves Docker alone listens where one that serves Kubernetes does.
+                Error::Unsupported if !worked => whys.push(format!(
+                    "{socket}: who listens there does not speak {}, or has it switched off",
+                    self.handle.name()
+                )),
+                error => {
+                    whys.push(format!("{socket}: {error}"));
+                    round = Round::Failed;
+                }
+            }
             if worked {
                 round = Round::Worked;
                 break;
-            }
-            // A containerd that serves Docker alone listens where one that serves Kubernetes does: it is none of this kind.
-            if !matches!(error, Error::Unsupported) {
-                round = Round::Failed;
             }
         }
         match round {
@@ -239,8 +246,9 @@ impl<C: Client> Asked<'_, C> {
     async fn all(&self) -> Result<(), Error> {
         let infos = within(LIST, self.client.list()).await;
         self.handle.refused(self.client.refused());
-        self.handle.all(infos?, self.clock.boot_ns());
+        let infos = infos?;
         self.handle.up();
+        self.handle.all(infos, self.clock.boot_ns());
         Ok(())
     }
 
@@ -262,11 +270,12 @@ impl<C: Client> Asked<'_, C> {
     async fn one(&self, id: &str) -> Result<(), Error> {
         let found = within(REQUEST, self.client.find(id)).await;
         self.handle.refused(self.client.refused());
-        match found? {
+        let found = found?;
+        self.handle.up();
+        match found {
             Some(info) if info.id == id => self.handle.put(info),
             _ => self.handle.nothing(id),
         }
-        self.handle.up();
         Ok(())
     }
 }
