@@ -66,8 +66,8 @@ pub trait Client: Sized + Send + Sync {
     /// One container, by its bare id, also if it has just ended; `None` if there is none.
     fn find(&self, id: &str) -> impl Future<Output = Result<Option<Info>, Error>> + Send;
 
-    /// Sends the id of each container that is made (or changed), until it cannot any more. `listening` is called when it has begun. Ids for which there is no
-    /// room are dropped and counted as refused.
+    /// Sends the id of each container that is made or changed, until it cannot any more. `listening` is called when it has begun. Ids for which
+    /// there is no room are dropped and counted as refused.
     fn watch(
         &self,
         ids: mpsc::Sender<String>,
@@ -199,9 +199,11 @@ impl Worker {
             ids.clear();
             tokio::select! {
                 _ = self.asks.recv_many(&mut ids, TOLD) => asked.these(&ids).await?,
-                Some(id) = news.recv() => if C::TELLS_OF_CHANGES || asked.handle.wants(&id, self.clock.boot_ns()) {
-                    asked.these(&[id]).await?;
-                },
+                Some(id) = news.recv() => {
+                    if C::TELLS_OF_CHANGES || asked.handle.wants(&id, self.clock.boot_ns()) {
+                        asked.one(&id).await?;
+                    }
+                }
                 // What was made before it listened and after the last list.
                 () = begun.notified() => asked.all().await?,
                 _ = poll.tick() => {
@@ -260,14 +262,19 @@ impl<C: Client> Asked<'_, C> {
                 continue;
             }
             // A list has only what is live: one that died at once, or a pod's own sandbox, is found alone.
-            let found = within(REQUEST, self.client.find(id)).await;
-            self.handle.refused(self.client.refused());
-            let found = found?;
-            self.handle.up();
-            match found {
-                Some(info) if info.id == *id => self.handle.put(info),
-                _ => self.handle.nothing(id),
-            }
+            self.one(id).await?;
+        }
+        Ok(())
+    }
+
+    async fn one(&self, id: &str) -> Result<(), Error> {
+        let found = within(REQUEST, self.client.find(id)).await;
+        self.handle.refused(self.client.refused());
+        let found = found?;
+        self.handle.up();
+        match found {
+            Some(info) if info.id == id => self.handle.put(info),
+            _ => self.handle.nothing(id),
         }
         Ok(())
     }

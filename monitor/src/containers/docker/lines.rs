@@ -13,14 +13,16 @@ pub struct Lines {
 
 impl Lines {
     /// Hands on each line that ends in `data`, without its end, unless it is longer than [`MAX_LINE`] or empty. One that is too long does not
-    /// spoil the next.
-    pub fn feed(&mut self, data: &[u8], mut line: impl FnMut(&[u8])) {
+    /// spoil the next. Says how many were found to be.
+    pub fn feed(&mut self, data: &[u8], mut line: impl FnMut(&[u8])) -> u64 {
+        let mut found_too_long = 0;
         for piece in data.split_inclusive(|byte| *byte == b'\n') {
             let (text, ends) = match piece.strip_suffix(b"\n") {
                 Some(text) => (text, true),
                 None => (piece, false),
             };
             if self.too_long || self.begun.len() + text.len() > MAX_LINE {
+                found_too_long += u64::from(!self.too_long);
                 self.too_long = true;
                 self.begun.clear();
             } else if ends && self.begun.is_empty() {
@@ -34,6 +36,7 @@ impl Lines {
                 self.too_long = false;
             }
         }
+        found_too_long
     }
 }
 
@@ -51,7 +54,9 @@ mod tests {
 
     fn cut(pieces: &[&[u8]]) -> Vec<Vec<u8>> {
         let (mut lines, mut found) = (Lines::default(), Vec::new());
-        pieces.iter().for_each(|piece| lines.feed(piece, |line| found.push(line.to_vec())));
+        for piece in pieces {
+            lines.feed(piece, |line| found.push(line.to_vec()));
+        }
         found
     }
 
@@ -76,9 +81,9 @@ mod tests {
     #[test]
     fn a_line_without_end_takes_no_memory() {
         let mut lines = Lines::default();
-        for _ in 0..1000 {
-            lines.feed(&[b'x'; 4096], |_| panic!("a line"));
-        }
+        let too_long: u64 =
+            (0..1000).map(|_| lines.feed(&[b'x'; 4096], |_| panic!("a line"))).sum();
+        assert_eq!(too_long, 1);
         assert!(lines.begun.capacity() <= 2 * MAX_LINE, "{}", lines.begun.capacity());
     }
 

@@ -15,6 +15,7 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -25,7 +26,7 @@ use hyper::client::conn::http1;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio::time::{Instant, timeout_at};
 
 use self::answers::{Teller, is_id};
@@ -100,6 +101,8 @@ pub struct EngineClient<E> {
     version: String,
     teller: Teller,
     seen: Mutex<Seen>,
+    /// Changes that were not taken.
+    refused: AtomicU64,
     engine: PhantomData<fn() -> E>,
 }
 
@@ -129,9 +132,7 @@ impl<E: Engine> Client for EngineClient<E> {
 
     async fn connect(socket: &Path, wanted: &Arc<Wanted>) -> Result<Self, Error> {
         let body = get(socket, "/version", MAX_ONE).await?;
-        let body = body.ok_or_else(|| {
-            Error::Failed("it has no /version: it is neither Docker nor Podman".to_owned())
-        })?;
+        let body = body.ok_or(Error::Unsupported)?;
         let version = answers::version(&body).map_err(malformed)?;
         Ok(Self {
             socket: socket.to_owned(),
@@ -139,6 +140,7 @@ impl<E: Engine> Client for EngineClient<E> {
             teller: Teller { source: E::SOURCE, runtime: version.runtime.unwrap_or(E::SOURCE) },
             version: version.text,
             seen: Mutex::default(),
+            refused: AtomicU64::new(0),
             engine: PhantomData,
         })
     }
@@ -185,6 +187,10 @@ impl<E: Engine> Client for EngineClient<E> {
         *self.seen() = Seen::default();
         end.unwrap_or_else(|| Error::Failed("it tells of changes no more".to_owned()))
     }
+
+    fn refused(&self) -> u64 {
+        self.refused.swap(0, Ordering::Relaxed)
+    }
 }
 
 impl<E: Engine> EngineClient<E> {
@@ -194,15 +200,26 @@ impl<E: Engine> EngineClient<E> {
         let mut told = Vec::new();
         while let Some(frame) = body.frame().await {
             let Ok(data) = frame.map_err(failed)?.into_data() else { continue };
-            lines.feed(&data, |line| told.extend(answers::change(line)));
+            let too_long = lines.feed(&data, |line| told.push(answers::change(line)));
+            self.refuse(too_long);
             for id in told.drain(..) {
+                let Some(id) = id else {
+                    self.refuse(1);
+                    continue;
+                };
                 self.seen().looks.remove(&id);
-                if ids.send(id).await.is_err() {
-                    return Ok(());
+                match ids.try_send(id) {
+                    Ok(()) => {}
+                    Err(TrySendError::Full(_)) => self.refuse(1),
+                    Err(TrySendError::Closed(_)) => return Ok(()),
                 }
             }
         }
         Ok(())
+    }
+
+    fn refuse(&self, more: u64) {
+        self.refused.fetch_add(more, Ordering::Relaxed);
     }
 
     /// Adds what a list does not say.
