@@ -171,8 +171,8 @@ impl Pods {
         // If it is slow it is asked too, and not waited for.
         let up = state.report.state == SourceState::Up;
         let slow = state.report.state == SourceState::Slow;
-        let asked = (up || slow) && state.queue.try_send(ask).is_ok() && up;
-        state.book.asked(uid, if asked { SOURCE } else { 0 }, now_ns);
+        let sent = (up || slow) && state.queue.try_send(ask).is_ok();
+        state.book.asked(uid, if sent && up { SOURCE } else { 0 }, now_ns);
     }
 
     /// A pod's cgroup is gone.
