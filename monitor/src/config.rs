@@ -20,6 +20,7 @@ pub use values::{AbsolutePath, Count, Period, Refused, RingBytes};
 use crate::api::WebConfig;
 use crate::audit::state::StateConfig;
 use crate::containers::ContainersConfig;
+use crate::containers::kubernetes::KubernetesConfig;
 use crate::ledger::LedgerConfig;
 use crate::metrics::MetricsConfig;
 use crate::notify::LogSink;
@@ -48,6 +49,8 @@ pub struct Config {
     pub cgroup: CgroupConfig,
     /// Which container runtimes are asked.
     pub containers: ContainersConfig,
+    /// Whether and how the Kubernetes API is asked.
+    pub kubernetes: KubernetesConfig,
     /// What is kept of a victim's environment.
     pub environ: EnvironConfig,
     /// How deaths are judged.

@@ -10,6 +10,7 @@ use super::{
 };
 use crate::api::{ListenAddress, TelemetryPath};
 use crate::audit::state::StatePath;
+use crate::containers::kubernetes::Enabled;
 use crate::notify::LogSink;
 use crate::ops::{LogFormat, LogLevel};
 
@@ -69,6 +70,18 @@ pub struct Flags {
     #[arg(long = "cgroup.root", value_name = "PATH", env = "KILLWATCH_CGROUP_ROOT")]
     cgroup_root: Option<AbsolutePath>,
 
+    /// Whether the Kubernetes API is asked what a pod belongs to: if there is a kubeconfig or a service account's token, or never [default: auto]
+    #[arg(long = "kubernetes", value_name = "WHEN", env = "KILLWATCH_KUBERNETES")]
+    kubernetes: Option<Enabled>,
+
+    /// Kubeconfig to ask the Kubernetes API with [default: the service account's token, else $KUBECONFIG]
+    #[arg(
+        long = "kubernetes.kubeconfig",
+        value_name = "FILE",
+        env = "KILLWATCH_KUBERNETES_KUBECONFIG"
+    )]
+    kubernetes_kubeconfig: Option<AbsolutePath>,
+
     /// Environment variable of a victim to keep, beside the built-in list of job ids; may be given more than once
     #[arg(
         long = "environ.allow",
@@ -109,6 +122,8 @@ impl Flags {
         over(&mut config.probe.log_level, &self.kernel_log_level);
         over(&mut config.queue.records, &self.queue_records);
         over(&mut config.cgroup.root, &self.cgroup_root.clone().map(CgroupRoot));
+        over(&mut config.kubernetes.enabled, &self.kubernetes);
+        over(&mut config.kubernetes.kubeconfig, &self.kubernetes_kubeconfig.clone().map(Some));
         over(&mut config.environ.allow, &self.environ_allow);
         over(&mut config.state.path, &self.state_path);
         over(&mut config.shutdown.deadline, &self.shutdown_deadline);
