@@ -59,3 +59,20 @@ pub async fn run(
         handle.down(super::SourceState::Absent, why);
     }
 }
+
+#[cfg(all(test, not(feature = "kubernetes")))]
+mod tests_without {
+    use super::super::pods::Pods;
+    use super::super::registry::SourceState;
+    use super::*;
+
+    #[tokio::test]
+    async fn a_build_without_it_says_so() {
+        let (pods, handle, asks) = Pods::new();
+        let (config, wanted) = (KubernetesConfig::default(), Wanted::default());
+        run(config, wanted, handle, asks, CancellationToken::new()).await;
+        let report = pods.report();
+        assert_eq!((report.state, report.failed), (SourceState::Absent, 0));
+        assert!(report.why.unwrap().contains("this build"));
+    }
+}

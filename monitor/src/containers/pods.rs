@@ -268,3 +268,86 @@ impl Handle {
         self.0.state().report.version = Some(version);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn info(uid: &str, text: usize) -> PodInfo {
+        let labels = BTreeMap::from([("k".to_owned(), "x".repeat(text))]);
+        PodInfo { uid: uid.to_owned(), labels, ..PodInfo::default() }
+    }
+
+    #[test]
+    fn nobody_is_waited_for_who_does_not_answer() {
+        let (pods, handle, mut asks) = Pods::new();
+        let pending = |uid| matches!(pods.lookup(uid), Lookup::Pending);
+        pods.ask("ns", "a", "a", 0);
+        assert!(!pending("a") && asks.try_recv().is_err());
+        handle.up(None);
+        // It was asked for a moment ago.
+        pods.ask("ns", "a", "a", ASK_AGAIN_NS - 1);
+        assert!(!pending("a") && asks.try_recv().is_err());
+        pods.ask("ns", "a", "a", ASK_AGAIN_NS);
+        assert!(pending("a") && asks.try_recv().is_ok());
+        handle.down(SourceState::Down, "gone");
+        assert!(!pending("a"));
+        assert_eq!((pods.report().failed, pods.report().why.as_deref()), (1, Some("gone")));
+    }
+
+    #[test]
+    fn a_full_queue_is_not_waited_for() {
+        let (pods, handle, _asks) = Pods::new();
+        handle.up(None);
+        for n in 0..=QUEUE {
+            pods.ask("ns", "a", &format!("u{n}"), 0);
+        }
+        assert!(matches!(pods.lookup("u0"), Lookup::Pending));
+        assert!(matches!(pods.lookup(&format!("u{QUEUE}")), Lookup::Unknown));
+    }
+
+    #[test]
+    fn what_is_gone_stays_for_a_while_and_no_longer() {
+        let (pods, handle, _asks) = Pods::new();
+        handle.put(info("a", 1));
+        pods.gone("a", 10);
+        pods.forget_gone(10 + KEEP_GONE_NS - 1);
+        assert!(handle.knows("a"));
+        pods.forget_gone(10 + KEEP_GONE_NS);
+        assert!(!handle.knows("a"));
+        assert_eq!(pods.size(), (0, 0));
+    }
+
+    #[test]
+    fn a_flood_is_refused_and_counted() {
+        let (pods, handle, _asks) = Pods::new();
+        for n in 0..2 * MAX_PODS {
+            handle.put(info(&format!("u{n}"), 100));
+        }
+        let (held, refused) = pods.size();
+        assert!(held <= MAX_PODS, "{held}");
+        assert_eq!(u64::try_from(2 * MAX_PODS - held).unwrap(), refused);
+        assert!(handle.knows("u0"));
+        // Large ones sooner.
+        let (pods, handle, _asks) = Pods::new();
+        for n in 0..MAX_PODS {
+            handle.put(info(&format!("u{n}"), 16 << 10));
+        }
+        assert!(pods.size().0 <= MAX_BYTES >> 14);
+    }
+
+    proptest! {
+        #[test]
+        fn a_name_is_one_segment_of_a_path(text in ".{0,300}") {
+            if is_name(&text) {
+                prop_assert!(!text.is_empty() && text.len() <= MAX_NAME && text != "." && text != "..");
+                let path = format!("/api/{text}");
+                let uri = hyper::Uri::try_from(&path).unwrap();
+                prop_assert_eq!(uri.path(), path);
+                prop_assert_eq!(uri.query(), None);
+            }
+        }
+    }
+}

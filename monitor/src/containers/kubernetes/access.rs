@@ -1,9 +1,10 @@
 //! Where the API is and by which credentials it is asked.
 //!
-//! Everything is read anew for each session, so that a token or a kubeconfig that was replaced is taken up.
+//! Everything is read anew after each failure and once a minute, so that a token, a certificate or a kubeconfig that was replaced is taken up.
 
 use std::ffi::OsString;
 use std::fs;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -14,6 +15,8 @@ use super::KubernetesConfig;
 const TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
 /// A kubeconfig that is longer is not read.
 const MAX_KUBECONFIG: u64 = 1 << 20;
+/// Nor is more of a token's file.
+const MAX_TOKEN: u64 = 64 << 10;
 
 /// Where credentials come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,21 +55,44 @@ impl Access {
     /// # Errors
     /// Says what is wrong with them and what to do.
     pub(super) async fn load(&self) -> Result<kube::Config, String> {
-        match self {
+        let mut config = match self {
             Self::ServiceAccount => kube::Config::incluster_env()
-                .map_err(|error| format!("the service account: {error}")),
+                .map_err(|error| format!("the service account: {error}"))?,
             Self::Kubeconfig(path) => {
-                kubeconfig(path).await.map_err(|why| format!("{}: {why}", path.display()))
+                kubeconfig(path).await.map_err(|why| format!("{}: {why}", path.display()))?
             }
+        };
+        // kube takes the file as it is, an editor's newline included, and then sends nothing.
+        if let Some(path) = &config.auth_info.token_file {
+            let token = token(Path::new(path)).map_err(|why| format!("{path}: {why}"))?;
+            config.auth_info.token = Some(token.into());
         }
+        Ok(config)
     }
 }
 
-async fn kubeconfig(path: &Path) -> Result<kube::Config, String> {
-    let file = fs::metadata(path).map_err(|error| error.to_string())?;
-    if !file.is_file() || file.len() > MAX_KUBECONFIG {
-        return Err(format!("not a file of at most {MAX_KUBECONFIG} bytes"));
+fn token(path: &Path) -> Result<String, String> {
+    let mut text = String::new();
+    is_small(path, MAX_TOKEN)?;
+    let file = fs::File::open(path).map_err(|error| error.to_string())?;
+    file.take(MAX_TOKEN).read_to_string(&mut text).map_err(|error| error.to_string())?;
+    match text.trim() {
+        "" => Err("holds no token".to_owned()),
+        token => Ok(token.to_owned()),
     }
+}
+
+/// Refuses what would block or fill memory as it is read.
+fn is_small(path: &Path, bytes: u64) -> Result<(), String> {
+    let file = fs::metadata(path).map_err(|error| error.to_string())?;
+    if file.is_file() && file.len() <= bytes {
+        return Ok(());
+    }
+    Err(format!("not a file of at most {bytes} bytes"))
+}
+
+async fn kubeconfig(path: &Path) -> Result<kube::Config, String> {
+    is_small(path, MAX_KUBECONFIG)?;
     let read = Kubeconfig::read_from(path).map_err(|error| error.to_string())?;
     let options = KubeConfigOptions::default();
     let config = kube::Config::from_custom_kubeconfig(read, &options).await;

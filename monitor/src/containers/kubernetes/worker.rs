@@ -22,7 +22,7 @@ use super::decode;
 
 /// Pods that are asked for at once.
 const AT_ONCE: usize = 8;
-/// How often a pod is asked for in all while the API fails.
+/// How often the API may fail at a pod before it is let go of: one that it cannot tell of must not keep the others away.
 const TRIES: u8 = 3;
 
 /// How long things may take.
@@ -32,7 +32,7 @@ pub(super) struct Times {
     pub(super) request: Duration,
     /// How often credentials that are not there are looked for.
     pub(super) look: Duration,
-    /// How often it is seen whether the API still answers, if it is asked for nothing else.
+    /// How often credentials are read anew, and it is seen whether the API still answers and knows them.
     pub(super) poll: Duration,
     /// Wait before an API that failed is tried again: from the first to the second, doubled each time, and half as much or as much again by chance.
     pub(super) retry: (Duration, Duration),
@@ -43,7 +43,7 @@ impl Default for Times {
         Self {
             request: Duration::from_secs(2),
             look: Duration::from_secs(30),
-            poll: Duration::from_secs(120),
+            poll: Duration::from_secs(60),
             retry: (Duration::from_secs(1), Duration::from_secs(60)),
         }
     }
@@ -57,11 +57,11 @@ pub(super) struct Worker {
     pub(super) asks: mpsc::Receiver<Ask>,
 }
 
-/// A pod that is asked for, and how often it has been.
+/// A pod that is asked for, and how often the API failed at it.
 #[derive(Debug, Clone)]
 struct Turn {
     ask: Ask,
-    tries: u8,
+    failures: u8,
 }
 
 /// What outlives a session.
@@ -122,12 +122,9 @@ impl State {
         }
     }
 
-    /// One set of credentials, up to the first failure.
+    /// Up to the first failure.
     async fn session(&mut self, access: &Access, chain: &Chain) -> Result<Infallible, Error> {
-        let config = access.load().await.map_err(Error::Failed)?;
-        self.handle.at(config.cluster_url.to_string());
-        let api = Api::new(&config, self.times.request)?;
-        self.look(&api).await?;
+        let mut api = self.connect(access).await?;
         let poll = self.times.poll;
         let mut poll = interval_at(Instant::now() + poll, poll);
         poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -141,11 +138,14 @@ impl State {
             }
             tokio::select! {
                 Some(ask) = self.asks.recv(), if free => {
-                    self.start(Turn { ask, tries: 0 }, &api, chain, &mut tasks);
+                    self.start(Turn { ask, failures: 0 }, &api, chain, &mut tasks);
                 }
                 Some(done) = tasks.join_next() => {
                     let (ask, told) = done.map_err(|error| Error::Failed(error.to_string()))?;
-                    let told = told?;
+                    let told = told.inspect_err(|_| {
+                        let failed = self.flying.iter_mut().find(|turn| turn.ask == ask);
+                        failed.into_iter().for_each(|turn| turn.failures += 1);
+                    })?;
                     self.flying.retain(|turn| turn.ask != ask);
                     match told.pod {
                         Some(pod) => self.handle.put(pod),
@@ -154,13 +154,16 @@ impl State {
                     self.lacks = told.lacks.or(self.lacks.take());
                     self.handle.up(self.lacks.as_deref());
                 }
-                _ = poll.tick() => self.look(&api).await?,
+                _ = poll.tick() => api = self.connect(access).await?,
             }
         }
     }
 
-    /// Whether the API answers and knows these credentials.
-    async fn look(&mut self, api: &Api) -> Result<(), Error> {
+    /// The API by the credentials that are there now, if it answers and knows them.
+    async fn connect(&mut self, access: &Access) -> Result<Api, Error> {
+        let config = access.load().await.map_err(Error::Failed)?;
+        self.handle.at(config.cluster_url.to_string());
+        let api = Api::new(&config, self.times.request)?;
         match api.version().await? {
             Answer::Object(bytes) => {
                 let version = decode::version(&bytes);
@@ -172,12 +175,12 @@ impl State {
         }
         self.lacks = None;
         self.handle.up(None);
-        Ok(())
+        Ok(api)
     }
 
     fn start(
         &mut self,
-        mut turn: Turn,
+        turn: Turn,
         api: &Api,
         chain: &Chain,
         tasks: &mut JoinSet<(Ask, Result<Told, Error>)>,
@@ -186,7 +189,6 @@ impl State {
         if self.handle.knows(turn.ask.uid()) || self.flying.iter().any(|f| f.ask == turn.ask) {
             return;
         }
-        turn.tries += 1;
         let (ask, api, chain) = (turn.ask.clone(), api.clone(), chain.clone());
         self.flying.push(turn);
         tasks.spawn(async move {
@@ -197,7 +199,7 @@ impl State {
 
     /// What was being asked for as the API failed is asked for again when it is back.
     fn keep_flying(&mut self) {
-        let flying = self.flying.drain(..).filter(|turn| turn.tries < TRIES);
+        let flying = self.flying.drain(..).filter(|turn| turn.failures < TRIES);
         self.again.extend(flying);
     }
 }
