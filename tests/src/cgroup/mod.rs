@@ -288,8 +288,11 @@ impl Group {
         })
     }
 
-    /// Kills what runs in it and below, and removes it and all below.
-    fn remove_all(&self) -> Result<()> {
+    /// Kills what runs in it and below, and removes it and all below. It may be gone already.
+    ///
+    /// # Errors
+    /// When something lives on in it past the deadline.
+    pub fn remove_all(&self) -> Result<()> {
         let entries = match std::fs::read_dir(&self.dir) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
             entries => entries.with_context(|| format!("list {}", self.dir.display()))?,

@@ -22,6 +22,7 @@ mod rlimits;
 mod runtime;
 mod senders;
 mod signals;
+mod slurm;
 mod stops;
 mod stuck;
 mod threads;
@@ -64,6 +65,7 @@ fn main() -> ExitCode {
             ("runtime", runtime::SCENARIOS),
             ("senders", senders::SCENARIOS),
             ("signals", signals::SCENARIOS),
+            ("slurm", slurm::SCENARIOS),
             ("stops", stops::SCENARIOS),
             ("stuck", stuck::SCENARIOS),
             ("threads", threads::SCENARIOS),
