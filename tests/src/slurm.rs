@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::cgroup::{Group, Hierarchy};
@@ -21,6 +22,9 @@ use crate::wait::wait_until;
 
 /// From the start until the node must take jobs.
 const STARTS_WITHIN: Duration = Duration::from_secs(30);
+
+/// How long what is killed may take to end.
+const ENDS_WITHIN: Duration = Duration::from_secs(5);
 
 /// What to run, in this order.
 const DAEMONS: [&str; 3] = ["munged", "slurmctld", "slurmd"];
@@ -210,6 +214,26 @@ impl Cluster {
         Ok(command)
     }
 
+    /// Kills who lives in the directory: the managers of steps, which are nobody's children, and may stand in the root's cgroups at their end.
+    fn end_steps(&self) -> Result<()> {
+        wait_until(ENDS_WITHIN, "the managers of steps end", || {
+            let mut none = true;
+            for entry in fs::read_dir("/proc").context("list processes")? {
+                let Ok(pid) = entry?.file_name().to_string_lossy().parse::<i32>() else { continue };
+                // Gone, or a kernel thread: neither lives anywhere.
+                let Ok(place) = fs::read_link(format!("/proc/{pid}/cwd")) else { continue };
+                if place.starts_with(self.dir.path())
+                    && let Some(pid) = Pid::from_raw(pid)
+                {
+                    none = false;
+                    // It may be gone by now; whether it is shows at the next look.
+                    let _ = kill_process(pid, Signal::KILL);
+                }
+            }
+            Ok(none.then_some(()))
+        })
+    }
+
     fn munge(&self) -> PathBuf {
         self.file("munge.socket")
     }
@@ -226,13 +250,14 @@ impl Drop for Cluster {
             let _ = daemon.kill();
             let _ = daemon.wait();
         }
-        let removed = Hierarchy::all_v1().and_then(|all| {
-            all.iter().try_for_each(|hierarchy| {
-                Group::at(hierarchy, &format!("slurm_{}", self.node)).remove_all()
-            })
-        });
-        if let Err(error) = removed {
-            eprintln!("killwatch-tests: cgroups of {} are left behind: {error:#}", self.node);
+        if let Err(error) = self.end_steps() {
+            eprintln!("killwatch-tests: steps of {} are left behind: {error:#}", self.node);
+        }
+        for hierarchy in Hierarchy::all_v1().unwrap_or_default() {
+            let group = Group::at(&hierarchy, &format!("slurm_{}", self.node));
+            if let Err(error) = group.remove_all() {
+                eprintln!("killwatch-tests: {} is left behind: {error:#}", group.dir().display());
+            }
         }
     }
 }

@@ -105,10 +105,7 @@ fn mounted(mounts: &str, fits: impl Fn(&str, &str) -> bool) -> Option<PathBuf> {
 }
 
 /// Where all mounts are whose type and options fit.
-fn all_mounted(
-    mounts: &str,
-    fits: impl Fn(&str, &str) -> bool,
-) -> impl Iterator<Item = PathBuf> {
+fn all_mounted(mounts: &str, fits: impl Fn(&str, &str) -> bool) -> impl Iterator<Item = PathBuf> {
     mounts.lines().filter_map(move |line| {
         let mut fields = line.split_whitespace().skip(1);
         let (place, kind, options) = (fields.next()?, fields.next()?, fields.next()?);

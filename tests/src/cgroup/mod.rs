@@ -304,7 +304,11 @@ impl Group {
             }
         }
         wait_until(PATIENCE, &format!("{} is empty", self.dir.display()), || {
-            let processes = self.processes()?;
+            let processes = match self.processes() {
+                // Somebody else may remove it at the same time.
+                Err(_) if !self.dir.exists() => return Ok(Some(())),
+                processes => processes?,
+            };
             for pid in &processes {
                 if let Some(pid) = i32::try_from(*pid).ok().and_then(Pid::from_raw) {
                     // It may be gone already; whether it is shows at the next look.

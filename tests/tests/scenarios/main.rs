@@ -8,6 +8,7 @@ mod audit;
 mod containers;
 mod crowd;
 mod degraded;
+mod environ;
 mod exits;
 mod faults;
 mod global;
@@ -25,6 +26,7 @@ mod signals;
 mod slurm;
 mod stops;
 mod stuck;
+mod systemd;
 mod threads;
 mod userspace;
 mod workload;
@@ -52,6 +54,7 @@ fn main() -> ExitCode {
             ("containers", containers::SCENARIOS),
             ("crowd", crowd::SCENARIOS),
             ("degraded", degraded::SCENARIOS),
+            ("environ", environ::SCENARIOS),
             ("exits", exits::SCENARIOS),
             ("faults", faults::SCENARIOS),
             ("hostile", hostile::SCENARIOS),
@@ -68,6 +71,7 @@ fn main() -> ExitCode {
             ("slurm", slurm::SCENARIOS),
             ("stops", stops::SCENARIOS),
             ("stuck", stuck::SCENARIOS),
+            ("systemd", systemd::SCENARIOS),
             ("threads", threads::SCENARIOS),
             ("userspace", userspace::SCENARIOS),
             ("workload", workload::SCENARIOS),
