@@ -107,7 +107,13 @@ pub(crate) fn run(ctx: &Ctx, args: &TestArgs) -> Result<()> {
     if !args.no_vm {
         vm::ensure_packages()?;
     }
-    apt::ensure(&[Need::new("runc", "runs the containers of the scenarios of a real runtime")])?;
+    apt::ensure(&[
+        Need::new("runc", "runs the containers of the scenarios of a real runtime"),
+        Need::new("slurmctld", "runs the jobs of the scenarios of a real batch system"),
+        Need::new("slurmd", "the node of that system"),
+        Need::new("slurm-client", "submits its jobs"),
+        Need::new("munge", "says to it who asks"),
+    ])?;
     let built = build::daemon(ctx)?;
     let mut command = build::cargo(ctx, &built.object);
     command
