@@ -51,6 +51,7 @@ fn a_step_runs_out_of_its_memory(stage: &mut Stage) -> Result<()> {
             "SLURM_PROCID": "0", "SLURM_STEP_ID": "0",
         }),
     );
+    let told = told.is("/job/index", "0").is("/job/sources/index", "environ:SLURM_PROCID");
     stage.holds(&truth, &of_job(told, "1", "doubler")).map(drop)
 }
 
@@ -91,8 +92,8 @@ fn each_task_of_an_array_is_told_by_its_index(stage: &mut Stage) -> Result<()> {
                     "SLURM_JOB_NAME": "many", "SLURM_JOB_PARTITION": "main", "SLURM_JOB_USER": "root", "SLURM_PROCID": "0",
                 }),
             )
-            .maybe("/job/index", *index)
-            .maybe("/job/sources/index", "environ:SLURM_ARRAY_TASK_ID");
+            .is("/job/index", *index)
+            .is("/job/sources/index", "environ:SLURM_ARRAY_TASK_ID");
         stage.holds(truth, &of_job(told, id, "many"))?;
     }
     Ok(())
