@@ -15,7 +15,7 @@ use tracing_appender::non_blocking::ErrorCounter;
 
 use crate::{
     api,
-    attribute::environ::Allowlist,
+    attribute::{Asked, environ::Allowlist, jobs::Rules},
     audit::{
         Auditor, Reporter,
         kernel::Counters,
@@ -28,10 +28,12 @@ use crate::{
     },
     clock::Clock,
     config::{Config, KernelLogLevel, VariableName},
+    containers::{Registry, Switch, Wanted, sources::Sources, systemd::Invocations},
     host::{Facts, Roots},
     kmsg,
     ledger::Ledger,
     metrics::Metrics,
+    naming::Naming,
     notify,
     ops::{Gap, Ops},
     pipeline::Pipeline,
@@ -91,6 +93,8 @@ pub async fn run(config: Config, log_lost: ErrorCounter) -> anyhow::Result<()> {
     };
     let max_cgroups = NonZeroUsize::new(config.cgroup.max.get()).unwrap_or(NonZeroUsize::MIN);
     let clock = Clock;
+    let registry = Arc::new(Registry::default());
+    status.set_registry(Arc::clone(&registry));
     let pipeline = Pipeline {
         records,
         log_lost,
@@ -108,6 +112,13 @@ pub async fn run(config: Config, log_lost: ErrorCounter) -> anyhow::Result<()> {
         hierarchy: mounts.memory,
         hears_of_cgroups: kind == Some(Kind::Bpf),
         max_cgroups,
+        naming: Naming::new(
+            Arc::clone(&registry),
+            Rules,
+            Asked::default(),
+            Invocations::new(config.containers.systemd == Switch::Auto),
+            config.containers.deadline.get(),
+        ),
         ledger: Arc::clone(&ledger),
         metrics: Arc::clone(&metrics),
         ops: Arc::clone(&ops),
@@ -139,6 +150,19 @@ pub async fn run(config: Config, log_lost: ErrorCounter) -> anyhow::Result<()> {
             let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Ready]);
         }
     };
+    // They only ask: what they are in the middle of is not waited for at the end.
+    let names = TaskTracker::new();
+    let stop_names = CancellationToken::new();
+    let _stop_names = stop_names.clone().drop_guard();
+    let sources = Sources {
+        config: &config.containers,
+        registry: &registry,
+        wanted: Arc::new(Wanted::default()),
+        clock,
+        tasks: &names,
+        stop: stop_names,
+    };
+    sources.start();
     let mut pipeline = tokio::spawn(pipeline.run(announce));
 
     let failure = tokio::select! {

@@ -18,6 +18,18 @@ use crate::death::Job;
 use super::CGROUP_PATH;
 use super::path::PathJob;
 
+/// All rules.
+#[derive(Debug, Clone, Default)]
+pub struct Rules;
+
+impl Rules {
+    /// The job that the clues tell of.
+    #[must_use]
+    pub fn job(&self, clues: &super::Clues<'_>) -> Option<Job> {
+        job(clues.path.and_then(super::path::job), clues.environ)
+    }
+}
+
 /// How one scheduler tells its jobs. Of several variables the first that is set and not empty counts.
 #[derive(Debug)]
 pub struct Rule {

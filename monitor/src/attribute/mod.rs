@@ -61,6 +61,22 @@ pub struct Clues<'a> {
     pub environ: &'a BTreeMap<String, String>,
 }
 
+/// Keys of labels and annotations that records show.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Asked {
+    /// Labels.
+    pub labels: std::collections::BTreeSet<String>,
+    /// Annotations.
+    pub annotations: std::collections::BTreeSet<String>,
+}
+
+/// Fills in what a container runtime says.
+pub fn named(workload: &mut Workload, info: &crate::containers::Info, _asked: &Asked) {
+    workload.container.clone_from(&info.name);
+    workload.pod.clone_from(&info.pod);
+    workload.namespace.clone_from(&info.namespace);
+}
+
 /// The job of a victim, from its cgroup's path and the allowed variables of its environment.
 #[must_use]
 pub fn job(path: Option<&str>, environ: &BTreeMap<String, String>) -> Option<Job> {
