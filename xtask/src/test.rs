@@ -107,7 +107,11 @@ pub(crate) fn run(ctx: &Ctx, args: &TestArgs) -> Result<()> {
     if !args.no_vm {
         vm::ensure_packages()?;
     }
-    apt::ensure(&[Need::new("runc", "runs the containers of the scenarios of a real runtime")])?;
+    apt::ensure(&[
+        Need::new("runc", "runs the containers of the scenarios of a real runtime"),
+        Need::new("containerd", "runs the pods of the scenarios, in a process of their own"),
+        Need::new("busybox-static", "is all there is in these containers"),
+    ])?;
     let built = build::daemon(ctx)?;
     let mut command = build::cargo(ctx, &built.object);
     command

@@ -124,12 +124,23 @@ pub struct LinuxContainerResources {
     pub memory_limit_in_bytes: i64,
 }
 
+/// What a container may.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct LinuxContainerSecurityContext {
+    /// Its namespaces.
+    #[prost(message, optional, tag = "3")]
+    pub namespace_options: Option<NamespaceOption>,
+}
+
 /// Linux's part of a container.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct LinuxContainerConfig {
     /// What it may use.
     #[prost(message, optional, tag = "1")]
     pub resources: Option<LinuxContainerResources>,
+    /// What it may.
+    #[prost(message, optional, tag = "2")]
+    pub security_context: Option<LinuxContainerSecurityContext>,
 }
 
 /// A container that is to be.
@@ -296,7 +307,7 @@ pub struct ListContainersResponse {
     pub containers: Vec<Container>,
 }
 
-/// A sandbox in a list. As the status of one it has the same members up to `created_at`.
+/// A sandbox in a list.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct PodSandbox {
     /// Its id.
@@ -325,37 +336,6 @@ pub struct ListPodSandboxResponse {
     /// These.
     #[prost(message, repeated, tag = "1")]
     pub items: Vec<PodSandbox>,
-}
-
-/// How a sandbox fares.
-#[derive(Clone, PartialEq, Eq, prost::Message)]
-pub struct PodSandboxStatus {
-    /// Its id.
-    #[prost(string, tag = "1")]
-    pub id: String,
-    /// Whose it is.
-    #[prost(message, optional, tag = "2")]
-    pub metadata: Option<PodSandboxMetadata>,
-    /// 0 ready, 1 not.
-    #[prost(int32, tag = "3")]
-    pub state: i32,
-    /// When it was made, in ns since 1970.
-    #[prost(int64, tag = "4")]
-    pub created_at: i64,
-    /// Labels.
-    #[prost(map = "string, string", tag = "7")]
-    pub labels: HashMap<String, String>,
-    /// Annotations.
-    #[prost(map = "string, string", tag = "8")]
-    pub annotations: HashMap<String, String>,
-}
-
-/// Answer to the question how a sandbox fares.
-#[derive(Clone, PartialEq, Eq, prost::Message)]
-pub struct PodSandboxStatusResponse {
-    /// How it fares.
-    #[prost(message, optional, tag = "1")]
-    pub status: Option<PodSandboxStatus>,
 }
 
 /// Who a runtime is.

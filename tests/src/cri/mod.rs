@@ -88,8 +88,7 @@ impl Client {
     /// # Errors
     /// As [`Client::run_pod`].
     pub fn stop(&self, container: &str) -> Result<()> {
-        let request =
-            cri::StopContainerRequest { container_id: container.to_owned(), timeout: 0 };
+        let request = cri::StopContainerRequest { container_id: container.to_owned(), timeout: 0 };
         self.call::<_, cri::Empty>("StopContainer", request).map(drop)
     }
 

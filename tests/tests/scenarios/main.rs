@@ -18,6 +18,7 @@ mod limits;
 mod lockdown;
 mod oom;
 mod pids;
+mod pods;
 mod rlimits;
 mod runtime;
 mod senders;
@@ -60,6 +61,7 @@ fn main() -> ExitCode {
             ("lockdown", lockdown::SCENARIOS),
             ("oom", oom::SCENARIOS),
             ("pids", pids::SCENARIOS),
+            ("pods", pods::SCENARIOS),
             ("rlimits", rlimits::SCENARIOS),
             ("runtime", runtime::SCENARIOS),
             ("senders", senders::SCENARIOS),
