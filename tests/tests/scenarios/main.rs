@@ -23,6 +23,7 @@ mod rlimits;
 mod runtime;
 mod senders;
 mod signals;
+mod sources;
 mod stops;
 mod stuck;
 mod threads;
@@ -66,6 +67,7 @@ fn main() -> ExitCode {
             ("runtime", runtime::SCENARIOS),
             ("senders", senders::SCENARIOS),
             ("signals", signals::SCENARIOS),
+            ("sources", sources::SCENARIOS),
             ("stops", stops::SCENARIOS),
             ("stuck", stuck::SCENARIOS),
             ("threads", threads::SCENARIOS),
