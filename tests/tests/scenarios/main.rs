@@ -8,6 +8,7 @@ mod audit;
 mod containers;
 mod crowd;
 mod degraded;
+mod environ;
 mod exits;
 mod faults;
 mod global;
@@ -23,9 +24,11 @@ mod rlimits;
 mod runtime;
 mod senders;
 mod signals;
+mod slurm;
 mod sources;
 mod stops;
 mod stuck;
+mod systemd;
 mod threads;
 mod userspace;
 mod workload;
@@ -53,6 +56,7 @@ fn main() -> ExitCode {
             ("containers", containers::SCENARIOS),
             ("crowd", crowd::SCENARIOS),
             ("degraded", degraded::SCENARIOS),
+            ("environ", environ::SCENARIOS),
             ("exits", exits::SCENARIOS),
             ("faults", faults::SCENARIOS),
             ("hostile", hostile::SCENARIOS),
@@ -67,9 +71,11 @@ fn main() -> ExitCode {
             ("runtime", runtime::SCENARIOS),
             ("senders", senders::SCENARIOS),
             ("signals", signals::SCENARIOS),
+            ("slurm", slurm::SCENARIOS),
             ("sources", sources::SCENARIOS),
             ("stops", stops::SCENARIOS),
             ("stuck", stuck::SCENARIOS),
+            ("systemd", systemd::SCENARIOS),
             ("threads", threads::SCENARIOS),
             ("userspace", userspace::SCENARIOS),
             ("workload", workload::SCENARIOS),
