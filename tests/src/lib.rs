@@ -7,6 +7,7 @@
 //! * [`daemon`] runs killwatch and asks it; every record that it hands out has passed docs/death.schema.json.
 //! * [`cgroup`] makes limited cgroups on v1, v2 and hybrid hosts, and removes them.
 //! * [`runc`] runs containers by a real runtime, [`engine`] by a real Podman or Docker, [`slurm`] jobs by a real batch system.
+//! * [`containerd`] runs pods as a kubelet does, over [`cri`]; [`fake_cri`] is a mock of CRI that answers in bad ways too.
 //! * [`victim`] runs the `victim` binary; [`truth`] reads what the kernel says of it while it lives.
 //! * [`sender`] is who sent a signal. [`facts`] turns a truth into what the record must say, [`record`] compares and reports every difference at once.
 //! * [`kernel_log`] is what the kernel writes there; [`http`] asks a server, [`metrics`] reads the metrics page, [`wait`] is the only way to wait: for a state, with a deadline.
@@ -26,10 +27,13 @@
 #![forbid(unsafe_code)]
 
 pub mod cgroup;
+pub mod containerd;
 pub mod corpus;
+pub mod cri;
 pub mod daemon;
 pub mod engine;
 pub mod facts;
+pub mod fake_cri;
 pub mod http;
 pub mod kernel_log;
 mod launch;

@@ -19,11 +19,13 @@ mod limits;
 mod lockdown;
 mod oom;
 mod pids;
+mod pods;
 mod rlimits;
 mod runtime;
 mod senders;
 mod signals;
 mod slurm;
+mod sources;
 mod stops;
 mod stuck;
 mod systemd;
@@ -64,11 +66,13 @@ fn main() -> ExitCode {
             ("lockdown", lockdown::SCENARIOS),
             ("oom", oom::SCENARIOS),
             ("pids", pids::SCENARIOS),
+            ("pods", pods::SCENARIOS),
             ("rlimits", rlimits::SCENARIOS),
             ("runtime", runtime::SCENARIOS),
             ("senders", senders::SCENARIOS),
             ("signals", signals::SCENARIOS),
             ("slurm", slurm::SCENARIOS),
+            ("sources", sources::SCENARIOS),
             ("stops", stops::SCENARIOS),
             ("stuck", stuck::SCENARIOS),
             ("systemd", systemd::SCENARIOS),
