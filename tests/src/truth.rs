@@ -130,6 +130,18 @@ pub fn parent_of(pid: u32) -> Result<u32> {
     field(after_name.split_whitespace(), 1)
 }
 
+/// Whether a process has a handler for a signal.
+///
+/// # Errors
+/// When it is gone.
+pub fn handles(pid: u32, signal: u32) -> Result<bool> {
+    let file = format!("/proc/{pid}/status");
+    let status = std::fs::read_to_string(&file).with_context(|| format!("read {file}"))?;
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+    let caught = caught.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    Ok(caught.is_some_and(|mask| mask >> (signal - 1) & 1 == 1))
+}
+
 /// Bytes in the form that records give them: what is not UTF-8 is written `\xNN`.
 fn as_text(bytes: &[u8]) -> String {
     bytes.utf8_chunks().fold(String::new(), |mut text, chunk| {

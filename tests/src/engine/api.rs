@@ -45,7 +45,10 @@ impl Api {
             "{method} {path} HTTP/1.0\r\nHost: docker\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n\r\n",
             body.len()
         );
-        stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body)).with_context(what)?;
+        stream
+            .write_all(head.as_bytes())
+            .and_then(|()| stream.write_all(body))
+            .with_context(what)?;
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).with_context(what)?;
         let answer = String::from_utf8_lossy(&answer);

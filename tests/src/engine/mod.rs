@@ -206,7 +206,8 @@ impl Engine {
     /// When it is there still.
     pub fn removed(&self, container: &Container) -> Result<()> {
         wait_until(RUNS_WITHIN, "the container is removed", || {
-            let gone = self.inspect(container).err().filter(|error| error.to_string().contains("404"));
+            let gone =
+                self.inspect(container).err().filter(|error| error.to_string().contains("404"));
             Ok(gone.map(drop))
         })
     }

@@ -8,6 +8,7 @@ mod audit;
 mod containers;
 mod crowd;
 mod degraded;
+mod engines;
 mod exits;
 mod faults;
 mod global;
@@ -51,6 +52,7 @@ fn main() -> ExitCode {
             ("containers", containers::SCENARIOS),
             ("crowd", crowd::SCENARIOS),
             ("degraded", degraded::SCENARIOS),
+            ("engines", engines::SCENARIOS),
             ("exits", exits::SCENARIOS),
             ("faults", faults::SCENARIOS),
             ("hostile", hostile::SCENARIOS),
