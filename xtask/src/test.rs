@@ -107,7 +107,14 @@ pub(crate) fn run(ctx: &Ctx, args: &TestArgs) -> Result<()> {
     if !args.no_vm {
         vm::ensure_packages()?;
     }
-    apt::ensure(&[Need::new("runc", "runs the containers of the scenarios of a real runtime")])?;
+    apt::ensure(&[
+        Need::new("runc", "runs the containers of the scenarios of a real runtime"),
+        Need::new("busybox-static", "is all that there is in those containers"),
+        Need::new("podman", "is asked for the names of its containers"),
+        Need::new("conmon", "watches the containers of podman"),
+        Need::new("docker.io", "is asked for the names of its containers"),
+        Need::new("containerd", "runs the containers of docker"),
+    ])?;
     let built = build::daemon(ctx)?;
     let mut command = build::cargo(ctx, &built.object);
     command
