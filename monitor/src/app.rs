@@ -28,7 +28,9 @@ use crate::{
     },
     clock::Clock,
     config::{Config, KernelLogLevel},
-    containers::{Registry, Switch, sources::Sources, systemd::Invocations},
+    containers::{
+        Registry, Switch, Wanted, kubernetes, pods::Pods, sources::Sources, systemd::Invocations,
+    },
     host::{Facts, Roots},
     kmsg,
     ledger::Ledger,
@@ -95,7 +97,8 @@ pub async fn run(config: Config, log_lost: ErrorCounter) -> anyhow::Result<()> {
     let rules = config.jobs.rules()?;
     let asked = Asked::from(&config.workload);
     let wanted = Arc::new(asked.wanted(&rules));
-    status.set_registry(Arc::clone(&registry));
+    let (pods, pods_handle, pods_asked) = Pods::new();
+    status.set_names(Arc::clone(&registry), Arc::clone(&pods));
     let pipeline = Pipeline {
         records,
         log_lost,
@@ -115,6 +118,7 @@ pub async fn run(config: Config, log_lost: ErrorCounter) -> anyhow::Result<()> {
         max_cgroups,
         naming: Naming::new(
             Arc::clone(&registry),
+            pods,
             rules,
             asked,
             Invocations::new(config.containers.systemd == Switch::Auto),
@@ -158,12 +162,19 @@ pub async fn run(config: Config, log_lost: ErrorCounter) -> anyhow::Result<()> {
     let sources = Sources {
         config: &config.containers,
         registry: &registry,
-        wanted,
+        wanted: Arc::clone(&wanted),
         clock,
         tasks: &names,
-        stop: stop_names,
+        stop: stop_names.clone(),
     };
     sources.start();
+    names.spawn(kubernetes::run(
+        config.kubernetes.clone(),
+        Wanted::clone(&wanted),
+        pods_handle,
+        pods_asked,
+        stop_names.clone(),
+    ));
     let mut pipeline = tokio::spawn(pipeline.run(announce));
 
     let failure = tokio::select! {

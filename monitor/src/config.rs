@@ -23,6 +23,7 @@ use crate::attribute::environ::Allowlist;
 use crate::attribute::names::{JobsConfig, WorkloadConfig};
 use crate::audit::state::StateConfig;
 use crate::containers::ContainersConfig;
+use crate::containers::kubernetes::KubernetesConfig;
 use crate::ledger::LedgerConfig;
 use crate::metrics::MetricsConfig;
 use crate::notify::LogSink;
@@ -51,6 +52,8 @@ pub struct Config {
     pub cgroup: CgroupConfig,
     /// Which container runtimes are asked.
     pub containers: ContainersConfig,
+    /// Whether and how the Kubernetes API is asked.
+    pub kubernetes: KubernetesConfig,
     /// What is kept of a victim's environment.
     pub environ: EnvironConfig,
     /// How a victim's job is found.

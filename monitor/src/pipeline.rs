@@ -143,7 +143,7 @@ impl Running {
                     Some(record) => self.take(record),
                     None => break,
                 },
-                () = self.parts.naming.registry().changed(), if waiting => {}
+                () = self.parts.naming.changed(), if waiting => {}
                 () = tokio::time::sleep(HELD_TICK), if waiting => {}
             }
             self.pass_on(self.parts.clock.boot_ns());
@@ -201,7 +201,7 @@ impl Running {
 
     /// Has a container named as it appears, so that its names are there before a death needs them; then its series are made.
     fn see(&mut self, id: CgroupId) {
-        if let Some(workload) = self.workload(id) {
+        if let Some(workload) = self.workload(id).filter(|seen| seen.container_id.is_some()) {
             self.parts.naming.seen(workload, self.parts.clock.boot_ns());
         }
     }
@@ -210,15 +210,17 @@ impl Running {
     fn let_go(&mut self, id: CgroupId) {
         if let Some(workload) = self.workload(id).filter(|gone| !self.is_part(gone)) {
             self.parts.naming.gone(&workload, self.parts.clock.boot_ns());
-            self.parts.metrics.container_gone(&workload, Instant::now());
+            if workload.container_id.is_some() {
+                self.parts.metrics.container_gone(&workload, Instant::now());
+            }
         }
     }
 
-    /// The workload of a cgroup that names a container, in the hierarchy that deaths are named by.
+    /// The workload of a cgroup that names a container or a pod, in the hierarchy that deaths are named by.
     fn workload(&self, id: CgroupId) -> Option<Workload> {
         let path = self.parts.index.path(id).filter(|_| id.hierarchy == self.parts.hierarchy.id)?;
         let workload = self.parts.naming.workload(Some(&path), Some(id.id));
-        workload.container_id.is_some().then_some(workload)
+        (workload.container_id.is_some() || workload.pod_uid.is_some()).then_some(workload)
     }
 
     /// Whether a cgroup is only a part of one above it that goes by the same names.
@@ -286,9 +288,8 @@ impl Running {
         self.told = Told { dropped, log_lines, lost, forgotten, refused };
         self.parts.index.forget_gone(self.parts.clock.boot_ns());
         self.parts.naming.tick(self.parts.clock.boot_ns());
-        let registry = self.parts.naming.registry();
-        self.parts.metrics.set_sources(&registry.reports());
-        let size = registry.size();
+        self.parts.metrics.set_sources(&self.parts.naming.reports());
+        let size = self.parts.naming.size();
         self.parts.metrics.set_containers(size.entries, size.refused);
         self.parts.metrics.set_names_late(self.parts.naming.late());
         self.parts.metrics.set_cgroups(self.parts.index.len());

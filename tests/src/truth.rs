@@ -98,6 +98,25 @@ impl Truth {
 }
 
 impl Truth {
+    /// A child of this process that nobody could look at while it lived: written down from what it was given. It has its parent's name,
+    /// place and user, and began after its parent was seen.
+    #[must_use]
+    pub fn of_child(&self, pid: u32, cmdline: Vec<String>) -> Self {
+        let mut ancestors = vec![(self.pid, self.comm.clone())];
+        ancestors.extend(self.ancestors.clone());
+        Self {
+            pid,
+            tids: vec![pid],
+            ns_pid: pid,
+            ppid: self.pid,
+            parent_comm: self.comm.clone(),
+            ancestors,
+            cmdline,
+            started: self.seen,
+            ..self.clone()
+        }
+    }
+
     /// Whether a record is of this process: not of one that had its pid before, so far as the record tells a start. The kernel log has none.
     #[must_use]
     pub fn is_told_in(&self, record: &Value) -> bool {

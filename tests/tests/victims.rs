@@ -109,6 +109,16 @@ fn each_end_is_what_it_says() -> Result<()> {
     ensure!(signal(&["pipe"])? == Some(13));
     ensure!(signal(&["alarm"])? == Some(14));
     ensure!(signal(&["raise", "10"])? == Some(10));
+    ensure!(end(&["forgetful"])?.code() == Some(1), "there was no environment to forget");
+    let padding = "x".repeat(16 << 10);
+    let mut forgetful = cast()?.with_env("PADDING", &padding).args(["forgetful"]).start()?;
+    forgetful.reap_killed_by(6)?;
+    let mut brief = cast()?.args(["brief", "2", "--kill", "said", "--", "sleep"]).start()?;
+    for turn in 0..2 {
+        let ended = brief.hear("child")?;
+        ensure!(ended["turn"] == turn && ended["signal"] == 9, "{ended}");
+    }
+    brief.reap_exited(0)?;
     ensure!(signal(&["cpu-limit", "1", "9"])? == Some(24));
     ensure!(signal(&["cpu-limit", "--ignore", "1", "1"])? == Some(9));
     ensure!(signal(&["file-limit", "4096"])? == Some(25));

@@ -114,6 +114,10 @@ pub(crate) fn run(ctx: &Ctx, args: &TestArgs) -> Result<()> {
         Need::new("conmon", "watches the containers of podman"),
         Need::new("docker.io", "is asked for the names of its containers"),
         Need::new("containerd", "runs the containers of docker"),
+        Need::new("slurmctld", "runs the jobs of the scenarios of a real batch system"),
+        Need::new("slurmd", "the node of that system"),
+        Need::new("slurm-client", "submits its jobs"),
+        Need::new("munge", "says to it who asks"),
     ])?;
     let built = build::daemon(ctx)?;
     let mut command = build::cargo(ctx, &built.object);

@@ -17,7 +17,7 @@ pub mod patterns;
 pub mod rule;
 
 pub use jobs::Rules;
-pub use names::{Asked, named};
+pub use names::{Asked, named, owned};
 
 #[cfg(test)]
 mod environ_tests;

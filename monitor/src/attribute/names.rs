@@ -1,6 +1,6 @@
 //! What a runtime says of a container, put into a record: names, and what the user asked for of labels and annotations.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 
@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::jobs::Rules;
 use super::rule::{RuleError, RuleSpec, check_key};
 use crate::config::Refused;
+use crate::containers::pods::{self, PodInfo};
 use crate::containers::{Info, Wanted};
 use crate::death::Workload;
 
@@ -99,6 +100,33 @@ impl Asked {
     }
 }
 
+/// Puts what the Kubernetes API says of the victim's pod into its workload: what it belongs to, and labels and annotations as they are now, over those
+/// that the runtime keeps from when the pod was made.
+pub fn owned(workload: &mut Workload, pod: &PodInfo, asked: &Asked) {
+    let mut filled = Vec::new();
+    if !pod.owners.is_empty() {
+        workload.owners.clone_from(&pod.owners);
+        filled.push("owners");
+    }
+    let labels = pick(&asked.labels, &pod.labels);
+    if !labels.is_empty() {
+        workload.labels = labels;
+        filled.push("labels");
+    }
+    let annotations = pick(&asked.annotations, &pod.annotations);
+    if !annotations.is_empty() {
+        workload.annotations = annotations;
+        filled.push("annotations");
+    }
+    workload.sources.extend(filled.into_iter().map(|key| (key.to_owned(), pods::NAME.to_owned())));
+}
+
+/// Those of a pod's labels or annotations that were asked for.
+fn pick(asked: &BTreeSet<String>, said: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let asked = said.iter().filter(|(key, _)| asked.contains(*key));
+    asked.map(|(key, value)| (key.clone(), value.clone())).collect()
+}
+
 /// Puts what a runtime says of the victim's container into its workload, with the source of each. What is known already stays; only a bare
 /// container id gets the form `containerd://…` once the runtime is known.
 ///
@@ -154,10 +182,6 @@ pub fn named(workload: &mut Workload, info: &Info, asked: &Asked) -> bool {
     {
         *id = format!("{runtime}://{id}");
     }
-    let pick = |wanted: &BTreeSet<String>, said: &std::collections::BTreeMap<String, String>| {
-        let asked = said.iter().filter(|(key, _)| wanted.contains(*key));
-        asked.map(|(key, value)| (key.clone(), value.clone())).collect()
-    };
     if workload.labels.is_empty() {
         workload.labels = pick(&asked.labels, &info.labels);
         filled.extend((!workload.labels.is_empty()).then_some("labels"));

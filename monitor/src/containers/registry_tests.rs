@@ -58,7 +58,7 @@ fn who_is_late_is_not_waited_for_until_it_has_answered() {
     quick.up();
     registry.ask("a", None, 0);
     quick.nothing("a");
-    registry.too_late();
+    registry.too_late("a");
     let states: Vec<SourceState> = registry.reports().iter().map(|report| report.state).collect();
     assert_eq!(states, [SourceState::Slow, SourceState::Up]);
     // It is asked all the same, since it may answer the next death in time.

@@ -244,7 +244,7 @@ async fn one_that_is_wedged_is_waited_for_no_longer_than_a_death_may_wait() {
     stage.source().set(Mode::Hangs);
     stage.ask("a");
     assert!(matches!(stage.registry.lookup("a"), Lookup::Pending));
-    stage.registry.too_late();
+    stage.registry.too_late("a");
     assert!(matches!(stage.registry.lookup("a"), Lookup::Unknown));
     assert_eq!(stage.report().state, SourceState::Slow);
     stage.ask("b");
@@ -267,7 +267,7 @@ async fn one_that_was_slow_serves_again_with_its_late_answer() {
     stage.source().found.lock().unwrap().push("a".to_owned());
     stage.source().set(Mode::Hangs);
     stage.ask("a");
-    stage.registry.too_late();
+    stage.registry.too_late("a");
     advance(Duration::from_secs(1)).await;
     stage.source().set(Mode::Works);
     stage.until_known("a").await;
@@ -366,6 +366,6 @@ async fn a_container_that_is_listed_no_more_is_gone_and_keeps_its_names() {
     assert!(matches!(stage.registry.lookup("a"), Lookup::Known(_)));
     stage.registry.forget_gone(u64::MAX);
     assert!(matches!(stage.registry.lookup("a"), Lookup::Unknown));
-    assert_eq!(stage.registry.size(), (0, 0));
+    assert_eq!((stage.registry.size().entries, stage.registry.size().refused), (0, 0));
     stage.end().await;
 }

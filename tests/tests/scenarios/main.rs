@@ -9,6 +9,7 @@ mod containers;
 mod crowd;
 mod degraded;
 mod engines;
+mod environ;
 mod exits;
 mod faults;
 mod global;
@@ -23,8 +24,10 @@ mod rlimits;
 mod runtime;
 mod senders;
 mod signals;
+mod slurm;
 mod stops;
 mod stuck;
+mod systemd;
 mod threads;
 mod userspace;
 mod workload;
@@ -53,6 +56,7 @@ fn main() -> ExitCode {
             ("crowd", crowd::SCENARIOS),
             ("degraded", degraded::SCENARIOS),
             ("engines", engines::SCENARIOS),
+            ("environ", environ::SCENARIOS),
             ("exits", exits::SCENARIOS),
             ("faults", faults::SCENARIOS),
             ("hostile", hostile::SCENARIOS),
@@ -66,8 +70,10 @@ fn main() -> ExitCode {
             ("runtime", runtime::SCENARIOS),
             ("senders", senders::SCENARIOS),
             ("signals", signals::SCENARIOS),
+            ("slurm", slurm::SCENARIOS),
             ("stops", stops::SCENARIOS),
             ("stuck", stuck::SCENARIOS),
+            ("systemd", systemd::SCENARIOS),
             ("threads", threads::SCENARIOS),
             ("userspace", userspace::SCENARIOS),
             ("workload", workload::SCENARIOS),

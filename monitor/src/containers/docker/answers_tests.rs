@@ -57,7 +57,7 @@ fn a_container_in_a_list_and_by_itself() {
         labels: [("com.docker.compose.project".to_owned(), "shop".to_owned())].into(),
         ..Info::default()
     };
-    assert_eq!(listed.unwrap(), [expected.clone()]);
+    assert_eq!(listed.unwrap(), std::slice::from_ref(&expected));
     let alone = one(&json!({
         "Id": ID, "Name": "/one", "RestartCount": 3, "Image": "sha256:2e5d", "State": {"Pid": 1, "Health": {"Log": null}},
         "Config": {"Image": "kw/busybox:1", "Labels": labels, "Env": ["A=b"]},
@@ -74,7 +74,7 @@ fn what_is_not_said_is_absent() {
         runtime: Some("docker".to_owned()),
         ..Info::default()
     };
-    assert_eq!(list_of(&json!([{"Id": ID}])).unwrap(), [bare.clone()]);
+    assert_eq!(list_of(&json!([{"Id": ID}])).unwrap(), std::slice::from_ref(&bare));
     let empty =
         json!([{"Id": ID, "Names": null, "Image": "", "Labels": null}, {"Id": ID, "Names": []}]);
     assert_eq!(list_of(&empty).unwrap(), [bare.clone(), bare.clone()]);

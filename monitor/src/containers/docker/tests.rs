@@ -107,7 +107,7 @@ fn inspected(id: &str, restarts: u32) -> String {
 fn listed(ids: &[String]) -> String {
     let items: Vec<String> = ids
         .iter()
-        .map(|id| format!(r#"{{"Id":"{id}","Names":["/n"],"Image":"sha256:5a"}}"#))
+        .map(|id| format!(r#"{{"Id":"{id}","Names":["/n"],"Image":"sha256:5a","Labels":{{"app":"a","b":"c"}}}}"#))
         .collect();
     format!("[{}]", items.join(","))
 }
