@@ -8,6 +8,7 @@ mod audit;
 mod containers;
 mod crowd;
 mod degraded;
+mod engines;
 mod environ;
 mod exits;
 mod faults;
@@ -56,6 +57,7 @@ fn main() -> ExitCode {
             ("containers", containers::SCENARIOS),
             ("crowd", crowd::SCENARIOS),
             ("degraded", degraded::SCENARIOS),
+            ("engines", engines::SCENARIOS),
             ("environ", environ::SCENARIOS),
             ("exits", exits::SCENARIOS),
             ("faults", faults::SCENARIOS),
