@@ -17,6 +17,7 @@ mod kin;
 mod lifecycle;
 mod limits;
 mod lockdown;
+mod lxc;
 mod oom;
 mod pids;
 mod rlimits;
@@ -62,6 +63,7 @@ fn main() -> ExitCode {
             ("lifecycle", lifecycle::SCENARIOS),
             ("limits", limits::SCENARIOS),
             ("lockdown", lockdown::SCENARIOS),
+            ("lxc", lxc::SCENARIOS),
             ("oom", oom::SCENARIOS),
             ("pids", pids::SCENARIOS),
             ("rlimits", rlimits::SCENARIOS),

@@ -77,7 +77,7 @@ fn contained(expected: Expected, id: &str) -> Expected {
 }
 
 /// Whether a process has a handler for a signal.
-fn handles(pid: u32, signal: u32) -> Result<bool> {
+pub(crate) fn handles(pid: u32, signal: u32) -> Result<bool> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
     let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
     let caught = caught.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
