@@ -15,7 +15,7 @@ use tracing_appender::non_blocking::ErrorCounter;
 
 use crate::{
     api,
-    attribute::{Asked, environ::Allowlist, jobs::Rules},
+    attribute::Asked,
     audit::{
         Auditor, Reporter,
         kernel::Counters,
@@ -27,8 +27,10 @@ use crate::{
         mounts::Mounts,
     },
     clock::Clock,
-    config::{Config, KernelLogLevel, VariableName},
-    containers::{Registry, Switch, Wanted, sources::Sources, systemd::Invocations},
+    config::{Config, KernelLogLevel},
+    containers::{
+        Registry, Switch, Wanted, kubernetes, pods::Pods, sources::Sources, systemd::Invocations,
+    },
     host::{Facts, Roots},
     kmsg,
     ledger::Ledger,
@@ -66,12 +68,10 @@ pub async fn run(config: Config, log_lost: ErrorCounter) -> anyhow::Result<()> {
     let sink = notify::log::Worker::open(&config.log_sink, Arc::clone(&ledger), Arc::clone(&ops))
         .with_context(|| format!("log_sink: cannot open {}", config.log_sink))?;
 
-    let names: Vec<String> =
-        config.environ.allow.iter().map(VariableName::as_str).map(str::to_owned).collect();
     let wanted = source::Wanted {
         source: config.probe.source,
         options: options(&config, mounts.memory.id),
-        allowlist: Allowlist::new(&names).context("environ.allow")?,
+        allowlist: config.allowlist().map_err(anyhow::Error::msg)?,
         records: config.queue.records.get(),
         hierarchy: &mounts.memory,
     };
@@ -94,7 +94,11 @@ pub async fn run(config: Config, log_lost: ErrorCounter) -> anyhow::Result<()> {
     let max_cgroups = NonZeroUsize::new(config.cgroup.max.get()).unwrap_or(NonZeroUsize::MIN);
     let clock = Clock;
     let registry = Arc::new(Registry::default());
-    status.set_registry(Arc::clone(&registry));
+    let rules = config.jobs.rules()?;
+    let asked = Asked::from(&config.workload);
+    let wanted = Arc::new(asked.wanted(&rules));
+    let (pods, pods_handle, pods_asked) = Pods::new();
+    status.set_names(Arc::clone(&registry), Arc::clone(&pods));
     let pipeline = Pipeline {
         records,
         log_lost,
@@ -114,8 +118,9 @@ pub async fn run(config: Config, log_lost: ErrorCounter) -> anyhow::Result<()> {
         max_cgroups,
         naming: Naming::new(
             Arc::clone(&registry),
-            Rules,
-            Asked::default(),
+            pods,
+            rules,
+            asked,
             Invocations::new(config.containers.systemd == Switch::Auto),
             config.containers.deadline.get(),
         ),
@@ -157,12 +162,19 @@ pub async fn run(config: Config, log_lost: ErrorCounter) -> anyhow::Result<()> {
     let sources = Sources {
         config: &config.containers,
         registry: &registry,
-        wanted: Arc::new(Wanted::default()),
+        wanted: Arc::clone(&wanted),
         clock,
         tasks: &names,
-        stop: stop_names,
+        stop: stop_names.clone(),
     };
     sources.start();
+    names.spawn(kubernetes::run(
+        config.kubernetes.clone(),
+        Wanted::clone(&wanted),
+        pods_handle,
+        pods_asked,
+        stop_names.clone(),
+    ));
     let mut pipeline = tokio::spawn(pipeline.run(announce));
 
     let failure = tokio::select! {

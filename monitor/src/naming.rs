@@ -12,10 +12,10 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::attribute::jobs::Rules;
-use crate::attribute::{self, Asked, Clues};
+use crate::attribute::{self, Asked, Clues, Rules};
+use crate::containers::pods::{PodInfo, Pods};
 use crate::containers::systemd::Invocations;
-use crate::containers::{Info, Lookup, Registry};
+use crate::containers::{Info, Lookup, Registry, Size, SourceReport};
 use crate::death::{Death, Missing, Workload};
 
 /// Deaths that may wait; with one more, the oldest leaves as it is.
@@ -27,6 +27,7 @@ const MAX_SEEN: usize = 4096;
 #[derive(Debug)]
 pub struct Naming {
     registry: Arc<Registry>,
+    pods: Arc<Pods>,
     rules: Rules,
     asked: Asked,
     invocations: Invocations,
@@ -59,6 +60,7 @@ impl Naming {
     #[must_use]
     pub fn new(
         registry: Arc<Registry>,
+        pods: Arc<Pods>,
         rules: Rules,
         asked: Asked,
         invocations: Invocations,
@@ -66,6 +68,7 @@ impl Naming {
     ) -> Self {
         Self {
             registry,
+            pods,
             rules,
             asked,
             invocations,
@@ -77,8 +80,16 @@ impl Naming {
         }
     }
 
+    /// What a cgroup's path says, as far as what the sources know lets it be believed.
+    #[must_use]
+    pub fn workload(&self, path: Option<&str>, cgroup_id: Option<u64>) -> Workload {
+        let knows = |id: &str| matches!(self.registry.lookup(id), Lookup::Known(_));
+        attribute::workload_among(path, cgroup_id, knows)
+    }
+
     /// A death that is to be named. `now_ns`: ns since boot, here and below.
-    pub fn death(&mut self, death: Death, now_ns: u64) {
+    pub fn death(&mut self, mut death: Death, now_ns: u64) {
+        death.workload = self.workload(death.workload.cgroup.as_deref(), death.workload.cgroup_id);
         self.ask(&death.workload, now_ns);
         let until_ns = now_ns.saturating_add(self.deadline_ns);
         self.deaths.push_back(Waiting { what: death, until_ns });
@@ -88,18 +99,23 @@ impl Naming {
     pub fn next_death(&mut self, now_ns: u64) -> Option<Death> {
         let waiting = self.deaths.front()?;
         let found = self.find(&waiting.what.workload);
-        let full = self.deaths.len() > MAX_DEATHS;
-        let late = match found {
-            Lookup::Pending if waiting.until_ns > now_ns && !full => return None,
-            Lookup::Pending => true,
-            Lookup::Known(_) | Lookup::Unknown => false,
-        };
+        let pod = self.pod(&found, now_ns);
+        let may_wait = waiting.until_ns > now_ns && self.deaths.len() <= MAX_DEATHS;
+        let late = matches!(found, Lookup::Pending) || matches!(pod, Lookup::Pending);
+        if late && may_wait {
+            return None;
+        }
         let mut death = self.deaths.pop_front()?.what;
         if late && let Some(id) = bare_id(&death.workload) {
             self.late += 1;
             self.registry.too_late(id);
+            if let Lookup::Known(info) = &found
+                && let Some(uid) = &info.pod_uid
+            {
+                self.pods.too_late(uid);
+            }
         }
-        self.finish(&mut death, found);
+        self.finish(&mut death, found, pod);
         Some(death)
     }
 
@@ -121,7 +137,9 @@ impl Naming {
         let mut seen = self.seen.pop_front()?.what;
         match (found, bare_id(&seen.workload)) {
             (Lookup::Known(info), _) => {
-                attribute::named(&mut seen.workload, &info, &self.asked);
+                self.ask_pod(&info, now_ns);
+                // What is not taken is a made-up name, and stays one.
+                let _ = attribute::named(&mut seen.workload, &info, &self.asked);
             }
             (_, Some(id)) if !seen.gone && self.nameless.len() < MAX_SEEN => {
                 self.nameless.insert(id.into(), seen.workload.clone());
@@ -131,9 +149,14 @@ impl Naming {
         Some(seen)
     }
 
-    /// A container is gone. It keeps its names for as long as its death may be on its way.
+    /// A container is gone, or a pod. It keeps its names for as long as its death may be on its way.
     pub fn gone(&mut self, workload: &Workload, now_ns: u64) {
-        let Some(id) = bare_id(workload) else { return };
+        let Some(id) = bare_id(workload) else {
+            if let Some(uid) = &workload.pod_uid {
+                self.pods.gone(uid, now_ns);
+            }
+            return;
+        };
         self.registry.gone(id, now_ns);
         self.nameless.remove(id);
         let waiting =
@@ -144,6 +167,7 @@ impl Naming {
     /// Looks for the names of those that were shown without. To be called every now and then.
     pub fn tick(&mut self, now_ns: u64) {
         self.registry.forget_gone(now_ns);
+        self.pods.forget_gone(now_ns);
         let registry = Arc::clone(&self.registry);
         let named =
             self.nameless.extract_if(|id, _| matches!(registry.lookup(id), Lookup::Known(_)));
@@ -165,10 +189,38 @@ impl Naming {
         self.late
     }
 
-    /// What the names come from.
+    /// Waits until a source has told something since this was last awaited. For one task.
+    pub async fn changed(&self) {
+        tokio::select! {
+            () = self.registry.changed() => {}
+            () = self.pods.changed() => {}
+        }
+    }
+
+    /// How the sources fare.
     #[must_use]
-    pub fn registry(&self) -> &Registry {
-        &self.registry
+    pub fn reports(&self) -> Vec<SourceReport> {
+        self.registry.reports().into_iter().chain([self.pods.report()]).collect()
+    }
+
+    /// How much is held of containers.
+    #[must_use]
+    pub fn size(&self) -> Size {
+        self.registry.size()
+    }
+
+    /// What the Kubernetes API says of the pod of a container, once that is known.
+    fn pod(&self, found: &Lookup<Info>, now_ns: u64) -> Lookup<PodInfo> {
+        let Lookup::Known(info) = found else { return Lookup::Unknown };
+        self.ask_pod(info, now_ns);
+        info.pod_uid.as_ref().map_or(Lookup::Unknown, |uid| self.pods.lookup(uid))
+    }
+
+    fn ask_pod(&self, info: &Info, now_ns: u64) {
+        if let (Some(namespace), Some(pod), Some(uid)) = (&info.namespace, &info.pod, &info.pod_uid)
+        {
+            self.pods.ask(namespace, pod, uid, now_ns);
+        }
     }
 
     fn ask(&self, workload: &Workload, now_ns: u64) {
@@ -181,11 +233,18 @@ impl Naming {
         bare_id(workload).map_or(Lookup::Unknown, |id| self.registry.lookup(id))
     }
 
-    fn finish(&self, death: &mut Death, found: Lookup<Info>) {
+    fn finish(&self, death: &mut Death, found: Lookup<Info>, pod: Lookup<PodInfo>) {
         let info = match found {
-            Lookup::Known(info) => {
-                attribute::named(&mut death.workload, &info, &self.asked);
+            Lookup::Known(info) if attribute::named(&mut death.workload, &info, &self.asked) => {
                 Some(info)
+            }
+            Lookup::Known(_) => {
+                death.missing.push(Missing {
+                    field: "workload.container".to_owned(),
+                    why: "the container that its cgroup is called like belongs to another pod"
+                        .to_owned(),
+                });
+                None
             }
             Lookup::Pending | Lookup::Unknown => {
                 death.missing.extend(self.why_nameless(&death.workload));
@@ -194,10 +253,17 @@ impl Naming {
         };
         self.invocations.name(&mut death.workload);
         let none = Default::default();
+        let (mut labels, mut annotations) =
+            info.as_ref().map_or((&none, &none), |info| (&info.labels, &info.annotations));
+        // Of what both say, the API has it as it is now, and the runtime as it was when the pod was made.
+        if let (Some(_), Lookup::Known(pod)) = (&info, &pod) {
+            attribute::owned(&mut death.workload, pod, &self.asked);
+            (labels, annotations) = (&pod.labels, &pod.annotations);
+        }
         death.job = self.rules.job(&Clues {
             tags: &death.tags,
-            labels: info.as_ref().map_or(&none, |info| &info.labels),
-            annotations: info.as_ref().map_or(&none, |info| &info.annotations),
+            labels,
+            annotations,
             path: death.workload.cgroup.as_deref(),
             environ: &death.victim.environ,
         });
@@ -220,8 +286,10 @@ fn bare_id(workload: &Workload) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeMap;
+
     use crate::containers::SourceState;
-    use crate::death::sample;
+    use crate::death::{Owner, sample};
 
     const MS: u64 = 1_000_000;
     const DEADLINE: Duration = Duration::from_millis(250);
@@ -230,7 +298,8 @@ mod tests {
         let registry = Arc::new(Registry::default());
         let naming = Naming::new(
             Arc::clone(&registry),
-            Rules::default(),
+            Pods::new().0,
+            Rules::new(&[]).unwrap(),
             Asked::default(),
             Invocations::new(false),
             DEADLINE,
@@ -238,20 +307,22 @@ mod tests {
         (naming, registry)
     }
 
-    /// The death of a process in container `id`, none if empty; told apart by its pid.
-    fn death(pid: u32, id: &str) -> Death {
+    /// An id that looks like one.
+    fn id(letter: &str) -> String {
+        letter.repeat(64)
+    }
+
+    /// The death of a process in a container whose id repeats `letter`, in none if that is empty; told apart by its pid.
+    fn death(pid: u32, letter: &str) -> Death {
         let mut death = sample::killed();
         death.victim.pid = pid;
         death.missing.clear();
-        death.workload = Workload {
-            container_id: (!id.is_empty()).then(|| id.to_owned()),
-            ..Workload::default()
-        };
+        death.workload = attribute::workload(Some(&format!("/x/{}", id(letter))), None);
         death
     }
 
-    fn info(id: &str, name: &str) -> Info {
-        Info { id: id.to_owned(), source: "cri", name: Some(name.to_owned()), ..Info::default() }
+    fn info(letter: &str, name: &str) -> Info {
+        Info { id: id(letter), source: "cri", name: Some(name.to_owned()), ..Info::default() }
     }
 
     fn left(naming: &mut Naming, now_ns: u64) -> Vec<(u32, Option<String>)> {
@@ -265,11 +336,11 @@ mod tests {
         let (source, mut asks) = registry.source("cri", String::new(), |_| true).unwrap();
         source.up();
         source.put(info("a", "web"));
-        naming.death(death(1, "containerd://a"), 0);
+        naming.death(death(1, "a"), 0);
         naming.death(death(2, "b"), 0);
         naming.death(death(3, ""), 0);
         assert_eq!(left(&mut naming, 0), [(1, Some("web".to_owned()))], "2 waits, and 3 behind it");
-        assert_eq!(asks.try_recv().as_deref(), Ok("b"));
+        assert_eq!(asks.try_recv(), Ok(id("b")));
         source.put(info("b", "worker"));
         assert_eq!(left(&mut naming, MS), [(2, Some("worker".to_owned())), (3, None)]);
         assert_eq!(naming.late(), 0);
@@ -291,7 +362,7 @@ mod tests {
         assert_eq!(left(&mut naming, 250 * MS), [(2, None)], "one that is slow is not waited for");
         naming.death(death(3, "c"), 300 * MS);
         assert_eq!(left(&mut naming, 300 * MS), [(3, None)]);
-        source.nothing("a");
+        source.nothing(&id("a"));
         source.up();
         naming.death(death(4, "d"), 400 * MS);
         assert_eq!(left(&mut naming, 400 * MS), [], "it answers again");
@@ -355,5 +426,48 @@ mod tests {
         assert_eq!(naming.next_seen(0).unwrap().workload.container.as_deref(), Some("web"));
         naming.tick(0);
         assert_eq!(naming.next_seen(0), None);
+    }
+
+    #[test]
+    fn the_api_adds_what_a_pod_belongs_to_and_is_waited_for_no_longer_than_a_runtime() {
+        let (mut naming, registry) = naming();
+        let (pods, api, _asks) = Pods::new();
+        naming.pods = pods;
+        api.up(None);
+        let (source, _asks) = registry.source("cri", String::new(), |_| true).unwrap();
+        source.up();
+        let in_pod = |letter: &str| Info {
+            pod: Some(format!("pod-{letter}")),
+            namespace: Some("shop".to_owned()),
+            pod_uid: Some(format!("uid-{letter}")),
+            ..info(letter, "web")
+        };
+        source.put(in_pod("a"));
+        naming.death(death(1, "a"), 0);
+        assert_eq!(left(&mut naming, 0), [], "the API is asked");
+        let owner = Owner { kind: "Job".to_owned(), name: "render".to_owned(), uid: None };
+        api.put(PodInfo {
+            uid: "uid-a".to_owned(),
+            owners: vec![owner.clone()],
+            labels: BTreeMap::from([("job-name".to_owned(), "render".to_owned())]),
+            ..PodInfo::default()
+        });
+        let told = naming.next_death(MS).unwrap();
+        assert_eq!(told.workload.owners, [owner]);
+        assert_eq!(told.workload.sources["owners"], "kubernetes");
+        assert_eq!(
+            told.job.and_then(|job| job.name).as_deref(),
+            Some("render"),
+            "by the API's labels"
+        );
+        source.put(in_pod("b"));
+        naming.death(death(2, "b"), 0);
+        assert_eq!(
+            left(&mut naming, 250 * MS),
+            [(2, Some("web".to_owned()))],
+            "with all but the owner"
+        );
+        naming.death(death(3, "b"), 300 * MS);
+        assert_eq!(left(&mut naming, 300 * MS).len(), 1, "one that is slow is not waited for");
     }
 }

@@ -18,7 +18,6 @@ use tokio::{
 use tracing_appender::non_blocking::ErrorCounter;
 
 use crate::{
-    attribute,
     audit::Auditor,
     cgroup::{
         CgroupId,
@@ -144,7 +143,7 @@ impl Running {
                     Some(record) => self.take(record),
                     None => break,
                 },
-                () = self.parts.naming.registry().changed(), if waiting => {}
+                () = self.parts.naming.changed(), if waiting => {}
                 () = tokio::time::sleep(HELD_TICK), if waiting => {}
             }
             self.pass_on(self.parts.clock.boot_ns());
@@ -202,24 +201,34 @@ impl Running {
 
     /// Has a container named as it appears, so that its names are there before a death needs them; then its series are made.
     fn see(&mut self, id: CgroupId) {
-        if let Some(workload) = self.workload(id) {
+        if let Some(workload) = self.workload(id).filter(|seen| seen.container_id.is_some()) {
             self.parts.naming.seen(workload, self.parts.clock.boot_ns());
         }
     }
 
     /// Lets the series of a container go, in their time.
     fn let_go(&mut self, id: CgroupId) {
-        if let Some(workload) = self.workload(id).filter(|gone| !is_part(gone)) {
+        if let Some(workload) = self.workload(id).filter(|gone| !self.is_part(gone)) {
             self.parts.naming.gone(&workload, self.parts.clock.boot_ns());
-            self.parts.metrics.container_gone(&workload, Instant::now());
+            if workload.container_id.is_some() {
+                self.parts.metrics.container_gone(&workload, Instant::now());
+            }
         }
     }
 
-    /// The workload of a cgroup that names a container, in the hierarchy that deaths are named by.
+    /// The workload of a cgroup that names a container or a pod, in the hierarchy that deaths are named by.
     fn workload(&self, id: CgroupId) -> Option<Workload> {
         let path = self.parts.index.path(id).filter(|_| id.hierarchy == self.parts.hierarchy.id)?;
-        let workload = attribute::workload(Some(&path), Some(id.id));
-        workload.container_id.is_some().then_some(workload)
+        let workload = self.parts.naming.workload(Some(&path), Some(id.id));
+        (workload.container_id.is_some() || workload.pod_uid.is_some()).then_some(workload)
+    }
+
+    /// Whether a cgroup is only a part of one above it that goes by the same names.
+    fn is_part(&self, workload: &Workload) -> bool {
+        let above = workload.cgroup.as_deref().and_then(|path| path.rsplit_once('/'));
+        above.is_some_and(|(parent, _)| {
+            is_part(workload, &self.parts.naming.workload(Some(parent), None))
+        })
     }
 
     fn pass_on(&mut self, now_ns: u64) {
@@ -279,6 +288,10 @@ impl Running {
         self.told = Told { dropped, log_lines, lost, forgotten, refused };
         self.parts.index.forget_gone(self.parts.clock.boot_ns());
         self.parts.naming.tick(self.parts.clock.boot_ns());
+        self.parts.metrics.set_sources(&self.parts.naming.reports());
+        let size = self.parts.naming.size();
+        self.parts.metrics.set_containers(size.entries, size.refused);
+        self.parts.metrics.set_names_late(self.parts.naming.late());
         self.parts.metrics.set_cgroups(self.parts.index.len());
         self.parts.metrics.expire(Instant::now());
         self.parts.audit.tick(&self.parts.index);
@@ -326,13 +339,9 @@ impl Running {
     }
 }
 
-/// Whether a cgroup is only a part of one above it that goes by the same names: a container outlives the cgroups that it makes inside.
-fn is_part(workload: &Workload) -> bool {
-    let above = workload.cgroup.as_deref().and_then(|path| path.rsplit_once('/'));
-    above.is_some_and(|(parent, _)| {
-        let above = attribute::workload(Some(parent), None);
-        above.container_id == workload.container_id && above.unit == workload.unit
-    })
+/// Whether a cgroup is only a part of the one `above` it: a container outlives the cgroups that it makes inside.
+fn is_part(workload: &Workload, above: &Workload) -> bool {
+    above.container_id == workload.container_id && above.unit == workload.unit
 }
 
 /// The outcome of the walk, once it has ended; never, if there is none.
@@ -350,6 +359,7 @@ async fn ended(walk: &mut Option<JoinHandle<Walked>>) -> Result<Walked, JoinErro
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::attribute;
 
     #[test]
     fn a_container_is_not_gone_with_a_cgroup_inside_it() {
@@ -363,7 +373,8 @@ mod tests {
         ] {
             let workload = attribute::workload(Some(&path), None);
             assert!(workload.container_id.is_some());
-            assert_eq!(is_part(&workload), part, "{path}");
+            let above = attribute::workload(path.rsplit_once('/').map(|(above, _)| above), None);
+            assert_eq!(is_part(&workload, &above), part, "{path}");
         }
     }
 }

@@ -6,7 +6,8 @@
 //! * [`stage`] is what a scenario plays on: a daemon, shared or its own, cgroups of its own, and the rule when to skip.
 //! * [`daemon`] runs killwatch and asks it; every record that it hands out has passed docs/death.schema.json.
 //! * [`cgroup`] makes limited cgroups on v1, v2 and hybrid hosts, and removes them.
-//! * [`runc`] runs containers by a real runtime, [`slurm`] jobs by a real batch system. [`victim`] runs the `victim` binary; [`truth`] reads what the kernel says of it while it lives.
+//! * [`runc`] runs containers by a real runtime, [`engine`] by a real Podman or Docker, [`slurm`] jobs by a real batch system.
+//! * [`victim`] runs the `victim` binary; [`truth`] reads what the kernel says of it while it lives.
 //! * [`sender`] is who sent a signal. [`facts`] turns a truth into what the record must say, [`record`] compares and reports every difference at once.
 //! * [`kernel_log`] is what the kernel writes there; [`http`] asks a server, [`metrics`] reads the metrics page, [`wait`] is the only way to wait: for a state, with a deadline.
 //!
@@ -28,6 +29,7 @@
 pub mod cgroup;
 pub mod corpus;
 pub mod daemon;
+pub mod engine;
 pub mod facts;
 pub mod http;
 pub mod kernel_log;

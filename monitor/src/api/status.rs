@@ -9,6 +9,7 @@ use serde::{Serialize, Serializer};
 
 use crate::audit::Account;
 use crate::containers::Registry;
+use crate::containers::pods::Pods;
 use crate::probe::ProbeReport;
 use crate::source::Kind;
 use crate::text::one_line;
@@ -21,7 +22,7 @@ pub struct Status {
     cgroup_mode: OnceLock<String>,
     sight: OnceLock<Sight>,
     account: Account,
-    registry: OnceLock<Arc<Registry>>,
+    names: OnceLock<(Arc<Registry>, Arc<Pods>)>,
     blind: OnceLock<String>,
     stopping: AtomicBool,
 }
@@ -58,7 +59,7 @@ impl Status {
             sight: OnceLock::new(),
             blind: OnceLock::new(),
             account: Account::default(),
-            registry: OnceLock::new(),
+            names: OnceLock::new(),
             stopping: AtomicBool::new(false),
         }
     }
@@ -75,8 +76,8 @@ impl Status {
     }
 
     /// Where the sources of names tell how they fare. Only the first call counts.
-    pub fn set_registry(&self, registry: Arc<Registry>) {
-        let _ = self.registry.set(registry);
+    pub fn set_names(&self, registry: Arc<Registry>, pods: Arc<Pods>) {
+        let _ = self.names.set((registry, pods));
     }
 
     /// Which cgroup hierarchies account memory on this host. Only the first call counts.
@@ -137,7 +138,9 @@ impl Serialize for Status {
         let lacks = sight.map(|sight| &sight.lacks).filter(|lacks| !lacks.is_empty());
         field(&mut status, "degraded", lacks)?;
         field(&mut status, "probes", sight.map(|sight| &sight.probes))?;
-        let sources = self.registry.get().map(|registry| registry.reports());
+        let sources = self.names.get().map(|(registry, pods)| {
+            registry.reports().into_iter().chain([pods.report()]).collect::<Vec<_>>()
+        });
         field(&mut status, "sources", sources.as_ref())?;
         status.serialize_field("oom_kills", &numbers)?;
         field(&mut status, "missed", numbers.missed.map(|_| &numbers.places))?;

@@ -47,7 +47,7 @@ Exit codes: 0 well; 1 failed, or nothing is known; 64 wrong usage or configurati
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Watch this host; needs root, or CAP_BPF, CAP_PERFMON and access to the cgroups
-    Run(run::Args),
+    Run(Box<run::Args>),
     /// Tell what this host supports, what is missing, and the remedy
     Doctor(doctor::Args),
     /// Check a configuration file, and print what is in force with it

@@ -90,6 +90,18 @@ pub struct Flags {
     )]
     containers_systemd: Option<Switch>,
 
+    /// Whether the Kubernetes API is asked what a pod belongs to, where there is a token or a kubeconfig [default: auto]
+    #[arg(long = "kubernetes", value_name = "SWITCH", env = "KILLWATCH_KUBERNETES")]
+    kubernetes: Option<Switch>,
+
+    /// kubeconfig to use for that [default: the service account's token, or $KUBECONFIG]
+    #[arg(
+        long = "kubernetes.kubeconfig",
+        value_name = "FILE",
+        env = "KILLWATCH_KUBERNETES_KUBECONFIG"
+    )]
+    kubernetes_kubeconfig: Option<AbsolutePath>,
+
     /// How long a death may wait for the names of its container [default: 250ms]
     #[arg(
         long = "containers.deadline",
@@ -142,6 +154,8 @@ impl Flags {
         over(&mut config.containers.docker, &self.containers_docker);
         over(&mut config.containers.podman, &self.containers_podman);
         over(&mut config.containers.systemd, &self.containers_systemd);
+        over(&mut config.kubernetes.enabled, &self.kubernetes);
+        over(&mut config.kubernetes.kubeconfig, &self.kubernetes_kubeconfig.clone().map(Some));
         over(&mut config.containers.deadline, &self.containers_deadline);
         over(&mut config.environ.allow, &self.environ_allow);
         over(&mut config.state.path, &self.state_path);

@@ -17,6 +17,9 @@ use crate::config::{AbsolutePath, Period, Refused, values};
 
 mod book;
 pub mod cri;
+pub mod docker;
+pub mod kubernetes;
+pub mod pods;
 mod registry;
 pub mod sources;
 pub mod systemd;

@@ -172,13 +172,13 @@ impl Registry {
         let mut asked = 0;
         for (place, source) in state.sources.iter().enumerate() {
             // One that is slow is asked too, and not waited for.
-            let up = source.report.state == SourceState::Up;
-            let slow = source.report.state == SourceState::Slow;
-            if (up || slow)
-                && (source.serves)(runtime)
-                && source.queue.try_send(id.to_owned()).is_ok()
-                && up
-            {
+            let up = match source.report.state {
+                SourceState::Up => true,
+                SourceState::Slow => false,
+                SourceState::Absent | SourceState::Down => continue,
+            };
+            let asks = (source.serves)(runtime) && source.queue.try_send(id.to_owned()).is_ok();
+            if asks && up {
                 asked |= 1 << place;
             }
         }
@@ -246,6 +246,11 @@ impl Registry {
 }
 
 impl Handle {
+    /// The source's name.
+    pub fn name(&self) -> &'static str {
+        self.registry.state().sources.get(self.place).map_or("this", |source| source.report.name)
+    }
+
     /// The source answered: a container.
     pub fn put(&self, info: Info) {
         self.registry.state().learn(self.bit(), info);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::docker::{Docker, Engine, EngineClient, Podman};
 use super::worker::{Client, Worker};
 use super::{ContainersConfig, Registry, Sockets, Wanted, cri};
 use crate::clock::Clock;
@@ -30,6 +31,12 @@ impl Sources<'_> {
     /// Starts a task for each source that is not off.
     pub fn start(&self) {
         self.source::<cri::Cri>(cri::NAME, &self.config.cri, &cri::SOCKETS, cri::serves);
+        self.engine::<Docker>(&self.config.docker);
+        self.engine::<Podman>(&self.config.podman);
+    }
+
+    fn engine<E: Engine>(&self, sockets: &Sockets) {
+        self.source::<EngineClient<E>>(E::SOURCE, sockets, E::SOCKETS, E::serves);
     }
 
     fn source<C: Client + 'static>(

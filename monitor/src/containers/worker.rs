@@ -20,7 +20,7 @@ const REQUEST: Duration = Duration::from_secs(2);
 /// Longest wait for the list of all containers.
 const LIST: Duration = Duration::from_secs(10);
 /// How often a socket that is not there is looked for.
-const LOOK: Duration = Duration::from_secs(2);
+const LOOK: Duration = Duration::from_secs(1);
 /// Wait before a source that worked is tried again; doubled each time that it fails, up to `RETRY_MAX`.
 const RETRY_MIN: Duration = Duration::from_millis(250);
 const RETRY_MAX: Duration = Duration::from_secs(15);
@@ -48,6 +48,9 @@ pub enum Error {
 
 /// How one runtime is asked. Every answer is bounded by the client; the time is bounded here.
 pub trait Client: Sized + Send + Sync {
+    /// Whether it tells of containers that are known already too, when something about them changed: one that is started anew, or has another name.
+    const TELLS_OF_CHANGES: bool = false;
+
     /// Connects. Of labels and annotations, `wanted` are kept.
     fn connect(
         socket: &Path,
@@ -63,8 +66,8 @@ pub trait Client: Sized + Send + Sync {
     /// One container, by its bare id, also if it has just ended; `None` if there is none.
     fn find(&self, id: &str) -> impl Future<Output = Result<Option<Info>, Error>> + Send;
 
-    /// Sends the id of each container that is made, until it cannot any more. `listening` is called when it has begun. Ids for which there is no room are
-    /// dropped and counted as refused.
+    /// Sends the id of each container that is made or changed, until it cannot any more. `listening` is called when it has begun. Ids for which
+    /// there is no room are dropped and counted as refused.
     fn watch(
         &self,
         ids: mpsc::Sender<String>,
@@ -129,15 +132,22 @@ impl Worker {
             let mut worked = false;
             let Err(error) = self.converse::<C>(&socket, &mut worked).await;
             tracing::debug!(socket = %socket.display(), %error, "a runtime is not asked any more");
-            whys.push(format!("{}: {error}", socket.display()));
             self.handle.events(false);
+            let socket = socket.display();
+            match error {
+                // A containerd that serves Docker alone listens where one that serves Kubernetes does.
+                Error::Unsupported if !worked => whys.push(format!(
+                    "{socket}: who listens there does not speak {}, or has it switched off",
+                    self.handle.name()
+                )),
+                error => {
+                    whys.push(format!("{socket}: {error}"));
+                    round = Round::Failed;
+                }
+            }
             if worked {
                 round = Round::Worked;
                 break;
-            }
-            // A containerd that serves Docker alone listens where one that serves Kubernetes does: it is none of this kind.
-            if !matches!(error, Error::Unsupported) {
-                round = Round::Failed;
             }
         }
         match round {
@@ -189,9 +199,11 @@ impl Worker {
             ids.clear();
             tokio::select! {
                 _ = self.asks.recv_many(&mut ids, TOLD) => asked.these(&ids).await?,
-                Some(id) = news.recv() => if asked.handle.wants(&id, self.clock.boot_ns()) {
-                    asked.these(&[id]).await?;
-                },
+                Some(id) = news.recv() => {
+                    if C::TELLS_OF_CHANGES || asked.handle.wants(&id, self.clock.boot_ns()) {
+                        asked.one(&id).await?;
+                    }
+                }
                 // What was made before it listened and after the last list.
                 () = begun.notified() => asked.all().await?,
                 _ = poll.tick() => {
@@ -234,8 +246,9 @@ impl<C: Client> Asked<'_, C> {
     async fn all(&self) -> Result<(), Error> {
         let infos = within(LIST, self.client.list()).await;
         self.handle.refused(self.client.refused());
-        self.handle.all(infos?, self.clock.boot_ns());
+        let infos = infos?;
         self.handle.up();
+        self.handle.all(infos, self.clock.boot_ns());
         Ok(())
     }
 
@@ -249,13 +262,19 @@ impl<C: Client> Asked<'_, C> {
                 continue;
             }
             // A list has only what is live: one that died at once, or a pod's own sandbox, is found alone.
-            let found = within(REQUEST, self.client.find(id)).await;
-            self.handle.refused(self.client.refused());
-            match found? {
-                Some(info) if info.id == *id => self.handle.put(info),
-                _ => self.handle.nothing(id),
-            }
-            self.handle.up();
+            self.one(id).await?;
+        }
+        Ok(())
+    }
+
+    async fn one(&self, id: &str) -> Result<(), Error> {
+        let found = within(REQUEST, self.client.find(id)).await;
+        self.handle.refused(self.client.refused());
+        let found = found?;
+        self.handle.up();
+        match found {
+            Some(info) if info.id == id => self.handle.put(info),
+            _ => self.handle.nothing(id),
         }
         Ok(())
     }

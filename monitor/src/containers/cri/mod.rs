@@ -25,6 +25,8 @@ pub mod decode;
 #[cfg(test)]
 mod decode_tests;
 #[cfg(test)]
+mod made;
+#[cfg(test)]
 mod tests;
 
 /// The source's name.
@@ -205,17 +207,13 @@ impl Client for Cri {
         if decode::id_of(id.as_bytes()).is_none() {
             return Ok(None);
         }
-        let container = self.only(self.containers(Some(id)).await?, id);
-        let Some(container) = container else {
+        let Some(mut container) = self.only(self.containers(Some(id)).await?, id) else {
             let sandbox = self.only(self.sandboxes(Some(id)).await?, id);
             return Ok(sandbox.map(|sandbox| self.signed(sandbox)));
         };
-        let sandbox = match container.sandbox_id.as_deref() {
-            Some(sandbox) => self.only(self.sandboxes(Some(sandbox)).await?, sandbox),
-            None => None,
-        };
-        let mut container = container;
-        if let Some(sandbox) = sandbox {
+        if let Some(of) = container.sandbox_id.clone()
+            && let Some(sandbox) = self.only(self.sandboxes(Some(&of)).await?, &of)
+        {
             decode::lend(&mut container, &sandbox);
         }
         Ok(Some(self.signed(container)))
