@@ -118,6 +118,7 @@ pub(crate) fn run(ctx: &Ctx, args: &TestArgs) -> Result<()> {
         Need::new("slurmd", "the node of that system"),
         Need::new("slurm-client", "submits its jobs"),
         Need::new("munge", "says to it who asks"),
+        Need::new("lxc", "runs the container of a scenario"),
     ])?;
     let built = build::daemon(ctx)?;
     let mut command = build::cargo(ctx, &built.object);

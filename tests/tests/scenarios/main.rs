@@ -18,6 +18,7 @@ mod kin;
 mod lifecycle;
 mod limits;
 mod lockdown;
+mod lxc;
 mod oom;
 mod pids;
 mod pods;
@@ -66,6 +67,7 @@ fn main() -> ExitCode {
             ("lifecycle", lifecycle::SCENARIOS),
             ("limits", limits::SCENARIOS),
             ("lockdown", lockdown::SCENARIOS),
+            ("lxc", lxc::SCENARIOS),
             ("oom", oom::SCENARIOS),
             ("pids", pids::SCENARIOS),
             ("pods", pods::SCENARIOS),
