@@ -22,6 +22,7 @@
 //! | `KILLWATCH_REQUIRE_E2E=1` | a scenario that cannot run is a failure, not a skip |
 //! | `KILLWATCH_EARLYOOM` | the program earlyoom; no default |
 //! | `KILLWATCH_OOMD_CGROUP` | directory of a cgroup whose children systemd-oomd kills under pressure, and which is limited; no default |
+//! | `KILLWATCH_SYSTEMD=1` | the first process is a systemd, which may be asked for units |
 //! | `KILLWATCH_VM_LOCKDOWN=1` | the kernel is locked down to confidentiality |
 //! | `KILLWATCH_VM=1` | this is a virtual machine of our own: deadlines ×10, and the host's memory may be used up |
 #![forbid(unsafe_code)]

@@ -22,7 +22,8 @@ mod api;
 mod chain;
 pub mod decode;
 pub mod kinds;
-#[cfg(all(test, feature = "kubernetes"))]
+#[cfg(feature = "kubernetes")]
+#[cfg(test)]
 mod tests;
 #[cfg(feature = "kubernetes")]
 mod worker;
@@ -60,7 +61,8 @@ pub async fn run(
     }
 }
 
-#[cfg(all(test, not(feature = "kubernetes")))]
+#[cfg(not(feature = "kubernetes"))]
+#[cfg(test)]
 mod tests_without {
     use super::super::pods::Pods;
     use super::super::registry::SourceState;

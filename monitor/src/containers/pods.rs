@@ -168,11 +168,14 @@ impl Pods {
         if !state.book.wants(uid, now_ns) {
             return;
         }
-        // If it is slow it is asked too, and not waited for.
-        let up = state.report.state == SourceState::Up;
-        let slow = state.report.state == SourceState::Slow;
-        let sent = (up || slow) && state.queue.try_send(ask).is_ok();
-        state.book.asked(uid, if sent && up { SOURCE } else { 0 }, now_ns);
+        let waited_for = match state.report.state {
+            SourceState::Up => SOURCE,
+            // It is asked too, and not waited for.
+            SourceState::Slow => 0,
+            SourceState::Absent | SourceState::Down => return state.book.asked(uid, 0, now_ns),
+        };
+        let asked = if state.queue.try_send(ask).is_ok() { waited_for } else { 0 };
+        state.book.asked(uid, asked, now_ns);
     }
 
     /// A pod's cgroup is gone.

@@ -32,6 +32,11 @@ impl Api {
         self.ask("POST", path, "application/json", body.to_string().as_bytes())
     }
 
+    /// A POST without a body: one that is not read has the connection reset.
+    pub(super) fn act(&self, path: &str) -> Result<Value> {
+        self.ask("POST", path, "application/json", b"")
+    }
+
     pub(super) fn delete(&self, path: &str) -> Result<Value> {
         self.ask("DELETE", path, "application/json", b"")
     }

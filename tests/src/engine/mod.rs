@@ -159,7 +159,7 @@ impl Engine {
         let made = self.api.post(&format!("/containers/create?name={}", order.name), &body);
         let id = made.and_then(|made| {
             let id = made.get("Id").and_then(Value::as_str).context("no id")?.to_owned();
-            self.api.post(&format!("/containers/{id}/start"), &json!({}))?;
+            self.api.act(&format!("/containers/{id}/start"))?;
             Ok(id)
         });
         let id = id.with_context(|| format!("{}'s log:\n{}", self.kind.name(), self.log()))?;
@@ -197,7 +197,7 @@ impl Engine {
     /// When the engine refuses.
     pub fn rename(&self, container: &Container, name: &str) -> Result<()> {
         let path = format!("/containers/{}/rename?name={name}", container.id);
-        self.api.post(&path, &json!({})).map(drop)
+        self.api.act(&path).map(drop)
     }
 
     /// Waits until a container is gone.
@@ -326,7 +326,14 @@ impl Engine {
         }
         let (repository, tag) = IMAGE.rsplit_once(':').context("a tag")?;
         let path = format!("/images/create?fromSrc=-&repo={repository}&tag={tag}");
-        self.api.ask("POST", &path, "application/x-tar", &tar.stdout).map(drop)
+        self.api.ask("POST", &path, "application/x-tar", &tar.stdout)?;
+        if self.kind == Kind::Podman {
+            // It passes over the name that it is given with the image.
+            let images = self.api.get("/images/json")?;
+            let id = images.pointer("/0/Id").and_then(Value::as_str).context("no image")?;
+            self.api.act(&format!("/images/{id}/tag?repo={repository}&tag={tag}"))?;
+        }
+        Ok(())
     }
 
     /// The end of its log.

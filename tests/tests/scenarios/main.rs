@@ -8,6 +8,7 @@ mod audit;
 mod containers;
 mod crowd;
 mod degraded;
+mod engines;
 mod environ;
 mod exits;
 mod faults;
@@ -17,6 +18,7 @@ mod kin;
 mod lifecycle;
 mod limits;
 mod lockdown;
+mod lxc;
 mod oom;
 mod pids;
 mod pods;
@@ -56,6 +58,7 @@ fn main() -> ExitCode {
             ("containers", containers::SCENARIOS),
             ("crowd", crowd::SCENARIOS),
             ("degraded", degraded::SCENARIOS),
+            ("engines", engines::SCENARIOS),
             ("environ", environ::SCENARIOS),
             ("exits", exits::SCENARIOS),
             ("faults", faults::SCENARIOS),
@@ -64,6 +67,7 @@ fn main() -> ExitCode {
             ("lifecycle", lifecycle::SCENARIOS),
             ("limits", limits::SCENARIOS),
             ("lockdown", lockdown::SCENARIOS),
+            ("lxc", lxc::SCENARIOS),
             ("oom", oom::SCENARIOS),
             ("pids", pids::SCENARIOS),
             ("pods", pods::SCENARIOS),

@@ -51,7 +51,7 @@ fn a_step_runs_out_of_its_memory(stage: &mut Stage) -> Result<()> {
             "SLURM_PROCID": "0", "SLURM_STEP_ID": "0",
         }),
     );
-    stage.holds(&truth, &of_job(told, "1", "doubler")).map(drop)
+    stage.holds(&truth, &of_job(told, "1", "doubler", ("0", "SLURM_PROCID"))).map(drop)
 }
 
 /// Two at once. Each is a job of its own to Slurm, with a number of its own; the array's is the number that was submitted.
@@ -90,10 +90,8 @@ fn each_task_of_an_array_is_told_by_its_index(stage: &mut Stage) -> Result<()> {
                     "SLURM_ARRAY_JOB_ID": said["array"], "SLURM_ARRAY_TASK_ID": index, "SLURM_JOB_ID": id,
                     "SLURM_JOB_NAME": "many", "SLURM_JOB_PARTITION": "main", "SLURM_JOB_USER": "root", "SLURM_PROCID": "0",
                 }),
-            )
-            .maybe("/job/index", *index)
-            .maybe("/job/sources/index", "environ:SLURM_ARRAY_TASK_ID");
-        stage.holds(truth, &of_job(told, id, "many"))?;
+            );
+        stage.holds(truth, &of_job(told, id, "many", (index, "SLURM_ARRAY_TASK_ID")))?;
     }
     Ok(())
 }
@@ -119,11 +117,14 @@ fn oom(stage: &Stage, truth: &Truth, step: &Group) -> Expected {
         })
 }
 
-fn of_job(expected: Expected, id: &str, name: &str) -> Expected {
+/// `index` with the variable that it is from.
+fn of_job(expected: Expected, id: &str, name: &str, index: (&str, &str)) -> Expected {
     expected
         .is("/job/id", id)
         .is("/job/name", name)
         .is("/job/scheduler", "slurm")
+        .is("/job/index", index.0)
+        .is("/job/sources/index", format!("environ:{}", index.1))
         .is("/job/sources/id", "cgroup_path")
         .is("/job/sources/name", "environ:SLURM_JOB_NAME")
         .is("/job/sources/scheduler", "cgroup_path")

@@ -42,8 +42,7 @@ fn a_scope_is_told_by_its_name(stage: &mut Stage) -> Result<()> {
     let scope = limited(&truth, unit)?;
     hog.go()?;
     hog.reap_killed_by(9)?;
-    let expected = Expected::death(&truth, stage.daemon.node()).oom(&truth, &scope, LIMIT);
-    stage.holds(&truth, &expected.is("/workload/unit", unit)).map(drop)
+    stage.holds(&truth, &killed_in(stage, &truth, unit, &scope)).map(drop)
 }
 
 /// systemd is the parent here. The victim talks by way of files.
@@ -72,15 +71,25 @@ fn a_service_is_told_by_its_name(stage: &mut Stage) -> Result<()> {
     let truth = Truth::of(number(&said, "pid")?)?;
     let service = limited(&truth, unit)?;
     gate.write_all(b"\n").context("open the victim's gate")?;
-    let expected = Expected::death(&truth, stage.daemon.node())
-        .oom(&truth, &service, LIMIT)
-        .is("/workload/unit", unit);
-    stage.holds(&truth, &expected).map(drop)
+    stage.holds(&truth, &killed_in(stage, &truth, unit, &service)).map(drop)
+}
+
+fn killed_in(stage: &Stage, truth: &Truth, unit: &str, group: &Group) -> Expected {
+    Expected::death(truth, stage.daemon.node())
+        .oom(truth, group, LIMIT)
+        .is("/workload/unit", unit)
+        // Known as long as the unit is up, which ends with its only process.
+        .maybe_like("/workload/invocation_id", "an id of systemd's: 32 hexadecimal digits", |id| {
+            id.as_str()
+                .is_some_and(|id| id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit()))
+        })
 }
 
 /// What `systemd-run` is told of a unit.
-fn options(unit: &str) -> [String; 5] {
+fn options(unit: &str) -> [String; 6] {
     [
+        // The targets that a unit waits for by default are not in this machine.
+        "--property=DefaultDependencies=no".to_owned(),
         "--quiet".to_owned(),
         "--collect".to_owned(),
         format!("--unit={unit}"),

@@ -189,7 +189,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (unpacked, tree) = (dir.path().join("unpacked"), dir.path().join("tree"));
         assert!(pick(&unpacked, &tree).unwrap_err().to_string().contains("loader"));
-        for file in ["usr/lib/systemd/systemd", "lib/systemd/systemd-oomd"] {
+        for file in ["usr/lib/systemd/systemd", "lib/systemd/systemd-oomd", "bin/systemd-run"] {
             let file = unpacked.join(file);
             fs::create_dir_all(file.parent().unwrap()).unwrap();
             fs::write(file, "").unwrap();

@@ -1,6 +1,6 @@
 //! The whole source against a mock of an API server (see [`server`]): chains, rights, uids, and every way in which it may fail or lie.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -53,7 +53,7 @@ impl Bed {
         bed
     }
 
-    fn with(kubeconfig: impl FnOnce(&std::path::Path) -> PathBuf, times: Times) -> Self {
+    fn with(kubeconfig: impl FnOnce(&Path) -> PathBuf, times: Times) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let config = KubernetesConfig {
             enabled: Switch::Auto,
@@ -308,6 +308,28 @@ async fn a_token_that_was_replaced_in_time_is_taken_up() {
     std::fs::write(bed.dir.path().join("token"), "token-2").unwrap();
     wait(|| server.last_token() == "Bearer token-2", || server.last_token()).await;
     assert_eq!(bed.pods.report().failed, 0);
+}
+
+#[tokio::test]
+async fn a_client_certificate_serves_too() {
+    let client = rcgen::generate_simple_self_signed(["killwatch".to_owned()]).unwrap();
+    let server = Server::start_for(Some(&client.cert)).await;
+    web(&server);
+    let with = |pem: &rcgen::CertifiedKey<rcgen::KeyPair>| {
+        let (pem, key) = (pem.cert.pem(), pem.signing_key.serialize_pem());
+        let kubeconfig = |dir: &Path| {
+            std::fs::write(dir.join("client.pem"), pem).unwrap();
+            std::fs::write(dir.join("client.key"), key).unwrap();
+            server.kubeconfig_by_certificate(dir)
+        };
+        Bed::with(kubeconfig, QUICK)
+    };
+    let bed = with(&client);
+    bed.until(SourceState::Up).await;
+    assert_eq!(bed.owners("web-1", "pod-1").await.len(), 2);
+    assert_eq!(server.last_token(), "");
+    let other = rcgen::generate_simple_self_signed(["killwatch".to_owned()]).unwrap();
+    with(&other).until(SourceState::Down).await;
 }
 
 #[tokio::test]

@@ -128,27 +128,36 @@ async fn nobody_there() {
 }
 
 /// A kubeconfig for a server without TLS.
-fn plain(dir: &std::path::Path, url: &str) -> PathBuf {
+fn plain(dir: &Path, url: &str) -> PathBuf {
     let key = rcgen::generate_simple_self_signed(["x".to_owned()]).unwrap();
     std::fs::write(dir.join("ca.pem"), key.cert.pem()).unwrap();
     std::fs::write(dir.join("token"), "t").unwrap();
-    kubeconfig(dir, url)
+    kubeconfig(dir, url, json!({"tokenFile": "token"}))
 }
 
 #[tokio::test]
 async fn what_is_no_http() {
-    for (text, forever) in [
-        ("SSH-2.0-OpenSSH_9.9\r\n", false),
-        ("", false),
-        ("HTTP/1.1 200 OK\r\ncontent-length: 99999999999999999999999\r\n\r\n", false),
-        ("HTTP/1.1 200 OK\r\ncontent-length: 50\r\n\r\n{\"gitVersion\":", false),
-        ("x: yyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyy\r\n", true),
-        ("HTTP/1.1 200 OK\r\nx", true),
+    for (text, forever, why) in [
+        ("SSH-2.0-OpenSSH_9.9\r\n", false, "invalid HTTP version"),
+        ("", false, "connection closed"),
+        (
+            "HTTP/1.1 200 OK\r\ncontent-length: 99999999999999999999999\r\n\r\n",
+            false,
+            "content-length",
+        ),
+        ("HTTP/1.1 200 OK\r\ncontent-length: 50\r\n\r\n{\"gitVersion\":", false, "end of file"),
+        (
+            "x: yyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyy\r\n",
+            true,
+            "invalid HTTP version",
+        ),
+        ("HTTP/1.1 200 OK\r\nx:", true, "too large"),
     ] {
         let (url, task) = raw(text, forever).await;
         let bed = Bed::with(|dir| plain(dir, &url), QUICK);
         bed.until(SourceState::Down).await;
-        assert!(bed.pods.report().why.is_some(), "{text:?}");
+        let said = bed.pods.report().why.unwrap();
+        assert!(said.contains(why), "{text:?}: {said}");
         task.abort();
     }
 }

@@ -20,7 +20,8 @@ use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::server::WebPkiClientVerifier;
+use tokio_rustls::rustls::{RootCertStore, ServerConfig};
 
 /// What is answered at a path.
 #[derive(Debug, Clone)]
@@ -44,6 +45,8 @@ struct State {
     replies: HashMap<String, Reply>,
     /// The tokens that are known.
     tokens: Vec<String>,
+    /// Whether it was the certificate that said who it is.
+    by_certificate: bool,
     /// The last `Authorization`.
     last: String,
     /// Paths that were asked for with the right token, `/version` left out.
@@ -71,16 +74,32 @@ impl Drop for Server {
 
 impl Server {
     pub(super) async fn start() -> Self {
+        Self::start_for(None).await
+    }
+
+    /// One that wants this client's certificate, and then no token.
+    pub(super) async fn start_for(client: Option<&rcgen::Certificate>) -> Self {
         let key = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
         let ca = key.cert.pem();
         let private = key.signing_key.serialize_der().try_into().unwrap();
-        let config = ServerConfig::builder().with_no_client_auth();
+        let config = match client {
+            None => ServerConfig::builder().with_no_client_auth(),
+            Some(client) => {
+                let mut roots = RootCertStore::empty();
+                roots.add(client.der().clone()).unwrap();
+                let verifier = WebPkiClientVerifier::builder(Arc::new(roots)).build().unwrap();
+                ServerConfig::builder().with_client_cert_verifier(verifier)
+            }
+        };
         let config = config.with_single_cert(vec![key.cert.der().clone()], private).unwrap();
         let tls = TlsAcceptor::from(Arc::new(config));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let state =
-            Arc::new(Mutex::new(State { tokens: vec!["token-1".to_owned()], ..State::default() }));
+        let state = Arc::new(Mutex::new(State {
+            tokens: vec!["token-1".to_owned()],
+            by_certificate: client.is_some(),
+            ..State::default()
+        }));
         let (now, most) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
         let task = {
             let (state, now, most) = (Arc::clone(&state), Arc::clone(&now), Arc::clone(&most));
@@ -113,7 +132,18 @@ impl Server {
     pub(super) fn kubeconfig(&self, dir: &Path) -> PathBuf {
         std::fs::write(dir.join("ca.pem"), &self.ca).unwrap();
         std::fs::write(dir.join("token"), "token-1\n").unwrap();
-        kubeconfig(dir, &format!("https://127.0.0.1:{}", self.port))
+        kubeconfig(
+            dir,
+            &format!("https://127.0.0.1:{}", self.port),
+            json!({"tokenFile": dir.join("token")}),
+        )
+    }
+
+    /// The same with a certificate, which is at `dir`, in place of a token.
+    pub(super) fn kubeconfig_by_certificate(&self, dir: &Path) -> PathBuf {
+        std::fs::write(dir.join("ca.pem"), &self.ca).unwrap();
+        let user = json!({"client-certificate": "client.pem", "client-key": "client.key"});
+        kubeconfig(dir, &format!("https://127.0.0.1:{}", self.port), user)
     }
 
     /// What is answered at a path from here on.
@@ -157,14 +187,14 @@ impl Server {
     }
 }
 
-/// A kubeconfig for `server` with the CA and the token that are in `dir`.
-pub(super) fn kubeconfig(dir: &Path, server: &str) -> PathBuf {
+/// A kubeconfig for `server` with the CA that is in `dir`.
+pub(super) fn kubeconfig(dir: &Path, server: &str, user: Value) -> PathBuf {
     let path = dir.join("kubeconfig");
     let text = json!({
         "apiVersion": "v1", "kind": "Config", "current-context": "c",
         "clusters": [{"name": "k", "cluster": {"server": server, "certificate-authority": "ca.pem"}}],
         "contexts": [{"name": "c", "context": {"cluster": "k", "user": "u"}}],
-        "users": [{"name": "u", "user": {"tokenFile": dir.join("token")}}],
+        "users": [{"name": "u", "user": user}],
     });
     std::fs::write(&path, text.to_string()).unwrap();
     path
@@ -224,7 +254,8 @@ async fn answer(
         let mut state = state.lock().unwrap();
         state.requests += 1;
         state.last = header("authorization").unwrap_or_default().to_owned();
-        let known = state.tokens.iter().any(|token| state.last == format!("Bearer {token}"));
+        let known = state.by_certificate
+            || state.tokens.iter().any(|token| state.last == format!("Bearer {token}"));
         let partial = header("accept")
             == Some("application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1");
         if !known {
