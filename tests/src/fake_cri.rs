@@ -132,7 +132,7 @@ impl FakeCri {
         lock(&self.state).containers.remove(id);
     }
 
-    /// Requests so far.
+    /// Requests so far, and connections that got no HTTP/2.
     #[must_use]
     pub fn asked(&self) -> u64 {
         lock(&self.state).asked
@@ -169,6 +169,7 @@ async fn serve(listener: &UnixListener, state: &Arc<Mutex<State>>) {
 
 async fn converse(mut stream: UnixStream, state: Arc<Mutex<State>>) -> Result<()> {
     if lock(&state).mode == Mode::NotHttp {
+        lock(&state).asked += 1;
         stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n\xff\x00\xfe").await?;
         stream.write_all(&[0x5a; 64 << 10]).await?;
         return Ok(());
@@ -180,6 +181,7 @@ async fn converse(mut stream: UnixStream, state: Arc<Mutex<State>>) -> Result<()
     while let Some(request) = connection.accept().await {
         let (request, reply) = request?;
         if lock(&state).mode == Mode::NotHttp {
+            lock(&state).asked += 1;
             return Ok(());
         }
         let state = Arc::clone(&state);
@@ -404,6 +406,6 @@ mod tests {
         }
         fake.answer(Mode::Good);
         assert!(client.pods().is_ok());
-        assert_eq!(fake.asked(), 9);
+        assert!(fake.asked() >= 9, "{}", fake.asked());
     }
 }

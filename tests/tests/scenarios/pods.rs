@@ -54,22 +54,18 @@ fn watched(stage: &mut Stage, socket: &Path) -> Result<()> {
 pub(crate) fn source_is(daemon: &Daemon, states: &[&str]) -> Result<()> {
     let mut last = Value::Null;
     let seen = wait_until(NOTICED_WITHIN, &format!("cri is one of {states:?}"), || {
-        let status = daemon.json("/api/v1/status")?;
-        let sources = status.get("sources").and_then(Value::as_array);
-        let cri = sources.and_then(|all| all.iter().find(|source| source["name"] == "cri"));
-        last = cri.context("no source cri in the status")?.clone();
+        last = source(daemon)?;
         Ok(states.iter().any(|state| last["state"] == *state).then_some(()))
     });
     seen.with_context(|| format!("it was last {last}"))
 }
 
-/// The state of the source `cri`.
-fn source_state(daemon: &Daemon) -> Result<String> {
+/// What the status says of the source `cri`.
+pub(crate) fn source(daemon: &Daemon) -> Result<Value> {
     let status = daemon.json("/api/v1/status")?;
     let sources = status.get("sources").and_then(Value::as_array);
     let cri = sources.and_then(|all| all.iter().find(|source| source["name"] == "cri"));
-    let state = cri.and_then(|cri| cri["state"].as_str());
-    state.map(str::to_owned).with_context(|| format!("no source cri in {status}"))
+    cri.cloned().with_context(|| format!("no source cri in {status}"))
 }
 
 /// What the runtime knows of a container is in the record, and it says from whom.
@@ -272,7 +268,7 @@ fn without_containerd_deaths_are_told_in_time(stage: &mut Stage) -> Result<()> {
     source_is(&stage.daemon, &["down", "absent"])?;
     holds_kill(stage, &init, |expected| named(expected, &pod, &known))?;
     dies_nameless(stage)?;
-    ensure!(source_state(&stage.daemon)? != "up");
+    ensure!(source(&stage.daemon)?["state"] != "up", "it passes for one that answers");
     containerd.begin()?;
     source_is(&stage.daemon, &["up"])
 }
@@ -288,7 +284,7 @@ fn a_wedged_containerd_delays_no_death_for_long(stage: &mut Stage) -> Result<()>
     for _ in 0..3 {
         dies_nameless(stage)?;
     }
-    ensure!(source_state(&stage.daemon)? != "up", "it passes for one that answers");
+    ensure!(source(&stage.daemon)?["state"] != "up", "it passes for one that answers");
     containerd.unwedge()?;
     source_is(&stage.daemon, &["up"])?;
     let fresh = hog(&containerd, &pod, "fresh", 0)?;

@@ -16,7 +16,7 @@ use killwatch_tests::victim::Victim;
 use killwatch_tests::wait::{scaled, wait_until};
 use serde_json::Value;
 
-use crate::pods::{dies_nameless, source_is};
+use crate::pods::{dies_nameless, source, source_is};
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
     play!(a_thousand_containers_a_minute_are_named_and_forgotten),
@@ -29,8 +29,9 @@ const ROUND: usize = 1000;
 const KILLED: usize = 4;
 /// Time that a round may take.
 const MINUTE: Duration = Duration::from_secs(60);
-/// Containers that the mock goes on telling of after they ended, as a runtime does until the kubelet removes them.
-const LINGER: usize = 20;
+/// How long the mock goes on telling of a container that has ended: as long as a death may wait for names. A runtime does until the kubelet removes
+/// the container, mostly for longer.
+const LINGER: Duration = Duration::from_millis(250);
 
 /// Deaths in the ledger: fewer than in one round, so that it is full after the first.
 const LEDGER: &str = "200";
@@ -69,11 +70,10 @@ fn a_thousand_containers_a_minute_are_named_and_forgotten(stage: &mut Stage) -> 
 /// So many containers come and go, each with a cgroup of its own; in some of them a process is killed. Each of these must be told with its names.
 fn come_and_go(stage: &Stage, fake: &FakeCri, round: char, count: usize) -> Result<()> {
     let began = Instant::now();
-    let uid = "5a9b8c7d-0000-4000-8000-00000000000".to_owned()
-        + &round.to_digit(16).context("a digit")?.to_string();
+    let uid = format!("5a9b8c7d-0000-4000-8000-{round:0>12}");
     let pod = stage.tree.make(&format!("kubepods/burstable/pod{uid}"))?;
     let mut killed = HashMap::new();
-    let mut told: VecDeque<String> = VecDeque::new();
+    let mut ended: VecDeque<(Instant, String)> = VecDeque::new();
     for number in 0..count {
         let id = format!("{:f>64}", format!("{:x}{round}{number:04x}", std::process::id()));
         let which = Listed {
@@ -91,27 +91,41 @@ fn come_and_go(stage: &Stage, fake: &FakeCri, round: char, count: usize) -> Resu
             killed.insert(id.clone(), which);
         }
         group.remove()?;
-        told.push_back(id);
-        if told.len() > LINGER {
-            told.pop_front().iter().for_each(|id| fake.remove(id));
-        }
+        ended.push_back((Instant::now(), id));
+        forget(fake, &mut ended);
     }
-    told.iter().for_each(|id| fake.remove(id));
+    wait_until(2 * LINGER, "the mock forgets the last", || {
+        forget(fake, &mut ended);
+        Ok(ended.is_empty().then_some(()))
+    })?;
     let took = began.elapsed();
     ensure!(took < scaled(MINUTE), "{count} containers took {took:?}");
     let records = all_told(stage, &killed)?;
-    for (id, record) in &records {
-        let which = killed.get(id).context("another container")?;
+    let told_wrong = |(id, record): &(&String, &Value)| {
         let named = |key: &str, name: &str| record["workload"][key] == name;
-        ensure!(
+        !killed.get(*id).is_some_and(|which| {
             named("container", &which.name)
                 && named("pod", &which.pod)
                 && named("namespace", &which.namespace)
-                && record["cause"] == "killed",
-            "{which:?} is told as {record:#}"
-        );
-    }
+                && record["cause"] == "killed"
+        })
+    };
+    let wrong: Vec<_> = records.iter().filter(told_wrong).collect();
+    ensure!(
+        wrong.is_empty(),
+        "{} of {} are told without their names, or with others; the first: {:#}",
+        wrong.len(),
+        records.len(),
+        wrong.first().map_or(&Value::Null, |(_, record)| record)
+    );
     Ok(())
+}
+
+/// Has the mock tell no more of those that ended a while ago.
+fn forget(fake: &FakeCri, ended: &mut VecDeque<(Instant, String)>) {
+    while let Some((_, id)) = ended.pop_front_if(|(at, _)| at.elapsed() >= scaled(LINGER)) {
+        fake.remove(&id);
+    }
 }
 
 fn kill_one(stage: &Stage, group: &Group) -> Result<()> {
@@ -169,7 +183,7 @@ fn no_bad_answer_delays_a_death_or_costs_much_memory(stage: &mut Stage) -> Resul
 }
 
 fn play_badly(stage: &Stage, fake: &FakeCri, mode: Mode, digit: char) -> Result<()> {
-    let asked = fake.asked();
+    let (asked, before) = (fake.asked(), source(&stage.daemon)?);
     fake.answer(mode);
     // Asked as its cgroup is made, and killed at once.
     dies_nameless(stage)?;
@@ -178,8 +192,14 @@ fn play_badly(stage: &Stage, fake: &FakeCri, mode: Mode, digit: char) -> Result<
     })?;
     // And a second one, when it is known to be slow or down, or is being found to be.
     dies_nameless(stage)?;
-    if mode != Mode::Slow(Duration::from_secs(1)) {
-        source_is(&stage.daemon, &["slow", "down"])?;
+    match mode {
+        // Each next request may be in time.
+        Mode::Slow(_) | Mode::Good => {}
+        // Its messages are well-formed: what is in them is refused, not the runtime.
+        Mode::WrongTypes => ensure!(source(&stage.daemon)?["refused"] != before["refused"]),
+        Mode::Wedged | Mode::Garbage | Mode::NotHttp | Mode::Oversized | Mode::Refuses => {
+            source_is(&stage.daemon, &["slow", "down"])?;
+        }
     }
     fake.answer(Mode::Good);
     source_is(&stage.daemon, &["up"])?;
