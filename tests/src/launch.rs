@@ -23,9 +23,9 @@ impl Launch {
                 command
             }
         };
-        // The machine's own runtimes are none of the tests' business. A flag goes over this.
-        for runtime in ["CRI", "DOCKER", "PODMAN"] {
-            command.env(format!("KILLWATCH_CONTAINERS_{runtime}"), "off");
+        // The machine's own runtimes and cluster are none of the tests' business. A flag goes over this.
+        for source in ["CONTAINERS_CRI", "CONTAINERS_DOCKER", "CONTAINERS_PODMAN", "KUBERNETES"] {
+            command.env(format!("KILLWATCH_{source}"), "off");
         }
         command
     }

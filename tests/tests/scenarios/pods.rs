@@ -45,7 +45,14 @@ const SIGUSR1: u32 = 10;
 
 /// Has a daemon of its own, which asks at this socket, watch the scenario.
 fn watched(stage: &mut Stage, socket: &Path) -> Result<()> {
-    let flags = vec!["--containers.cri".into(), socket.into()];
+    watched_with(stage, socket, "{}")
+}
+
+/// Like [`watched`], with this configuration file.
+fn watched_with(stage: &mut Stage, socket: &Path, config: &str) -> Result<()> {
+    let file = socket.with_file_name("killwatch.yaml");
+    std::fs::write(&file, config).context("write a configuration")?;
+    let flags = vec!["--config.file".into(), file.into(), "--containers.cri".into(), socket.into()];
     stage.daemon = Arc::new(Daemon::start_as(Launch { wrapper: vec![], flags })?);
     source_is(&stage.daemon, &["up"])
 }
@@ -154,10 +161,17 @@ fn holds_kill(
 
 fn the_first_process_of_a_container_meets_its_limit(stage: &mut Stage) -> Result<()> {
     let containerd = Containerd::start()?;
-    watched(stage, &containerd.socket())?;
-    let pod = containerd.run_pod("web-7f9c", "shop", &[("app", "web")], &[("note", "x")])?;
+    let asked = "workload: { labels: [app, absent], annotations: [example.com/note] }";
+    watched_with(stage, &containerd.socket(), asked)?;
+    let labels = [("app", "web"), ("not-asked-for", "secret")];
+    let annotations = [("example.com/note", "of\n\"the\" pod"), ("not-asked-for", "secret")];
+    let pod = containerd.run_pod("web-7f9c", "shop", &labels, &annotations)?;
     let victim = hog(&containerd, &pod, "server", 0)?;
-    holds_oom(stage, &pod, &victim)?;
+    kill_by_shell("USR1", victim.1.pid, 0)?;
+    let expected = named(oom(stage, &victim.1, &victim.0)?, &pod, &victim.0)
+        .is("/workload/labels", json!({ "app": "web" }))
+        .is("/workload/annotations", json!({ "example.com/note": "of\n\"the\" pod" }));
+    stage.holds(&victim.1, &expected)?;
     let ended = containerd.ended(&victim.0)?;
     ensure!(ended.exit_code == 137 && ended.reason == "OOMKilled", "containerd says {ended:?}");
     Ok(())
@@ -167,7 +181,12 @@ fn the_first_process_of_a_container_meets_its_limit(stage: &mut Stage) -> Result
 fn a_child_in_a_container_meets_the_limit(stage: &mut Stage) -> Result<()> {
     let containerd = Containerd::start()?;
     watched(stage, &containerd.socket())?;
-    let pod = containerd.run_pod("batch-1", "jobs", &[], &[])?;
+    let labels = [
+        ("batch.kubernetes.io/controller-uid", "0e0f1a2b-0000-4000-8000-000000000001"),
+        ("batch.kubernetes.io/job-name", "batch"),
+        ("batch.kubernetes.io/job-completion-index", "1"),
+    ];
+    let pod = containerd.run_pod("batch-1", "jobs", &labels, &[])?;
     let script = format!(
         "/bin/busybox sh -c '{}' & wait; exec /bin/busybox sleep 100000",
         HOG.replace('\'', "'\\''")
@@ -182,7 +201,21 @@ fn a_child_in_a_container_meets_the_limit(stage: &mut Stage) -> Result<()> {
     let child = Truth::of(child)?;
     ensure!(child.ppid == init.pid && child.ns_pid > 1, "{child:?}");
     kill_by_shell("USR1", child.pid, 0)?;
-    let expected = named(oom(stage, &child, &container)?, &pod, &container);
+    let expected = named(oom(stage, &child, &container)?, &pod, &container)
+        .is("/job/scheduler", "kubernetes")
+        .is("/job/id", "0e0f1a2b-0000-4000-8000-000000000001")
+        .is("/job/name", "batch")
+        .is("/job/index", "1")
+        .like("/job/sources", "labels", |sources| {
+            sources.as_object().is_some_and(|sources| {
+                ["id", "name", "index"].iter().all(|key| {
+                    sources
+                        .get(*key)
+                        .and_then(Value::as_str)
+                        .is_some_and(|by| by.starts_with("label:"))
+                })
+            })
+        });
     stage.holds(&child, &expected)?;
     ensure!(Truth::of(init.pid)?.started == init.started, "the first process went too");
     Ok(())
