@@ -206,7 +206,8 @@ impl<T: Weigh> Book<T> {
                 self.refused += 1;
                 return None;
             }
-            let entry = Entry { known: None, asked: 0, asked_ns: 0, gone: None, left: false, bytes: 0 };
+            let entry =
+                Entry { known: None, asked: 0, asked_ns: 0, gone: None, left: false, bytes: 0 };
             self.entries.insert(id.into(), entry);
         }
         self.entries.get_mut(id)
@@ -218,7 +219,8 @@ impl<T: Weigh> Book<T> {
         while self.entries.len() + another > self.bounds.entries
             || self.bytes + bytes > self.bounds.bytes
         {
-            let only_itself = self.gone.first_key_value().is_some_and(|(_, oldest)| &**oldest == id);
+            let only_itself =
+                self.gone.first_key_value().is_some_and(|(_, oldest)| &**oldest == id);
             if only_itself || !self.drop_oldest() {
                 return false;
             }

@@ -85,7 +85,8 @@ impl FromStr for Sockets {
             "auto" => Ok(Self::Auto),
             "off" => Ok(Self::Off),
             paths => {
-                let paths: Result<Vec<AbsolutePath>, _> = paths.split(',').map(str::parse).collect();
+                let paths: Result<Vec<AbsolutePath>, _> =
+                    paths.split(',').map(str::parse).collect();
                 let paths = paths.map_err(|_| refused())?;
                 if paths.len() > Self::MAX { Err(refused()) } else { Ok(Self::At(paths)) }
             }

@@ -145,7 +145,10 @@ impl Registry {
             // One that is slow is asked too, and not waited for.
             let up = source.report.state == SourceState::Up;
             let slow = source.report.state == SourceState::Slow;
-            if (up || slow) && (source.serves)(runtime) && source.queue.try_send(id.to_owned()).is_ok() && up
+            if (up || slow)
+                && (source.serves)(runtime)
+                && source.queue.try_send(id.to_owned()).is_ok()
+                && up
             {
                 asked |= 1 << place;
             }
@@ -219,8 +222,11 @@ impl Handle {
         let ids: HashSet<String> = infos.iter().map(|info| info.id.clone()).collect();
         {
             let state = &mut *self.registry.state();
-            let Some(name) = state.sources.get(self.place).map(|source| source.report.name) else { return };
-            let gone = state.book.live().filter(|(id, info)| info.source == name && !ids.contains(*id));
+            let Some(name) = state.sources.get(self.place).map(|source| source.report.name) else {
+                return;
+            };
+            let gone =
+                state.book.live().filter(|(id, info)| info.source == name && !ids.contains(*id));
             let gone: Vec<String> = gone.map(|(id, _)| id.to_owned()).collect();
             for id in gone {
                 state.book.gone(&id, now_ns);
