@@ -17,7 +17,7 @@ pub use file::ConfigError;
 pub use flags::Flags;
 pub use values::{AbsolutePath, Count, Period, Refused, RingBytes};
 
-use crate::api::WebConfig;
+use crate::api::{ApiConfig, WebConfig};
 use crate::attribute::Rules;
 use crate::attribute::environ::Allowlist;
 use crate::attribute::names::{JobsConfig, WorkloadConfig};
@@ -36,6 +36,8 @@ use crate::verdict::names::VerdictConfig;
 pub struct Config {
     /// HTTP.
     pub web: WebConfig,
+    /// The socket for workers.
+    pub api: ApiConfig,
     /// The daemon's own log.
     pub log: LogConfig,
     /// Where each death is written as a line of JSON.
