@@ -106,11 +106,13 @@ impl Worker {
     async fn forever<C: Client>(&mut self) {
         let mut retry = RETRY_MIN;
         loop {
+            let began = Instant::now();
             let wait = match self.round::<C>().await {
                 Round::Nobody => LOOK,
                 Round::Worked => {
                     retry = RETRY_MIN;
-                    RETRY_MIN
+                    // A runtime that was started anew is noticed by the first question that fails, and that container may die any moment.
+                    if began.elapsed() >= LOOK { Duration::ZERO } else { RETRY_MIN }
                 }
                 Round::Failed => {
                     retry = (retry * 2).min(RETRY_MAX);
