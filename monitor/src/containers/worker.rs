@@ -221,6 +221,10 @@ impl Worker {
                     again = !matches!(error, Error::Unsupported);
                     asked.handle.events(false);
                     tracing::debug!(%error, "a runtime does not tell of new containers by itself");
+                    if again {
+                        // One that is gone is found out now, and not by the next death.
+                        asked.all().await?;
+                    }
                 }
             }
         }

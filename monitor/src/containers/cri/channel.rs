@@ -13,6 +13,7 @@ use hyper::http::uri::PathAndQuery;
 use hyper::{Request, Response, Uri};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::UnixStream;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::body::Body;
 use tonic::client::Grpc;
@@ -35,6 +36,8 @@ pub(super) struct Channel {
     sender: Sender,
     /// What moves its bytes; ends with it.
     _connection: AbortOnDropHandle<()>,
+    /// Cancelled once the connection has ended.
+    ended: CancellationToken,
 }
 
 impl Channel {
@@ -47,11 +50,19 @@ impl Channel {
         let made = builder.handshake(TokioIo::new(stream)).await;
         let (send, connection) =
             made.map_err(|error| Error::Failed(format!("it does not speak HTTP/2: {error}")))?;
+        let ended = CancellationToken::new();
+        let told = ended.clone().drop_guard();
         let connection = tokio::spawn(async move {
+            let _told = told;
             // Each request that was under way hears of it.
             let _ = connection.await;
         });
-        Ok(Self { sender: Sender(send), _connection: AbortOnDropHandle::new(connection) })
+        Ok(Self { sender: Sender(send), _connection: AbortOnDropHandle::new(connection), ended })
+    }
+
+    /// Waits until the runtime has closed the connection.
+    pub(super) async fn ended(&self) {
+        self.ended.cancelled().await;
     }
 
     /// Asks, and waits for the one answer.

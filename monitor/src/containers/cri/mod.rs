@@ -224,12 +224,19 @@ impl Client for Cri {
     }
 
     async fn watch(&self, ids: mpsc::Sender<String>, listening: impl FnOnce() + Send) -> Error {
-        if !self.shares_events() {
-            return Error::Unsupported;
+        let error = if self.shares_events() {
+            match self.listen(&ids, listening).await {
+                Ok(()) => Error::Failed("it ended its stream of events".to_owned()),
+                Err(status) => refusal(&status),
+            }
+        } else {
+            Error::Unsupported
+        };
+        if matches!(error, Error::Unsupported) {
+            // One that tells of no container tells at least of its own end.
+            self.channel.ended().await;
+            return Error::Failed("it closed the connection".to_owned());
         }
-        match self.listen(&ids, listening).await {
-            Ok(()) => Error::Failed("it ended its stream of events".to_owned()),
-            Err(status) => refusal(&status),
-        }
+        error
     }
 }
