@@ -27,6 +27,7 @@
 //! | `KILLWATCH_VM=1` | this is a virtual machine of our own: deadlines ×10, and the host's memory may be used up |
 #![forbid(unsafe_code)]
 
+pub mod asker;
 pub mod cgroup;
 pub mod containerd;
 pub mod corpus;

@@ -114,6 +114,7 @@ pub(crate) fn run(ctx: &Ctx, args: &TestArgs) -> Result<()> {
         Need::new("podman", "is asked for the names of its containers"),
         Need::new("conmon", "watches the containers of podman"),
         Need::new("docker.io", "is asked for the names of its containers"),
+        Need::new("curl", "speaks to the daemon's socket"),
         Need::new("slurmctld", "runs the jobs of the scenarios of a real batch system"),
         Need::new("slurmd", "the node of that system"),
         Need::new("slurm-client", "submits its jobs"),

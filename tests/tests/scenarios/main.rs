@@ -10,6 +10,7 @@ mod crowd;
 mod degraded;
 mod engines;
 mod environ;
+mod examples;
 mod exits;
 mod faults;
 mod global;
@@ -27,6 +28,7 @@ mod runtime;
 mod senders;
 mod signals;
 mod slurm;
+mod socket;
 mod sources;
 mod stops;
 mod stuck;
@@ -60,6 +62,7 @@ fn main() -> ExitCode {
             ("degraded", degraded::SCENARIOS),
             ("engines", engines::SCENARIOS),
             ("environ", environ::SCENARIOS),
+            ("examples", examples::SCENARIOS),
             ("exits", exits::SCENARIOS),
             ("faults", faults::SCENARIOS),
             ("hostile", hostile::SCENARIOS),
@@ -76,6 +79,7 @@ fn main() -> ExitCode {
             ("senders", senders::SCENARIOS),
             ("signals", signals::SCENARIOS),
             ("slurm", slurm::SCENARIOS),
+            ("socket", socket::SCENARIOS),
             ("sources", sources::SCENARIOS),
             ("stops", stops::SCENARIOS),
             ("stuck", stuck::SCENARIOS),
