@@ -22,7 +22,7 @@ fn example(name: &str) -> PathBuf {
 
 fn a_node_pool_tells_why_a_worker_died(stage: &mut Stage) -> Result<()> {
     // Three processes of node have room in it, with what they need to start.
-    let said = run(stage, 300 << 20, &["node".into(), example("node/pool.mjs").into()])?;
+    let said = run(stage, 240 << 20, &["node".into(), example("node/pool.mjs").into()])?;
     let lines: Vec<&str> = said.lines().collect();
     let [small, killed, after] = lines.as_slice() else { anyhow::bail!("it said {said:?}") };
     ensure!(small.starts_with("small: done") && after.starts_with("after: done"), "{said}");
