@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use killwatch_tests::cgroup::Group;
-use killwatch_tests::corpus::Scenario;
+use killwatch_tests::corpus::{Need, Scenario};
 use killwatch_tests::daemon::{Daemon, Launch};
 use killwatch_tests::fake_cri::{FakeCri, Listed, Mode, OVERSIZED};
 use killwatch_tests::play;
@@ -19,8 +19,8 @@ use serde_json::Value;
 use crate::pods::{dies_nameless, source, source_is};
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
-    play!(a_thousand_containers_a_minute_are_named_and_forgotten),
-    play!(no_bad_answer_delays_a_death_or_costs_much_memory),
+    play!(a_thousand_containers_a_minute_are_named_and_forgotten).needs(&[Need::NoVm]),
+    play!(no_bad_answer_delays_a_death_or_costs_much_memory).needs(&[Need::NoVm]),
 ];
 
 /// Containers of one round.
