@@ -1,7 +1,7 @@
 //! A cgroup path → container, pod, unit, job.
 #![no_main]
 
-use killwatch::attribute::path;
+use killwatch::attribute::{job, path};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
@@ -10,5 +10,9 @@ fuzz_target!(|bytes: &[u8]| {
     if let Some(container) = identity.container {
         assert!(text.contains(&container.bare_id));
     }
-    let _ = path::job(&text);
+    // What is believed is the beginning of what is said.
+    for known in path::containers(&text) {
+        assert!(text.starts_with(path::believed(&text, |id| id == known.bare_id)));
+    }
+    let _ = job(Some(&text), &Default::default());
 });
