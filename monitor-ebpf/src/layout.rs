@@ -125,6 +125,8 @@ layout! {
     optional upid_nr: "upid.nr";
     /// The namespace in which a `upid`'s number is.
     optional upid_ns: "upid.ns";
+    /// Inode of a pid namespace: what `/proc/PID/ns/pid` shows.
+    optional pid_namespace_inum: "pid_namespace.ns.inum";
     /// Resident pages by kind.
     optional mm_rss_stat: "mm_struct.rss_stat";
     /// Peak resident pages.

@@ -8,7 +8,7 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Version of everything in this file. A reader that meets another version must not interpret the record.
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = 3;
 
 /// Length of a task's name in the kernel, with its terminating zero.
 pub const COMM_LEN: usize = 16;
@@ -353,8 +353,8 @@ pub struct Exit {
     pub oom_score_adj: i32,
     /// Seccomp mode: 0 none, 1 strict, 2 filter, 3 ended by it; `u32::MAX` if not known.
     pub seccomp: u32,
-    /// Explicit padding.
-    pub _pad: u32,
+    /// Inode of the pid namespace that `ns_pid` is a number in; 0 if not known.
+    pub pid_ns: u32,
     /// CPU time of the process as RLIMIT_CPU counts it, ns; `u64::MAX` if not known.
     pub cpu_ns: u64,
     /// `RLIMIT_CPU`, soft and hard, s; `u64::MAX` for none and if not known.

@@ -36,8 +36,10 @@ use crate::{
     ops::{Gap, Ops},
     pipeline::Pipeline,
     probe::{load::Options, reader},
+    procfs::Proc,
     record::Recorder,
     source::{self, Kind},
+    tags::Tags,
 };
 
 /// Part of the shutdown's deadline that is for the sinks; the rest is for what comes before and after them.
@@ -61,6 +63,7 @@ pub async fn run(config: Config, log_lost: ErrorCounter) -> anyhow::Result<()> {
     let status = Arc::new(api::Status::new(config.node.as_str().to_owned(), facts.boot_id.clone()));
     status.set_cgroup_mode(format!("{:?}", mounts.mode).to_lowercase());
     let server = api::bind(&config.web.listen_address).await?;
+    let worker_socket = api::socket::bind::open(&config.api)?;
     let sink = notify::log::Worker::open(&config.log_sink, Arc::clone(&ledger), Arc::clone(&ops))
         .with_context(|| format!("log_sink: cannot open {}", config.log_sink))?;
 
@@ -91,6 +94,8 @@ pub async fn run(config: Config, log_lost: ErrorCounter) -> anyhow::Result<()> {
     };
     let max_cgroups = NonZeroUsize::new(config.cgroup.max.get()).unwrap_or(NonZeroUsize::MIN);
     let clock = Clock;
+    let tags = Arc::new(Tags::default());
+    let host = api::socket::peer::Host { proc: Proc::default(), hierarchy: mounts.memory.id };
     let pipeline = Pipeline {
         records,
         log_lost,
@@ -103,6 +108,7 @@ pub async fn run(config: Config, log_lost: ErrorCounter) -> anyhow::Result<()> {
             clock,
             names: config.verdict.into(),
             marks: Marks::new(mounts.memory.root.clone()),
+            tags: Arc::clone(&tags),
         },
         index: Index::new(limits(max_cgroups)),
         hierarchy: mounts.memory,
@@ -115,13 +121,22 @@ pub async fn run(config: Config, log_lost: ErrorCounter) -> anyhow::Result<()> {
         clock,
     };
     let addresses: Vec<String> = server.addresses().iter().map(ToString::to_string).collect();
+    let (stop_serving, stop_sinks) = (CancellationToken::new(), CancellationToken::new());
+    let workers = api::socket::State::new(
+        Arc::clone(&ledger),
+        tags,
+        Arc::clone(&metrics),
+        host,
+        stop_serving.clone(),
+    );
     let state =
         Arc::new(api::State { ledger, metrics: Arc::clone(&metrics), status: Arc::clone(&status) });
-    let (stop_serving, stop_sinks) = (CancellationToken::new(), CancellationToken::new());
     let deadline = config.shutdown.deadline.get();
     let tracker = TaskTracker::new();
-    let serving = tracker
-        .spawn(server.run(api::router(state, &config.web.telemetry_path), stop_serving.clone()));
+    tracker.spawn(server.run(api::router(state, &config.web.telemetry_path), stop_serving.clone()));
+    if let Some(bound) = worker_socket {
+        tracker.spawn(api::socket::serve::run(bound, Arc::new(workers)));
+    }
     let sinks = TaskTracker::new();
     if let Some(sink) = sink {
         sinks.spawn(sink.run(stop_sinks.clone(), deadline.mul_f64(SINKS_SHARE)));
@@ -163,7 +178,8 @@ pub async fn run(config: Config, log_lost: ErrorCounter) -> anyhow::Result<()> {
         sinks.wait().await;
         stop_serving.cancel();
         // A client that reads slowly holds up nothing but its own answer.
-        let _ = tokio::time::timeout(LAST_ANSWERS, serving).await;
+        tracker.close();
+        let _ = tokio::time::timeout(LAST_ANSWERS, tracker.wait()).await;
     };
     if tokio::time::timeout(deadline, drain).await.is_err() {
         tracing::error!(?deadline, "the shutdown took too long; what was on its way is lost");

@@ -17,7 +17,7 @@ pub use file::ConfigError;
 pub use flags::Flags;
 pub use values::{AbsolutePath, Count, Period, Refused, RingBytes};
 
-use crate::api::WebConfig;
+use crate::api::{ApiConfig, WebConfig};
 use crate::audit::state::StateConfig;
 use crate::containers::ContainersConfig;
 use crate::ledger::LedgerConfig;
@@ -32,6 +32,8 @@ use crate::verdict::names::VerdictConfig;
 pub struct Config {
     /// HTTP.
     pub web: WebConfig,
+    /// The socket for workers.
+    pub api: ApiConfig,
     /// The daemon's own log.
     pub log: LogConfig,
     /// Where each death is written as a line of JSON.

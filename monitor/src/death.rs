@@ -117,6 +117,9 @@ pub struct Victim {
     /// Process id in its own pid namespace.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ns_pid: Option<u32>,
+    /// Inode of that pid namespace, as `/proc/PID/ns/pid` shows it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pid_ns: Option<u32>,
     /// When it was started.
     #[schemars(with = "Option<String>")]
     #[serde(skip_serializing_if = "Option::is_none")]

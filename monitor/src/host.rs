@@ -7,6 +7,8 @@ use std::{
 
 use caps::{CapSet, Capability};
 
+use crate::procfs::{Proc, Process};
+
 /// Where the facts are read.
 #[derive(Debug, Clone)]
 pub struct Roots {
@@ -94,20 +96,7 @@ pub fn version(release: &str) -> Option<(u32, u32)> {
 /// where the process file system shows another pid namespace than the first.
 #[must_use]
 pub fn process_runs(proc: &Path, pid: u32, start_ns: u64) -> bool {
-    let directory = proc.join(pid.to_string());
-    // Its name may hold anything, a `)` and bytes that are no text too.
-    let Ok(stat) = fs::read(directory.join("stat")) else { return false };
-    let Some(end) = stat.windows(2).rposition(|pair| pair == b") ") else { return false };
-    let fields = String::from_utf8_lossy(&stat[end + 2..]).into_owned();
-    let mut fields = fields.split_ascii_whitespace();
-    // proc_pid_stat(5): the state comes after the name, the start 19 fields later.
-    let (state, start) = (fields.next(), fields.nth(18));
-    let tick_ns = 1_000_000_000 / rustix::param::clock_ticks_per_second().max(1);
-    if start.and_then(|ticks| ticks.parse().ok()) != Some(start_ns / tick_ns) {
-        return false;
-    }
-    let threads = || fs::read_dir(directory.join("task")).map_or(0, |tasks| tasks.take(2).count());
-    !matches!(state, Some("Z" | "X")) || threads() > 1
+    Proc::at(proc).runs(Process::of_ns(pid, start_ns))
 }
 
 fn read_line(path: &Path) -> io::Result<String> {

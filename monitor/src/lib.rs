@@ -12,10 +12,11 @@
 //! * [`cgroup`] knows which cgroup an id is, also when it is gone.
 //! * [`containers`] knows what container runtimes and the Kubernetes API say of who runs here.
 //! * [`attribute`] names the workload and the job.
+//! * [`tags`] holds what workers say of themselves before they die.
 //! * [`verdict`] tells the cause, the evidence and the advice. Pure.
 //! * [`ledger`] keeps deaths; [`notify`], [`api`] and [`metrics`] tell of them.
 //! * [`audit`] holds our count of OOM kills to the kernel's.
-//! * [`death`] holds the types that flow, [`config`] what a user may set, [`host`] facts about the machine,
+//! * [`death`] holds the types that flow, [`config`] what a user may set, [`host`] facts about the machine, [`procfs`] what `/proc` says,
 //!   [`app`] builds it all, [`cli`] is the command line.
 #![forbid(unsafe_code)]
 
@@ -40,8 +41,10 @@ pub mod notify;
 pub mod ops;
 pub mod pipeline;
 pub mod probe;
+pub mod procfs;
 pub mod queue;
 pub mod record;
 pub mod source;
+pub mod tags;
 pub mod text;
 pub mod verdict;

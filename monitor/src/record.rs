@@ -2,7 +2,7 @@
 //!
 //! Here is the record as a whole; `convert` turns the kernel's structures into the record's.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use killwatch_ebpf::wire::{Exit, Sent, Task};
 use uuid::{NoContext, Uuid};
@@ -14,6 +14,7 @@ use crate::{
     death::{Death, LimitCounter, MemoryStory, Missing, Oom, Role, SCHEMA, State, Victim},
     join::{Ended, OomKill, ProcessId, Stuck},
     probe::words::Words,
+    tags::Tags,
     text,
     verdict::{self, Facts, Sender, kin::Kin, names::Names, signals},
 };
@@ -43,6 +44,8 @@ pub struct Recorder {
     pub names: Names,
     /// Where userspace OOM killers leave marks.
     pub marks: Marks,
+    /// What workers said of themselves.
+    pub tags: Arc<Tags>,
 }
 
 /// All that the kernel said about one process.
@@ -72,8 +75,7 @@ impl Recorder {
             was_stuck: ended.was_stuck,
         };
         let death = self.tell(told, index, kin);
-        let parent = ProcessId { tgid: exit.victim.ppid, start_ns: exit.victim.parent_start_ns };
-        kin.died(ProcessId::from(&exit.victim), parent, &death);
+        kin.died(ProcessId::from(&exit.victim), parent_of(&exit.victim), &death);
         death
     }
 
@@ -172,7 +174,7 @@ impl Recorder {
                 path.as_deref(),
                 told.words.map_or(&BTreeMap::new(), |words| &words.environ),
             ),
-            tags: BTreeMap::new(),
+            tags: self.tags.of(id, parent_of(told.task), |process| kin.parent(process)),
             advice: verdict.advice,
             missing,
         }
@@ -204,6 +206,7 @@ impl Recorder {
             tgid: task.tgid,
             tid: told.oom.map_or(task.tid, |kill| kill.mark.victim.tid),
             ns_pid: exit.map(|exit| exit.ns_pid).filter(|pid| *pid != 0),
+            pid_ns: exit.map(|exit| exit.pid_ns).filter(|inode| *inode != 0),
             start_time: Some(self.clock.wall(task.start_ns)),
             start_ktime_ns: Some(task.start_ns),
             lifetime_seconds: Some(seconds(told.ktime_ns.saturating_sub(task.start_ns))),
@@ -271,6 +274,10 @@ impl Recorder {
             _ => BTreeMap::new(),
         }
     }
+}
+
+fn parent_of(task: &Task) -> ProcessId {
+    ProcessId { tgid: task.ppid, start_ns: task.parent_start_ns }
 }
 
 fn signal_of(exit: &Exit) -> Option<u8> {

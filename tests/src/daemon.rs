@@ -1,9 +1,10 @@
 //! A daemon of one's own: started, asked, stopped.
 
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io::{ErrorKind, Read as _, Seek as _, SeekFrom};
 use std::net::{Ipv4Addr, TcpListener};
-use std::path::Path;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -26,6 +27,8 @@ const STARTS_WITHIN: Duration = Duration::from_secs(15);
 const TELLS_WITHIN: Duration = Duration::from_secs(5);
 /// From SIGTERM until the end.
 const STOPS_WITHIN: Duration = Duration::from_secs(5);
+/// Name of its socket for workers, in its directory.
+const SOCKET: &str = "killwatch.sock";
 /// Of the daemon's own log, this much is shown with a failure.
 const LOG_TAIL: u64 = 16 * 1024;
 
@@ -135,6 +138,8 @@ impl Daemon {
             .arg(dir.path().join("sink"))
             .arg("--state.path")
             .arg(dir.path().join("state"))
+            .arg("--api.socket")
+            .arg(dir.path().join(SOCKET))
             .args(&launch.flags)
             .current_dir(dir.path())
             .stdin(Stdio::null())
@@ -184,6 +189,12 @@ impl Daemon {
     #[must_use]
     pub fn node(&self) -> &str {
         &self.node
+    }
+
+    /// Its socket for workers.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        self.dir.path().join(SOCKET)
     }
 
     /// The directory that its files are in.
@@ -372,7 +383,11 @@ fn one(mut records: Vec<Value>, what: &str) -> Result<Option<Value>> {
 }
 
 fn own_directory() -> Result<TempDir> {
-    TempDir::with_prefix("killwatch-test-").context("make a directory")
+    let dir = TempDir::with_prefix("killwatch-test-").context("make a directory")?;
+    // Other users may reach the socket in it, and list nothing.
+    std::fs::set_permissions(dir.path(), Permissions::from_mode(0o711))
+        .context("open the directory")?;
+    Ok(dir)
 }
 
 fn tail(file: &Path, most: u64) -> Result<String> {

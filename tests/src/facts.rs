@@ -34,6 +34,7 @@ impl Expected {
                 tids.iter().any(|known| tid == known)
             })
             .maybe("/victim/ns_pid", truth.ns_pid)
+            .maybe("/victim/pid_ns", truth.pid_ns)
             .like("/victim/start_time", "a moment of the last minutes", is_recent)
             .like(
                 "/victim/start_ktime_ns",

@@ -20,6 +20,8 @@ pub struct Truth {
     pub tids: Vec<u32>,
     /// Process id in its own pid namespace.
     pub ns_pid: u32,
+    /// Inode of that pid namespace.
+    pub pid_ns: u64,
     /// Parent.
     pub ppid: u32,
     /// Name of the parent.
@@ -80,6 +82,8 @@ impl Truth {
             pid,
             tids,
             ns_pid: status_field(&status, "NSpid:", None)?,
+            // Followed, the link leads to the namespace itself.
+            pid_ns: std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(proc.join("ns/pid"))?),
             ppid,
             parent_comm: name_of(ppid)?,
             ancestors: ancestors_of(pid)?,

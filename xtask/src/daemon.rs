@@ -39,7 +39,10 @@ impl Daemon {
             .context("cannot make the daemon's log file")?;
         let mut command = Command::new(program);
         command.args(["run", "--web.listen-address", &format!("127.0.0.1:{port}"), "--log-sink"]);
-        command.arg(dir.path().join("deaths.jsonl")).args(["--state.path", "none"]).args(flags);
+        command
+            .arg(dir.path().join("deaths.jsonl"))
+            .args(["--state.path", "none", "--api.socket", "none"])
+            .args(flags);
         command
             .stdin(Stdio::null())
             .stdout(log.try_clone().context("cannot share the log file")?)

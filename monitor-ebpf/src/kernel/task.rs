@@ -196,10 +196,12 @@ impl Number {
     }
 }
 
-/// Process id in the innermost pid namespace; 0 if it cannot be read.
+/// Process id in the innermost pid namespace, and that namespace's inode; 0 for what cannot be read.
 #[inline(always)]
-pub(crate) fn ns_pid(task: Address) -> u32 {
-    Number::innermost(task).map_or(0, |(number, _)| number.nr())
+pub(crate) fn ns_pid(task: Address) -> (u32, u32) {
+    let Some((number, _)) = Number::innermost(task) else { return (0, 0) };
+    let inode = number.namespace().and_then(|ns| ns.get(config!(layout.pid_namespace_inum)));
+    (number.nr(), inode.unwrap_or(0))
 }
 
 /// Whether `task` is the first process of a pid namespace that `other` is in.

@@ -75,11 +75,10 @@ pub(super) fn report(
         task::parent(task).map_or([0; COMM_LEN], |parent| task::comm(task::leader(parent)));
     exit.status = status;
     exit.marked = u32::from(marked);
-    exit.ns_pid = task::ns_pid(task);
+    (exit.ns_pid, exit.pid_ns) = task::ns_pid(task);
     exit.oom_score_adj =
         signal.get::<i16>(config!(layout.signal_oom_score_adj)).map_or(i32::MIN, i32::from);
     exit.seccomp = task.get(config!(layout.task_seccomp_mode)).unwrap_or(u32::MAX);
-    exit._pad = 0;
     exit.cpu_ns = task::cpu_ns(signal, task);
     exit.cpu_limit = task::limits(signal, CPU);
     exit.file_size_limit = task::limits(signal, FILE_SIZE);

@@ -6,12 +6,11 @@ use axum::body::Body;
 use axum::extract::{Path, Query, State as Shared};
 use axum::http::StatusCode;
 use axum::response::Response;
-use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 
-use super::chunks::Chunks;
+use super::chunks::page;
 use super::{State, answer};
-use crate::ledger::{Entry, Filter};
+use crate::ledger::Filter;
 
 /// Largest `limit`.
 pub const MAX_LIMIT: usize = 1000;
@@ -30,9 +29,10 @@ pub(super) async fn list(
         );
     };
     match parse(&pairs, Timestamp::now()) {
-        Ok((filter, limit)) => {
-            answer::json_text(StatusCode::OK, page(&state.ledger.newest(&filter, limit)))
-        }
+        Ok((filter, limit)) => answer::json_text(
+            StatusCode::OK,
+            Body::new(page(br#"{"deaths":["#, &state.ledger.newest(&filter, limit))),
+        ),
         Err(error) => answer::error(StatusCode::BAD_REQUEST, &error),
     }
 }
@@ -50,15 +50,6 @@ pub(super) async fn one(Shared(state): Shared<Arc<State>>, Path(id): Path<String
         Some(entry) => answer::json_text(StatusCode::OK, entry.json.clone().into()),
         None => answer::error(StatusCode::NOT_FOUND, "no death with this id is kept"),
     }
-}
-
-fn page(entries: &[Arc<Entry>]) -> Body {
-    let ends = |text: &'static [u8]| std::iter::once(Bytes::from_static(text));
-    let records = entries.iter().enumerate().flat_map(|(n, entry)| {
-        let comma = (n > 0).then_some(Bytes::from_static(b","));
-        comma.into_iter().chain([entry.json.clone()])
-    });
-    Body::new(ends(br#"{"deaths":["#).chain(records).chain(ends(b"]}")).collect::<Chunks>())
 }
 
 /// The query's meaning, or what is wrong with it: key, value, and what is allowed.

@@ -1,4 +1,4 @@
-//! HTTP: metrics, health, deaths and the state of the daemon. Read only: GET and HEAD.
+//! HTTP: metrics, health, deaths and the state of the daemon. Read only: GET and HEAD. Beside it the [`socket`] for workers.
 //!
 //! Every answer is bounded: the page of deaths by `limit`, the metrics by `metrics.max_series`. Every request is bounded in
 //! time, head and body, and so is the number of connections ([`serve`]).
@@ -27,12 +27,14 @@ mod deaths;
 mod health;
 mod landing;
 pub mod serve;
+pub mod socket;
 mod status;
 #[cfg(test)]
 mod tests;
 
 pub use deaths::MAX_LIMIT;
 pub use serve::{Server, bind};
+pub use socket::config::{ApiConfig, SocketGroup, SocketMode, SocketPath};
 pub use status::{NotReady, Sight, Status};
 
 /// Longest that the making of an answer may take.

@@ -8,7 +8,7 @@ use super::{
     AbsolutePath, CgroupRoot, Config, Count, KernelLogLevel, NodeName, Period, ProbeSource,
     RingBytes, VariableName,
 };
-use crate::api::{ListenAddress, TelemetryPath};
+use crate::api::{ListenAddress, SocketGroup, SocketMode, SocketPath, TelemetryPath};
 use crate::audit::state::StatePath;
 use crate::notify::LogSink;
 use crate::ops::{LogFormat, LogLevel};
@@ -32,6 +32,18 @@ pub struct Flags {
     /// Path of the metrics [default: /metrics]
     #[arg(long = "web.telemetry-path", value_name = "PATH", env = "KILLWATCH_WEB_TELEMETRY_PATH")]
     web_telemetry_path: Option<TelemetryPath>,
+
+    /// Unix socket where workers tag themselves and ask for deaths, or `none` [default: /run/killwatch/killwatch.sock]
+    #[arg(long = "api.socket", value_name = "PATH", env = "KILLWATCH_API_SOCKET")]
+    api_socket: Option<SocketPath>,
+
+    /// Who may connect to that socket, in octal [default: 0666]
+    #[arg(long = "api.socket-mode", value_name = "MODE", env = "KILLWATCH_API_SOCKET_MODE")]
+    api_socket_mode: Option<SocketMode>,
+
+    /// Group of that socket: a name or a number [default: the daemon's own]
+    #[arg(long = "api.socket-group", value_name = "GROUP", env = "KILLWATCH_API_SOCKET_GROUP")]
+    api_socket_group: Option<SocketGroup>,
 
     /// What to log to standard error [default: info]
     #[arg(long = "log.level", value_name = "LEVEL", env = "KILLWATCH_LOG_LEVEL")]
@@ -100,6 +112,9 @@ impl Flags {
     pub fn apply(&self, config: &mut Config) {
         over(&mut config.web.listen_address, &self.web_listen_address);
         over(&mut config.web.telemetry_path, &self.web_telemetry_path);
+        over(&mut config.api.socket, &self.api_socket);
+        over(&mut config.api.socket_mode, &self.api_socket_mode);
+        over(&mut config.api.socket_group, &self.api_socket_group.clone().map(Some));
         over(&mut config.log.level, &self.log_level);
         over(&mut config.log.format, &self.log_format);
         over(&mut config.log_sink, &self.log_sink);

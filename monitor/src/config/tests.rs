@@ -30,6 +30,7 @@ fn nothing_is_the_default() {
 fn every_key_is_read() {
     let yaml = r"
 web: {listen_address: ['127.0.0.1:1', ':9435', '[::1]:9435'], telemetry_path: /m}
+api: {socket: /run/k.sock, socket_mode: 0660, socket_group: workers}
 log: {level: debug, format: json}
 log_sink: /var/log/killwatch.jsonl
 ledger: {max_deaths: 7, max_bytes: 2MiB}
@@ -48,6 +49,12 @@ node: worker-7
         ["127.0.0.1:1", "[::]:9435", "[::1]:9435"]
     );
     assert_eq!(config.web.telemetry_path.as_str(), "/m");
+    assert_eq!(config.api.socket.to_string(), "/run/k.sock");
+    assert_eq!(config.api.socket_mode.get(), 0o660);
+    assert_eq!(
+        config.api.socket_group.as_ref().map(ToString::to_string).as_deref(),
+        Some("workers")
+    );
     assert_eq!(config.log_sink.to_string(), "/var/log/killwatch.jsonl");
     assert_eq!((config.ledger.max_deaths.get(), config.ledger.max_bytes.get()), (7, 2 << 20));
     assert_eq!(
@@ -93,6 +100,10 @@ fn how_a_refusal_reads() {
         "web: {listen_address: []}",
         "web: {telemetry_path: /api/v1/deaths}",
         "web: {telemetry_path: '/{x}'}",
+        "api: {socket: run.sock}",
+        "api: {socket_mode: 8}",
+        "api: {socket_mode: 1777}",
+        "api: {socket_group: 'a b'}",
         "log: {level: loud}",
         "log_sink: deaths.jsonl",
         "cgroup: {root: cgroup}",

@@ -31,6 +31,7 @@ pub(crate) fn oom_memcg() -> Death {
             tgid: 4242,
             tid: 4245,
             ns_pid: Some(7),
+            pid_ns: Some(4_026_532_201),
             start_time: Some(time("2026-01-31T11:58:00Z")),
             start_ktime_ns: Some(4_000_000_000),
             lifetime_seconds: Some(120.5),

@@ -8,7 +8,7 @@
 //!
 //! The lock is a plain mutex, held for moves of memory only and never across an await.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -23,7 +23,7 @@ mod filter;
 #[cfg(test)]
 mod tests;
 
-pub use filter::Filter;
+pub use filter::{Filter, NsPid, Viewer};
 
 /// How much is kept.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,6 +74,8 @@ pub struct Ledger {
 #[derive(Debug, Default)]
 struct Ring {
     entries: VecDeque<Arc<Entry>>,
+    /// Numbers of deaths by the victim's process id, on the node and in its own pid namespace.
+    by_pid: HashMap<u32, VecDeque<u64>>,
     bytes: u64,
     last: u64,
     evicted: u64,
@@ -86,9 +88,33 @@ impl Ring {
 
     fn evict_oldest(&mut self) {
         if let Some(entry) = self.entries.pop_front() {
+            for pid in pids(&entry.death) {
+                if let Some(seqs) = self.by_pid.get_mut(&pid) {
+                    seqs.pop_front();
+                    if seqs.is_empty() {
+                        self.by_pid.remove(&pid);
+                    }
+                }
+            }
             self.bytes -= entry.json.len() as u64;
             self.evicted += 1;
         }
+    }
+}
+
+/// The numbers by which a victim is looked for, each once.
+fn pids(death: &Death) -> impl Iterator<Item = u32> + use<> {
+    let (pid, inside) = (death.victim.pid, death.victim.ns_pid);
+    [Some(pid), inside.filter(|inside| *inside != pid)].into_iter().flatten()
+}
+
+impl Ring {
+    /// The deaths of a process id, on the node or in some pid namespace, oldest first.
+    fn of_pid(&self, pid: u32) -> Vec<Arc<Entry>> {
+        let first = self.first();
+        let index = |seq: &u64| usize::try_from(seq - first).ok();
+        let seqs = self.by_pid.get(&pid).into_iter().flatten();
+        seqs.filter_map(|seq| self.entries.get(index(seq)?).cloned()).collect()
     }
 }
 
@@ -115,6 +141,9 @@ impl Ledger {
         ring.last += 1;
         ring.bytes += size;
         let entry = Arc::new(Entry { seq: ring.last, death: Arc::new(death), json });
+        for pid in pids(&entry.death) {
+            ring.by_pid.entry(pid).or_default().push_back(entry.seq);
+        }
         ring.entries.push_back(Arc::clone(&entry));
         // Under the lock, so that the number only ever rises.
         self.last.send_replace(entry.seq);
@@ -137,7 +166,10 @@ impl Ledger {
     #[must_use]
     pub fn newest(&self, filter: &Filter, limit: usize) -> Vec<Arc<Entry>> {
         // The values are looked at outside the lock: a search never makes an append wait for more than the copy of the pointers.
-        let entries: Vec<_> = self.ring().entries.iter().cloned().collect();
+        let entries: Vec<_> = match filter.any_pid() {
+            Some(pid) => self.ring().of_pid(pid),
+            None => self.ring().entries.iter().cloned().collect(),
+        };
         entries.into_iter().rev().filter(|entry| filter.matches(&entry.death)).take(limit).collect()
     }
 

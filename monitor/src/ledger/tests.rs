@@ -66,6 +66,30 @@ fn filters_and_order() {
 }
 
 #[test]
+fn a_pid_leads_to_its_deaths_however_many_others_there_are() {
+    let ledger = ledger(4);
+    for (pid, ns_pid) in
+        [(7, Some(1)), (1, None), (8, Some(7)), (9, Some(9)), (7, None), (5, Some(1))]
+    {
+        let mut death = death(pid);
+        (death.victim.ns_pid, death.victim.pid_ns) = (ns_pid, ns_pid.map(|_| 42));
+        ledger.append(death).unwrap();
+    }
+    let seqs = |filter: Filter| ledger.newest(&filter, 9).iter().map(|e| e.seq).collect::<Vec<_>>();
+    let of = |pid| seqs(Filter { pid: Some(pid), ..Filter::default() });
+    let inside =
+        |pid| seqs(Filter { ns_pid: Some(super::NsPid { ns: 42, pid }), ..Filter::default() });
+    assert_eq!((of(7), of(1), of(9), of(6)), (vec![5], vec![], vec![4], vec![]));
+    assert_eq!((inside(1), inside(7), inside(9)), (vec![6], vec![3], vec![4]));
+    for _ in 0..4 {
+        ledger.append(death(3)).unwrap();
+    }
+    // The sample's own number inside its namespace.
+    assert_eq!(ledger.ring().by_pid.keys().copied().max(), Some(7));
+    assert_eq!(ledger.ring().by_pid.len(), 2);
+}
+
+#[test]
 fn whoever_waits_is_woken() {
     let ledger = Arc::new(ledger(10));
     let mut changed = ledger.changed();

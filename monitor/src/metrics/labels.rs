@@ -80,6 +80,77 @@ impl From<Queue> for QueueLabel {
     }
 }
 
+/// Why a request over the socket was rejected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Rejected {
+    /// It is malformed, or out of bounds.
+    BadRequest,
+    /// It is about a process that is not the caller's.
+    Forbidden,
+    /// It is about what is not there.
+    NotFound,
+    /// A method that its path does not have.
+    Method,
+    /// It is about a process that has ended.
+    Conflict,
+    /// Its body is too long.
+    TooLarge,
+    /// Its body did not come in time.
+    Timeout,
+    /// The caller asks too often.
+    Rate,
+    /// There is no room for more tags.
+    Full,
+    /// There is no room for more connections.
+    Connections,
+    /// The daemon cannot do it as it runs.
+    Unavailable,
+}
+
+impl Rejected {
+    /// Every reason.
+    pub const ALL: &'static [Self] = &[
+        Self::BadRequest,
+        Self::Forbidden,
+        Self::NotFound,
+        Self::Method,
+        Self::Conflict,
+        Self::TooLarge,
+        Self::Timeout,
+        Self::Rate,
+        Self::Full,
+        Self::Connections,
+        Self::Unavailable,
+    ];
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::BadRequest => "bad_request",
+            Self::Forbidden => "forbidden",
+            Self::NotFound => "not_found",
+            Self::Method => "method",
+            Self::Conflict => "conflict",
+            Self::TooLarge => "too_large",
+            Self::Timeout => "timeout",
+            Self::Rate => "rate",
+            Self::Full => "full",
+            Self::Connections => "connections",
+            Self::Unavailable => "unavailable",
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct ReasonLabel {
+    reason: &'static str,
+}
+
+impl From<Rejected> for ReasonLabel {
+    fn from(rejected: Rejected) -> Self {
+        Self { reason: rejected.as_str() }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct SinkLabel {
     pub(super) sink: &'static str,

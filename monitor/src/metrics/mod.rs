@@ -26,7 +26,8 @@ mod labels;
 mod tests;
 
 use containers::Containers;
-use labels::{CauseLabel, GapLabel, ProbeLabel, ProgramLabel, QueueLabel, SinkLabel};
+pub use labels::Rejected;
+use labels::{CauseLabel, GapLabel, ProbeLabel, ProgramLabel, QueueLabel, ReasonLabel, SinkLabel};
 
 /// Content type of what [`Metrics::encode`] writes.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -85,6 +86,8 @@ pub struct Metrics {
     missed: Counter,
     cgroups: Gauge,
     ledger_evicted: Counter,
+    tagged: Gauge,
+    rejected: Family<ReasonLabel, Counter>,
     pub(crate) decode_errors: Counter,
     pub(crate) not_recorded: Counter,
 }
@@ -162,6 +165,16 @@ impl Metrics {
                 "killwatch_ledger_evicted",
                 "Deaths that gave way to newer ones in the ledger",
             ),
+            tagged: add(
+                r,
+                "killwatch_tagged_processes",
+                "Processes that have job tags, those that ended within the last seconds included",
+            ),
+            rejected: add(
+                r,
+                "killwatch_api_rejected",
+                "Requests and connections that the socket for workers rejected",
+            ),
             decode_errors: add(
                 r,
                 "killwatch_decode_errors",
@@ -189,6 +202,9 @@ impl Metrics {
         }
         for gap in Gap::ALL {
             drop(self.gaps.get_or_create(&GapLabel::from(*gap)));
+        }
+        for rejected in Rejected::ALL {
+            drop(self.rejected.get_or_create(&ReasonLabel::from(*rejected)));
         }
         for queue in Queue::ALL {
             drop(self.queues.get_or_create(&QueueLabel::from(*queue)));
@@ -256,6 +272,16 @@ impl Metrics {
     /// Cgroups that the index holds.
     pub fn set_cgroups(&self, count: usize) {
         self.cgroups.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// Processes that have job tags.
+    pub fn set_tagged(&self, count: usize) {
+        self.tagged.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// A request or connection over the socket was rejected.
+    pub fn rejected(&self, why: Rejected) {
+        self.rejected.get_or_create_owned(&ReasonLabel::from(why)).inc();
     }
 
     /// How the probes fared.

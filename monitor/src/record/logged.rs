@@ -69,6 +69,7 @@ impl Recorder {
                 tgid: pid,
                 tid: killed.tid,
                 ns_pid: None,
+                pid_ns: None,
                 start_time: None,
                 start_ktime_ns: None,
                 lifetime_seconds: None,

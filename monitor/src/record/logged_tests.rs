@@ -28,6 +28,7 @@ fn recorder() -> Recorder {
         clock: Clock,
         names: VerdictConfig::default().into(),
         marks: Marks::new("/none".into()),
+        tags: Default::default(),
     }
 }
 

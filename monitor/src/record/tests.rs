@@ -24,6 +24,7 @@ fn recorder() -> Recorder {
         clock: Clock,
         names: Names::default(),
         marks: Marks::new("/nonexistent".into()),
+        tags: Arc::default(),
     }
 }
 

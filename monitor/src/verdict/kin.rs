@@ -48,6 +48,12 @@ impl Kin {
         self.0.iter().rev().find(is_it).map(|dead| (&dead.related, dead.ktime_ns))
     }
 
+    /// The parent that a process had as it died.
+    #[must_use]
+    pub fn parent(&self, process: ProcessId) -> Option<ProcessId> {
+        self.0.iter().rev().find(|dead| dead.process == process).map(|dead| dead.parent)
+    }
+
     /// The death of a process, as what it is to another.
     #[must_use]
     pub fn of(&self, process: ProcessId, role: Role) -> Option<Related> {
@@ -73,6 +79,8 @@ mod tests {
         assert_eq!(kin.0.len(), MAX);
         assert_eq!(kin.child(parent, 137).unwrap().0.pid, 9999);
         assert_eq!(kin.child(parent, 139), None);
+        assert_eq!(kin.parent(ProcessId { tgid: 9998, start_ns: 3 }), Some(parent));
+        assert_eq!(kin.parent(ProcessId { tgid: 9998, start_ns: 4 }), None);
         assert_eq!(kin.child(ProcessId { tgid: 1, start_ns: 3 }, 137), None);
         let init = kin.of(ProcessId { tgid: 9998, start_ns: 3 }, Role::NamespaceInit).unwrap();
         assert_eq!((init.role, init.pid, init.id), (Role::NamespaceInit, 9998, Some(death.id)));

@@ -25,6 +25,7 @@ fn victim(signal: Option<u8>, exit_code: Option<u8>) -> Victim {
         tgid: 42,
         tid: 42,
         ns_pid: None,
+        pid_ns: None,
         start_time: Some(Timestamp::UNIX_EPOCH),
         start_ktime_ns: Some(1),
         lifetime_seconds: Some(1.0),

@@ -75,6 +75,7 @@ fn gone_within_milliseconds_of_its_exec(stage: &mut Stage) -> Result<()> {
             pid,
             tids: vec![pid],
             ns_pid: pid,
+            pid_ns: own.pid_ns,
             ppid: own.pid,
             parent_comm: name_of(own.pid)?,
             ancestors: [(own.pid, own.comm.clone())]

@@ -42,6 +42,7 @@ fn held_on_its_way_out(stage: &mut Stage) -> Result<()> {
         .absent("/victim/signal_name")
         .absent("/victim/core_dumped")
         .absent("/victim/parent_comm")
+        .absent("/victim/pid_ns")
         .maybe("/victim/ns_pid", truth.ns_pid)
         .absent("/victim/oom_score_adj")
         .maybe("/victim/oom_score_adj", truth.oom_score_adj);
