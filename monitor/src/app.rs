@@ -15,7 +15,7 @@ use tracing_appender::non_blocking::ErrorCounter;
 
 use crate::{
     api,
-    attribute::environ::Allowlist,
+    attribute::Asked,
     audit::{
         Auditor, Reporter,
         kernel::Counters,
@@ -27,11 +27,15 @@ use crate::{
         mounts::Mounts,
     },
     clock::Clock,
-    config::{Config, KernelLogLevel, VariableName},
+    config::{Config, KernelLogLevel},
+    containers::{
+        Registry, Switch, Wanted, kubernetes, pods::Pods, sources::Sources, systemd::Invocations,
+    },
     host::{Facts, Roots},
     kmsg,
     ledger::Ledger,
     metrics::Metrics,
+    naming::Naming,
     notify,
     ops::{Gap, Ops},
     pipeline::Pipeline,
@@ -67,12 +71,10 @@ pub async fn run(config: Config, log_lost: ErrorCounter) -> anyhow::Result<()> {
     let sink = notify::log::Worker::open(&config.log_sink, Arc::clone(&ledger), Arc::clone(&ops))
         .with_context(|| format!("log_sink: cannot open {}", config.log_sink))?;
 
-    let names: Vec<String> =
-        config.environ.allow.iter().map(VariableName::as_str).map(str::to_owned).collect();
     let wanted = source::Wanted {
         source: config.probe.source,
         options: options(&config, mounts.memory.id),
-        allowlist: Allowlist::new(&names).context("environ.allow")?,
+        allowlist: config.allowlist().map_err(anyhow::Error::msg)?,
         records: config.queue.records.get(),
         hierarchy: &mounts.memory,
     };
@@ -94,6 +96,12 @@ pub async fn run(config: Config, log_lost: ErrorCounter) -> anyhow::Result<()> {
     };
     let max_cgroups = NonZeroUsize::new(config.cgroup.max.get()).unwrap_or(NonZeroUsize::MIN);
     let clock = Clock;
+    let registry = Arc::new(Registry::default());
+    let rules = config.jobs.rules()?;
+    let asked = Asked::from(&config.workload);
+    let wanted = Arc::new(asked.wanted(&rules));
+    let (pods, pods_handle, pods_asked) = Pods::new();
+    status.set_names(Arc::clone(&registry), Arc::clone(&pods));
     let tags = Arc::new(Tags::default());
     let host = api::socket::peer::Host { proc: Proc::default(), hierarchy: mounts.memory.id };
     let pipeline = Pipeline {
@@ -114,6 +122,14 @@ pub async fn run(config: Config, log_lost: ErrorCounter) -> anyhow::Result<()> {
         hierarchy: mounts.memory,
         hears_of_cgroups: kind == Some(Kind::Bpf),
         max_cgroups,
+        naming: Naming::new(
+            Arc::clone(&registry),
+            pods,
+            rules,
+            asked,
+            Invocations::new(config.containers.systemd == Switch::Auto),
+            config.containers.deadline.get(),
+        ),
         ledger: Arc::clone(&ledger),
         metrics: Arc::clone(&metrics),
         ops: Arc::clone(&ops),
@@ -154,6 +170,26 @@ pub async fn run(config: Config, log_lost: ErrorCounter) -> anyhow::Result<()> {
             let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Ready]);
         }
     };
+    // They only ask: what they are in the middle of is not waited for at the end.
+    let names = TaskTracker::new();
+    let stop_names = CancellationToken::new();
+    let _stop_names = stop_names.clone().drop_guard();
+    let sources = Sources {
+        config: &config.containers,
+        registry: &registry,
+        wanted: Arc::clone(&wanted),
+        clock,
+        tasks: &names,
+        stop: stop_names.clone(),
+    };
+    sources.start();
+    names.spawn(kubernetes::run(
+        config.kubernetes.clone(),
+        Wanted::clone(&wanted),
+        pods_handle,
+        pods_asked,
+        stop_names.clone(),
+    ));
     let mut pipeline = tokio::spawn(pipeline.run(announce));
 
     let failure = tokio::select! {

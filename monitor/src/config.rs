@@ -18,8 +18,12 @@ pub use flags::Flags;
 pub use values::{AbsolutePath, Count, Period, Refused, RingBytes};
 
 use crate::api::{ApiConfig, WebConfig};
+use crate::attribute::Rules;
+use crate::attribute::environ::Allowlist;
+use crate::attribute::names::{JobsConfig, WorkloadConfig};
 use crate::audit::state::StateConfig;
 use crate::containers::ContainersConfig;
+use crate::containers::kubernetes::KubernetesConfig;
 use crate::ledger::LedgerConfig;
 use crate::metrics::MetricsConfig;
 use crate::notify::LogSink;
@@ -50,8 +54,14 @@ pub struct Config {
     pub cgroup: CgroupConfig,
     /// Which container runtimes are asked.
     pub containers: ContainersConfig,
+    /// Whether and how the Kubernetes API is asked.
+    pub kubernetes: KubernetesConfig,
     /// What is kept of a victim's environment.
     pub environ: EnvironConfig,
+    /// How a victim's job is found.
+    pub jobs: JobsConfig,
+    /// What of a pod or container is told beside its names.
+    pub workload: WorkloadConfig,
     /// How deaths are judged.
     pub verdict: VerdictConfig,
     /// What outlives the daemon.
@@ -77,10 +87,26 @@ impl Config {
         Ok(config)
     }
 
-    /// What the types of the values cannot tell: the length of lists.
+    /// The variables of a victim's environment that are kept: the default ones, which are all that a built-in rule of
+    /// jobs looks at, the user's own, and those of the user's rules.
+    ///
+    /// # Errors
+    /// If a rule is not allowed, or there are too many names.
+    pub fn allowlist(&self) -> Result<Allowlist, String> {
+        let of_rules = Rules::check(&self.jobs.rules).map_err(|error| error.to_string())?;
+        let own = self.environ.allow.iter().map(VariableName::as_str).map(str::to_owned);
+        let names: Vec<String> = own.chain(of_rules).collect();
+        Allowlist::new(&names)
+            .map_err(|error| format!("environ.allow, with the variables of jobs.rules: {error}"))
+    }
+
+    /// What the types of the values cannot tell: the length of lists, and whether rules make sense.
     fn check(&self) -> Result<(), String> {
         bounded("web.listen_address", &self.web.listen_address, 1, WebConfig::MAX_ADDRESSES)?;
         bounded("environ.allow", &self.environ.allow, 0, EnvironConfig::MAX_ALLOW)?;
+        bounded("workload.labels", &self.workload.labels, 0, WorkloadConfig::MAX_KEYS)?;
+        bounded("workload.annotations", &self.workload.annotations, 0, WorkloadConfig::MAX_KEYS)?;
+        self.allowlist()?;
         bounded(
             "verdict.userspace_oom_killers",
             &self.verdict.userspace_oom_killers,

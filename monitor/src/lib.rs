@@ -12,6 +12,7 @@
 //! * [`cgroup`] knows which cgroup an id is, also when it is gone.
 //! * [`containers`] knows what container runtimes and the Kubernetes API say of who runs here.
 //! * [`attribute`] names the workload and the job.
+//! * [`naming`] gives a death the names that are known, and its job.
 //! * [`tags`] holds what workers say of themselves before they die.
 //! * [`verdict`] tells the cause, the evidence and the advice. Pure.
 //! * [`ledger`] keeps deaths; [`notify`], [`api`] and [`metrics`] tell of them.
@@ -37,6 +38,7 @@ pub mod join;
 pub mod kmsg;
 pub mod ledger;
 pub mod metrics;
+pub mod naming;
 pub mod notify;
 pub mod ops;
 pub mod pipeline;

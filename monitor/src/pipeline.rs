@@ -1,4 +1,4 @@
-//! The one task through which each record passes: join, attribute, verdict, ledger, in this order. It never waits for a disk or the network: besides the ledger's, its
+//! The one task through which each record passes: join, verdict, naming, ledger, in this order. It never waits for a disk or the network: besides the ledger's, its
 //! only I/O are a few small reads of kernel memory (`/proc` of a victim that seems stuck, marks of a userspace OOM killer).
 //!
 //! It owns the index of cgroups, so that a death and the making of its cgroup are seen in the order in which the kernel told of them.
@@ -18,7 +18,6 @@ use tokio::{
 use tracing_appender::non_blocking::ErrorCounter;
 
 use crate::{
-    attribute,
     audit::Auditor,
     cgroup::{
         CgroupId,
@@ -33,6 +32,7 @@ use crate::{
     kmsg::story::Event,
     ledger::Ledger,
     metrics::Metrics,
+    naming::{Naming, Seen},
     ops::{Gap, Ops, Queue},
     probe::{Record, stats::Lost},
     queue,
@@ -65,6 +65,8 @@ pub struct Pipeline {
     pub hears_of_cgroups: bool,
     /// Cgroups that a walk may find.
     pub max_cgroups: NonZeroUsize,
+    /// Gives deaths their names.
+    pub naming: Naming,
     /// Where deaths go.
     pub ledger: Arc<Ledger>,
     /// Counts.
@@ -127,7 +129,7 @@ impl Running {
         let mut upkeep = tokio::time::interval(UPKEEP);
         upkeep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let waiting = self.join.is_waiting();
+            let waiting = self.join.is_waiting() || self.parts.naming.is_waiting();
             tokio::select! {
                 biased;
                 // First, or a flood of records would hide that some of it was dropped.
@@ -141,6 +143,7 @@ impl Running {
                     Some(record) => self.take(record),
                     None => break,
                 },
+                () = self.parts.naming.changed(), if waiting => {}
                 () = tokio::time::sleep(HELD_TICK), if waiting => {}
             }
             self.pass_on(self.parts.clock.boot_ns());
@@ -191,34 +194,55 @@ impl Running {
         }
         self.parts.audit.killed(id.unwrap_or(0), &self.parts.index);
         if let Event::Kill(kill) = event {
-            self.keep(self.parts.recorder.record_logged(kill));
+            let death = self.parts.recorder.record_logged(kill);
+            self.parts.naming.death(death, self.parts.clock.boot_ns());
         }
     }
 
-    /// Makes the series of a container as it appears.
-    fn see(&self, id: CgroupId) {
-        if let Some(workload) = self.workload(id) {
-            self.parts.metrics.container_seen(&workload, Instant::now());
+    /// Has a container named as it appears, so that its names are there before a death needs them; then its series are made.
+    fn see(&mut self, id: CgroupId) {
+        if let Some(workload) = self.workload(id).filter(|seen| seen.container_id.is_some()) {
+            self.parts.naming.seen(workload, self.parts.clock.boot_ns());
         }
     }
 
     /// Lets the series of a container go, in their time.
-    fn let_go(&self, id: CgroupId) {
-        if let Some(workload) = self.workload(id).filter(|gone| !is_part(gone)) {
-            self.parts.metrics.container_gone(&workload, Instant::now());
+    fn let_go(&mut self, id: CgroupId) {
+        if let Some(workload) = self.workload(id).filter(|gone| !self.is_part(gone)) {
+            self.parts.naming.gone(&workload, self.parts.clock.boot_ns());
+            if workload.container_id.is_some() {
+                self.parts.metrics.container_gone(&workload, Instant::now());
+            }
         }
     }
 
-    /// The workload of a cgroup that names a container, in the hierarchy that deaths are named by.
+    /// The workload of a cgroup that names a container or a pod, in the hierarchy that deaths are named by.
     fn workload(&self, id: CgroupId) -> Option<Workload> {
         let path = self.parts.index.path(id).filter(|_| id.hierarchy == self.parts.hierarchy.id)?;
-        let workload = attribute::workload(Some(&path), Some(id.id));
-        workload.container_id.is_some().then_some(workload)
+        let workload = self.parts.naming.workload(Some(&path), Some(id.id));
+        (workload.container_id.is_some() || workload.pod_uid.is_some()).then_some(workload)
+    }
+
+    /// Whether a cgroup is only a part of one above it that goes by the same names.
+    fn is_part(&self, workload: &Workload) -> bool {
+        let above = workload.cgroup.as_deref().and_then(|path| path.rsplit_once('/'));
+        above.is_some_and(|(parent, _)| {
+            is_part(workload, &self.parts.naming.workload(Some(parent), None))
+        })
     }
 
     fn pass_on(&mut self, now_ns: u64) {
         while let Some(ended) = self.join.next(now_ns) {
             let death = self.parts.recorder.record(&ended, &self.parts.index, &mut self.kin);
+            self.parts.naming.death(death, self.parts.clock.boot_ns());
+        }
+        while let Some(Seen { workload, gone }) = self.parts.naming.next_seen(now_ns) {
+            self.parts.metrics.container_seen(&workload, Instant::now());
+            if gone {
+                self.parts.metrics.container_gone(&workload, Instant::now());
+            }
+        }
+        while let Some(death) = self.parts.naming.next_death(now_ns) {
             self.keep(death);
         }
     }
@@ -230,7 +254,7 @@ impl Running {
         while let Some(stuck) = self.join.stuck(now_ns, runs) {
             let recorder = &self.parts.recorder;
             let death = recorder.record_stuck(&stuck, &self.parts.index, &self.kin, now_ns);
-            self.keep(death);
+            self.parts.naming.death(death, now_ns);
         }
     }
 
@@ -263,6 +287,11 @@ impl Running {
         self.parts.ops.gap(Gap::UnnamedCgroup, refused - self.told.refused);
         self.told = Told { dropped, log_lines, lost, forgotten, refused };
         self.parts.index.forget_gone(self.parts.clock.boot_ns());
+        self.parts.naming.tick(self.parts.clock.boot_ns());
+        self.parts.metrics.set_sources(&self.parts.naming.reports());
+        let size = self.parts.naming.size();
+        self.parts.metrics.set_containers(size.entries, size.refused);
+        self.parts.metrics.set_names_late(self.parts.naming.late());
         self.parts.metrics.set_cgroups(self.parts.index.len());
         self.parts.metrics.expire(Instant::now());
         self.parts.audit.tick(&self.parts.index);
@@ -310,13 +339,9 @@ impl Running {
     }
 }
 
-/// Whether a cgroup is only a part of one above it that goes by the same names: a container outlives the cgroups that it makes inside.
-fn is_part(workload: &Workload) -> bool {
-    let above = workload.cgroup.as_deref().and_then(|path| path.rsplit_once('/'));
-    above.is_some_and(|(parent, _)| {
-        let above = attribute::workload(Some(parent), None);
-        above.container_id == workload.container_id && above.unit == workload.unit
-    })
+/// Whether a cgroup is only a part of the one `above` it: a container outlives the cgroups that it makes inside.
+fn is_part(workload: &Workload, above: &Workload) -> bool {
+    above.container_id == workload.container_id && above.unit == workload.unit
 }
 
 /// The outcome of the walk, once it has ended; never, if there is none.
@@ -334,6 +359,7 @@ async fn ended(walk: &mut Option<JoinHandle<Walked>>) -> Result<Walked, JoinErro
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::attribute;
 
     #[test]
     fn a_container_is_not_gone_with_a_cgroup_inside_it() {
@@ -347,7 +373,8 @@ mod tests {
         ] {
             let workload = attribute::workload(Some(&path), None);
             assert!(workload.container_id.is_some());
-            assert_eq!(is_part(&workload), part, "{path}");
+            let above = attribute::workload(path.rsplit_once('/').map(|(above, _)| above), None);
+            assert_eq!(is_part(&workload, &above), part, "{path}");
         }
     }
 }

@@ -260,12 +260,6 @@ pub(crate) mod tests {
             Process { pid, start_ticks }
         }
 
-        pub(crate) fn has(&self, pid: u32, file: &str, text: &str) {
-            let dir = self.dir.path().join(pid.to_string());
-            std::fs::create_dir_all(&dir).unwrap();
-            std::fs::write(dir.join(file), text).unwrap();
-        }
-
         pub(crate) fn gone(&self, pid: u32) {
             std::fs::remove_dir_all(self.dir.path().join(pid.to_string())).unwrap();
         }

@@ -170,10 +170,8 @@ impl Recorder {
                 .map(|kill| seconds(told.ktime_ns.saturating_sub(kill.mark.header.ktime_ns))),
             memory,
             workload: attribute::workload(path.as_deref(), Some(cgroup.id)),
-            job: attribute::job(
-                path.as_deref(),
-                told.words.map_or(&BTreeMap::new(), |words| &words.environ),
-            ),
+            // By whoever gives the names, which come first.
+            job: None,
             tags: self.tags.of(id, parent_of(told.task), |process| kin.parent(process)),
             advice: verdict.advice,
             missing,

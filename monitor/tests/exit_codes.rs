@@ -72,6 +72,56 @@ fn a_good_file_is_ok_and_shown() {
 }
 
 #[test]
+fn a_refused_rule_of_jobs_ends_the_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("killwatch.yaml");
+    std::fs::write(&path, "jobs: {rules: [{rule: farm, path: '/(?<job>x)', id: [{path: job}]}]}\n")
+        .unwrap();
+    let path = path.to_str().unwrap();
+    let explain = ["check-config", path, "--explain", "/x"];
+    for args in [&["check-config", path][..], &["run", "--config.file", path], &explain] {
+        let (code, out, err) = killwatch(args, &[]);
+        assert_eq!((code, out.as_str()), (Some(64), ""), "{err}");
+        for part in [path, "jobs.rules[0].path (rule \"farm\")", "the group `job` is not known"] {
+            assert!(err.contains(part), "{part}: {err}");
+        }
+        assert_eq!(err.lines().count(), 1, "{err}");
+    }
+}
+
+#[test]
+fn a_path_is_explained_without_a_file() {
+    let path = "/system.slice/slurmstepd.scope/job_12/step_0";
+    let said = [
+        "--label",
+        "a=b=c",
+        "--environ",
+        "SLURM_JOB_NAME=train",
+        "--tag",
+        "x=",
+        "--annotation",
+        "y=z",
+    ];
+    let (code, out, err) =
+        killwatch(&[&["check-config", "--explain", path], &said[..]].concat(), &[]);
+    assert_eq!((code, err.as_str()), (Some(0), ""), "{out}");
+    for part in [
+        "unit: slurmstepd.scope\n",
+        "job, by the rule slurm_v2:\n",
+        "  name=train (environ:SLURM_JOB_NAME)\n",
+    ] {
+        assert!(out.contains(part), "{part}: {out}");
+    }
+    for wrong in [
+        &["check-config"][..],
+        &["check-config", "--tag", "a=b"],
+        &["check-config", "--explain", "/", "--tag", "ab"],
+    ] {
+        assert_eq!(killwatch(wrong, &[]).0, Some(64), "{wrong:?}");
+    }
+}
+
+#[test]
 fn no_daemon_is_not_the_same_as_nothing_known() {
     // Port 1 of this host: nobody listens there.
     let (code, _, err) = killwatch(&["why", "1", "--api", "http://127.0.0.1:1"], &[]);

@@ -102,6 +102,25 @@ impl Truth {
 }
 
 impl Truth {
+    /// A child of this process that nobody could look at while it lived: written down from what it was given. It has its parent's name,
+    /// place and user, and began after its parent was seen.
+    #[must_use]
+    pub fn of_child(&self, pid: u32, cmdline: Vec<String>) -> Self {
+        let mut ancestors = vec![(self.pid, self.comm.clone())];
+        ancestors.extend(self.ancestors.clone());
+        Self {
+            pid,
+            tids: vec![pid],
+            ns_pid: pid,
+            ppid: self.pid,
+            parent_comm: self.comm.clone(),
+            ancestors,
+            cmdline,
+            started: self.seen,
+            ..self.clone()
+        }
+    }
+
     /// Whether a record is of this process: not of one that had its pid before, so far as the record tells a start. The kernel log has none.
     #[must_use]
     pub fn is_told_in(&self, record: &Value) -> bool {
@@ -132,6 +151,18 @@ pub fn parent_of(pid: u32) -> Result<u32> {
     // The name before it may hold anything, a `)` too.
     let after_name = stat.rsplit_once(") ").context("a stat line without a name")?.1;
     field(after_name.split_whitespace(), 1)
+}
+
+/// Whether a process has a handler for a signal.
+///
+/// # Errors
+/// When it is gone.
+pub fn handles(pid: u32, signal: u32) -> Result<bool> {
+    let file = format!("/proc/{pid}/status");
+    let status = std::fs::read_to_string(&file).with_context(|| format!("read {file}"))?;
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+    let caught = caught.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    Ok(caught.is_some_and(|mask| mask >> (signal - 1) & 1 == 1))
 }
 
 /// Bytes in the form that records give them: what is not UTF-8 is written `\xNN`.

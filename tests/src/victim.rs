@@ -147,6 +147,14 @@ impl Victim {
         stdin.write_all(b"\n").and_then(|()| stdin.flush()).context("open the victim's gate")
     }
 
+    /// Sends it SIGKILL.
+    ///
+    /// # Errors
+    /// When it has been reaped.
+    pub fn kill(&mut self) -> Result<()> {
+        self.child.kill().context("kill the victim")
+    }
+
     /// Ends its standard input.
     pub fn release(&mut self) {
         self.stdin = None;

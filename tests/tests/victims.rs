@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use killwatch_tests::cgroup::{CEILING, Tree};
-use killwatch_tests::corpus::{self, Scenario, skipped};
+use killwatch_tests::containerd::Containerd;
+use killwatch_tests::corpus::{self, Need, Scenario, skipped};
 use killwatch_tests::stage::{cgroup_obstacle, victim_program};
 use killwatch_tests::truth::Truth;
 use killwatch_tests::victim::{Casting, Victim};
@@ -30,7 +31,12 @@ const ALL: &[Scenario] = &[
         a_name_may_be_hostile_and_a_user_another,
     ),
     Scenario::bare("a_victim_is_gone_when_dropped", a_victim_is_gone_when_dropped),
+    Scenario::bare("a_pod_runs_and_leaves_nothing", a_pod_runs_and_leaves_nothing)
+        .needs(CONTAINERD),
 ];
+
+const CONTAINERD: &[Need] =
+    &[Need::Program("containerd"), Need::Program("runc"), Need::Program("busybox")];
 
 fn main() -> ExitCode {
     corpus::run(None, &[("victims", ALL)])
@@ -109,6 +115,16 @@ fn each_end_is_what_it_says() -> Result<()> {
     ensure!(signal(&["pipe"])? == Some(13));
     ensure!(signal(&["alarm"])? == Some(14));
     ensure!(signal(&["raise", "10"])? == Some(10));
+    ensure!(end(&["forgetful"])?.code() == Some(1), "there was no environment to forget");
+    let padding = "x".repeat(16 << 10);
+    let mut forgetful = cast()?.with_env("PADDING", &padding).args(["forgetful"]).start()?;
+    forgetful.reap_killed_by(6)?;
+    let mut brief = cast()?.args(["brief", "2", "--kill", "said", "--", "sleep"]).start()?;
+    for turn in 0..2 {
+        let ended = brief.hear("child")?;
+        ensure!(ended["turn"] == turn && ended["signal"] == 9, "{ended}");
+    }
+    brief.reap_exited(0)?;
     ensure!(signal(&["cpu-limit", "1", "9"])? == Some(24));
     ensure!(signal(&["cpu-limit", "--ignore", "1", "1"])? == Some(9));
     ensure!(signal(&["file-limit", "4096"])? == Some(25));
@@ -203,4 +219,39 @@ fn a_victim_is_gone_when_dropped() -> Result<()> {
     let pid = sleeper.pid();
     drop(sleeper);
     is_gone(pid)
+}
+
+/// A real pod meets its limit, its runtime says so, and nothing of either stays: no process, mount, cgroup or file.
+fn a_pod_runs_and_leaves_nothing() -> Result<()> {
+    with_tree(|_| {
+        let mut containerd = Containerd::start()?;
+        let (dir, cgroup) = (containerd.directory().to_owned(), containerd.cgroup().to_owned());
+        let pod = containerd.run_pod("a-pod", "a-namespace", &[], &[])?;
+        let hog = ["/bin/busybox", "sh", "-c", "sleep 1; x=aaaaaaaa; while :; do x=$x$x; done"];
+        let (hog, init) = containerd.run(&pod, "hog", 0, LIMIT, &hog)?;
+        ensure!(init.cgroup == hog.cgroup && init.ns_pid == 1, "{init:?} {hog:?}");
+        let ended = containerd.ended(&hog)?;
+        ensure!(ended.exit_code == 137 && ended.reason == "OOMKilled", "{ended:?}");
+        let sleep = ["/bin/busybox", "sleep", "1000"];
+        let (sleeper, init) = containerd.run(&pod, "sleeper", 2, LIMIT, &sleep)?;
+        containerd.restart()?;
+        containerd.stop()?;
+        ensure!(Truth::of(init.pid)?.started == init.started, "it went with containerd");
+        containerd.begin()?;
+        let told = containerd.client().status(&sleeper.id)?.status.context("no status")?;
+        ensure!(told.metadata.is_some_and(|which| which.name == "sleeper" && which.attempt == 2));
+        containerd.wedge()?;
+        drop(containerd);
+        is_gone(init.pid)?;
+        ensure!(!dir.exists(), "{} is there", dir.display());
+        for line in std::fs::read_to_string("/proc/self/mounts")?.lines() {
+            ensure!(!line.contains(&*dir.to_string_lossy()), "still mounted: {line}");
+            let mut fields = line.split(' ').skip(1);
+            let (place, kind) =
+                (fields.next().context("a mount")?, fields.next().context("a mount")?);
+            let left = std::path::Path::new(place).join(cgroup.trim_start_matches('/'));
+            ensure!(!kind.starts_with("cgroup") || !left.exists(), "{} is there", left.display());
+        }
+        Ok(())
+    })
 }

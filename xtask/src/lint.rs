@@ -39,6 +39,20 @@ pub(crate) fn run(ctx: &Ctx, args: &LintArgs) -> Result<()> {
             "warnings",
         ]))
     })?;
+    // The released binary has every feature; who builds without must get a daemon too.
+    step("cargo clippy, no features", || {
+        process::run(process::cargo(ctx).args([
+            "clippy",
+            "--package",
+            "killwatch",
+            "--all-targets",
+            "--no-default-features",
+            "--locked",
+            "--",
+            "-D",
+            "warnings",
+        ]))
+    })?;
     let wanted = args.deny || env::var_os("CI").is_some();
     match deny(ctx, wanted)? {
         // Advisories are not checked: their list is fetched from outside on each run, and not every builder may.

@@ -7,6 +7,7 @@ mod cgroup;
 mod context;
 mod daemon;
 mod demo;
+mod fuzz;
 mod lint;
 mod object;
 mod process;
@@ -46,6 +47,8 @@ enum Command {
     Test(test::TestArgs),
     /// Run the end-to-end tests under Debian's kernels in QEMU, one or all (build + 10 s a boot, and the scenarios)
     Vm(vm::VmArgs),
+    /// Fuzz the parsers of what strangers say, each for a while (5 min, and the time given)
+    Fuzz(fuzz::FuzzArgs),
     /// Check format, lints, dependencies and sources (45 s / 1 s; in CI, and with --deny, 5 min more the first time)
     Lint(lint::LintArgs),
     /// Measure the in-kernel cost of each program and the time from kill to API (build + 10 s)
@@ -72,6 +75,7 @@ fn dispatch(command: Command) -> anyhow::Result<()> {
         Command::Demo => demo::run(&ctx),
         Command::Test(args) => test::run(&ctx, &args),
         Command::Vm(args) => vm::run(&ctx, &args),
+        Command::Fuzz(args) => fuzz::run(&ctx, &args),
         Command::Lint(args) => lint::run(&ctx, &args),
         Command::Bench(args) => bench::run(&ctx, &args),
         Command::Hog(_) | Command::Pause => Ok(()),

@@ -107,7 +107,20 @@ pub(crate) fn run(ctx: &Ctx, args: &TestArgs) -> Result<()> {
     if !args.no_vm {
         vm::ensure_packages()?;
     }
-    apt::ensure(&[Need::new("runc", "runs the containers of the scenarios of a real runtime")])?;
+    apt::ensure(&[
+        Need::new("runc", "runs the containers of the scenarios of a real runtime"),
+        Need::new("containerd", "runs the pods of the scenarios, and the containers of docker"),
+        Need::new("busybox-static", "is all there is in these containers"),
+        Need::new("podman", "is asked for the names of its containers"),
+        Need::new("conmon", "watches the containers of podman"),
+        Need::new("docker.io", "is asked for the names of its containers"),
+        Need::new("curl", "speaks to the daemon's socket"),
+        Need::new("slurmctld", "runs the jobs of the scenarios of a real batch system"),
+        Need::new("slurmd", "the node of that system"),
+        Need::new("slurm-client", "submits its jobs"),
+        Need::new("munge", "says to it who asks"),
+        Need::new("lxc", "runs the container of a scenario"),
+    ])?;
     let built = build::daemon(ctx)?;
     let mut command = build::cargo(ctx, &built.object);
     command

@@ -1,13 +1,15 @@
 //! What the daemon knows of itself. Filled by the app as it starts, read by the API.
 
 use std::fmt;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use serde::ser::SerializeStruct as _;
 use serde::{Serialize, Serializer};
 
 use crate::audit::Account;
+use crate::containers::Registry;
+use crate::containers::pods::Pods;
 use crate::probe::ProbeReport;
 use crate::source::Kind;
 use crate::text::one_line;
@@ -20,6 +22,7 @@ pub struct Status {
     cgroup_mode: OnceLock<String>,
     sight: OnceLock<Sight>,
     account: Account,
+    names: OnceLock<(Arc<Registry>, Arc<Pods>)>,
     blind: OnceLock<String>,
     stopping: AtomicBool,
 }
@@ -56,6 +59,7 @@ impl Status {
             sight: OnceLock::new(),
             blind: OnceLock::new(),
             account: Account::default(),
+            names: OnceLock::new(),
             stopping: AtomicBool::new(false),
         }
     }
@@ -69,6 +73,11 @@ impl Status {
     /// Deaths are seen no more. Only the first call counts.
     pub fn set_blind(&self, why: &dyn fmt::Display) {
         let _ = self.blind.set(one_line(&why.to_string()));
+    }
+
+    /// Where the sources of names tell how they fare. Only the first call counts.
+    pub fn set_names(&self, registry: Arc<Registry>, pods: Arc<Pods>) {
+        let _ = self.names.set((registry, pods));
     }
 
     /// Which cgroup hierarchies account memory on this host. Only the first call counts.
@@ -117,7 +126,7 @@ impl Serialize for Status {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let ready = self.ready();
         let numbers = self.account.numbers();
-        let mut status = serializer.serialize_struct("Status", 11)?;
+        let mut status = serializer.serialize_struct("Status", 12)?;
         status.serialize_field("version", env!("CARGO_PKG_VERSION"))?;
         status.serialize_field("node", &self.node)?;
         field(&mut status, "boot_id", self.boot_id.as_ref())?;
@@ -129,6 +138,10 @@ impl Serialize for Status {
         let lacks = sight.map(|sight| &sight.lacks).filter(|lacks| !lacks.is_empty());
         field(&mut status, "degraded", lacks)?;
         field(&mut status, "probes", sight.map(|sight| &sight.probes))?;
+        let sources = self.names.get().map(|(registry, pods)| {
+            registry.reports().into_iter().chain([pods.report()]).collect::<Vec<_>>()
+        });
+        field(&mut status, "sources", sources.as_ref())?;
         status.serialize_field("oom_kills", &numbers)?;
         field(&mut status, "missed", numbers.missed.map(|_| &numbers.places))?;
         status.end()

@@ -1,297 +1,228 @@
-//! The job of a victim, by rules that are data.
+//! The job of a victim, by rules that are data: the built-in ones in `rules.yaml`, where their order is explained, and the user's.
 //!
-//! Which id is told, when several are there:
-//! 1. of a batch system, by the cgroup path (Slurm, PBS): the system itself put the process there. A Slurm SLUID is an alias, so
-//!    `SLURM_JOB_ID` goes before it;
-//! 2. of a batch system or CI, by its own variables, in the order of [`RULES`];
-//! 3. `JOB_ID` and its like, which carry no scheduler: a worker on a plain pod with `JOB_ID=4711` worked on 4711;
-//! 4. of what only *places* processes, as a pod does (Nomad allocations, ECS tasks), by path, then by variables. This comes last, since a
-//!    worker there that was given a `JOB_ID`, or is a CI job, is looked for by that.
-//!
-//! `JOB_ID` stands after 2, since a batch system's own number is what its commands and its accounting show; the variable
-//! is in `victim.environ` all the same. Name and attempt come from the system that gave the id, else from `JOB_NAME` and `ATTEMPT`.
+//! Which id is told, when several are there: what the worker itself said by a tag, then the user's rules, then the built-in ones in the order
+//! of trust. The first rule that gives an id wins; if none does, the first that gives a name. Name, attempt and index are the winner's; what it
+//! lacks may come from a rule that `fills` (`JOB_NAME`, `ATTEMPT`), but
+//! * not from one that speaks of another job: its own id is not the winner's;
+//! * not for a job told by a tag: the environment and the pod are those of a worker that has many jobs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::LazyLock;
 
+use serde::Deserialize;
+
+use super::rule::{Parts, Read, Rule, RuleError, RuleSpec, Source, Sourced};
+use super::{CGROUP_PATH, Clues};
+use crate::containers::Wanted;
 use crate::death::Job;
 
-use super::CGROUP_PATH;
-use super::path::PathJob;
+const BUILT_IN: &str = include_str!("rules.yaml");
 
-/// How one scheduler tells its jobs. Of several variables the first that is set and not empty counts.
-#[derive(Debug)]
-pub struct Rule {
-    /// The scheduler; `None` for variables that anyone may set.
-    pub scheduler: Option<&'static str>,
-    /// Whether a path of it goes before every variable.
-    pub path_first: bool,
-    /// Variables for the id.
-    pub id: &'static [&'static str],
-    /// Variables for the name.
-    pub name: &'static [&'static str],
-    /// Variables for the attempt.
-    pub attempt: &'static [&'static str],
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BuiltIn {
+    before_the_users: Vec<RuleSpec>,
+    after_the_users: Vec<RuleSpec>,
 }
-
-/// A rule with nothing in it, to be filled.
-const RULE: Rule = Rule { scheduler: None, path_first: false, id: &[], name: &[], attempt: &[] };
-
-/// Variables that carry no scheduler.
-const GENERIC: Rule = Rule {
-    id: &["JOB_ID", "RUN_ID", "TASK_ID", "WORKFLOW_ID"],
-    name: &["JOB_NAME"],
-    attempt: &["ATTEMPT"],
-    ..RULE
-};
 
 /// Every rule, in the order of trust.
-pub const RULES: &[Rule] = &[
-    Rule {
-        scheduler: Some("slurm"),
-        path_first: true,
-        id: &["SLURM_JOB_ID"],
-        name: &["SLURM_JOB_NAME"],
-        ..RULE
-    },
-    Rule { scheduler: Some("pbs"), path_first: true, id: &["PBS_JOBID"], ..RULE },
-    Rule { scheduler: Some("lsf"), id: &["LSB_JOBID"], ..RULE },
-    Rule {
-        scheduler: Some("aws_batch"),
-        id: &["AWS_BATCH_JOB_ID"],
-        attempt: &["AWS_BATCH_JOB_ATTEMPT"],
-        ..RULE
-    },
-    Rule {
-        scheduler: Some("airflow"),
-        id: &["AIRFLOW_CTX_DAG_RUN_ID"],
-        name: &["AIRFLOW_CTX_TASK_ID", "AIRFLOW_CTX_DAG_ID"],
-        attempt: &["AIRFLOW_CTX_TRY_NUMBER"],
-        ..RULE
-    },
-    Rule { scheduler: Some("buildkite"), id: &["BUILDKITE_JOB_ID"], ..RULE },
-    Rule {
-        scheduler: Some("github_actions"),
-        id: &["GITHUB_RUN_ID"],
-        name: &["GITHUB_JOB"],
-        ..RULE
-    },
-    Rule { scheduler: Some("gitlab_ci"), id: &["CI_JOB_ID"], ..RULE },
-    GENERIC,
-    Rule {
-        scheduler: Some("nomad"),
-        id: &["NOMAD_ALLOC_ID", "NOMAD_JOB_ID"],
-        name: &["NOMAD_JOB_NAME", "NOMAD_TASK_NAME"],
-        ..RULE
-    },
-    Rule { scheduler: Some("ecs"), ..RULE },
-];
+#[derive(Debug, Default)]
+pub struct Rules(Vec<Rule>);
 
-/// A value and where it came from.
-type Sourced = (String, String);
-
-/// Makes a job of what the path and the environment say; `None` if neither says an id or a name.
-#[must_use]
-pub fn job(path: Option<PathJob>, environ: &BTreeMap<String, String>) -> Option<Job> {
-    let of_path =
-        |rule: &&Rule| path.as_ref().is_some_and(|job| rule.scheduler == Some(job.scheduler));
-    let sure = RULES.iter().filter(|rule| rule.path_first).filter(of_path);
-    let in_order = || sure.clone().chain(RULES);
-    let path_of = |rule: &Rule| path.as_ref().filter(|_| of_path(&rule));
-
-    let by_id = in_order().find_map(|rule| Some((rule, Some(id(rule, path_of(rule), environ)?))));
-    let by_name =
-        || in_order().find(|rule| variable(rule.name, environ).is_some()).map(|rule| (rule, None));
-    let (rule, id) = by_id.or_else(by_name)?;
-
-    let path_name = || Some((path_of(rule)?.name.clone()?, CGROUP_PATH.to_owned()));
-    let name =
-        variable(rule.name, environ).or_else(path_name).or_else(|| variable(GENERIC.name, environ));
-    let attempt = variable(rule.attempt, environ).or_else(|| variable(GENERIC.attempt, environ));
-    // What shows which scheduler it is, is what the id was taken from, or the name without one.
-    let shown_by = id.as_ref().or(name.as_ref()).map(|(_, source)| source.clone());
-    let scheduler = rule.scheduler.map(str::to_owned).zip(shown_by);
-
-    let mut sources = BTreeMap::new();
-    let mut put = |key: &str, sourced: Option<Sourced>| {
-        let (value, source) = sourced?;
-        sources.insert(key.to_owned(), source);
-        Some(value)
-    };
-    Some(Job {
-        id: put("id", id),
-        name: put("name", name),
-        scheduler: put("scheduler", scheduler),
-        attempt: put("attempt", attempt),
-        index: None,
-        sources,
-    })
+/// A rule that says something of a death.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tried<'a> {
+    /// What the rule is called.
+    pub rule: &'a str,
+    /// Whether it is the user's.
+    pub users: bool,
+    /// Its scheduler.
+    pub scheduler: Option<&'a str>,
+    /// What it gives: part, value, source.
+    pub parts: Vec<(&'static str, String, String)>,
+    /// Whether the job is this rule's.
+    pub won: bool,
 }
 
-/// The id by one rule; `path` is the path's job if it is of this rule's scheduler.
-fn id(rule: &Rule, path: Option<&PathJob>, environ: &BTreeMap<String, String>) -> Option<Sourced> {
-    let from_path = |alias: bool| {
-        let job = path.filter(|job| job.alias == alias)?;
-        Some((job.id.clone(), CGROUP_PATH.to_owned()))
-    };
-    from_path(false).or_else(|| variable(rule.id, environ)).or_else(|| from_path(true))
-}
+impl Rules {
+    /// More rules of the user's own are refused: each is tried at each death.
+    pub const MAX: usize = 64;
 
-/// The first of `names` that is set and not empty.
-fn variable(names: &[&str], environ: &BTreeMap<String, String>) -> Option<Sourced> {
-    names.iter().find_map(|name| {
-        let value = environ.get(*name).filter(|value| !value.is_empty())?;
-        Some((value.clone(), format!("environ:{name}")))
-    })
-}
+    /// The built-in rules and the user's own.
+    ///
+    /// # Errors
+    /// Which of the user's rules is not allowed, and why.
+    pub fn new(own: &[RuleSpec]) -> Result<Self, RuleError> {
+        const LIST: &str = "the built-in rules";
+        let own = compiled_own(own)?;
+        let built_in: BuiltIn = serde_saphyr::from_str(BUILT_IN).map_err(|error| RuleError {
+            place: LIST.to_owned(),
+            problem: crate::text::one_line(&error.to_string()),
+        })?;
+        let mut rules = compiled(&built_in.before_the_users, LIST, false)?;
+        rules.extend(own);
+        rules.extend(compiled(&built_in.after_the_users, LIST, false)?);
+        Ok(Self(rules))
+    }
 
-#[cfg(test)]
-mod tests {
-    use super::super::environ::DEFAULT_NAMES;
-    use super::super::{path, patterns};
-    use super::*;
+    /// The variables that the user's rules look at, if the rules are allowed. It leaves the built-in ones alone, so it costs less than
+    /// [`Rules::new`].
+    ///
+    /// # Errors
+    /// Which rule is not allowed, and why.
+    pub fn check(own: &[RuleSpec]) -> Result<BTreeSet<String>, RuleError> {
+        Ok(Self(compiled_own(own)?).environ_names())
+    }
 
-    /// The job of a path (or "") and variables, in one line.
-    fn told(path: &str, environ: &[(&str, &str)]) -> String {
-        let environ =
-            environ.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        let Some(job) = job(path::job(path), &environ) else { return "none".to_owned() };
-        let parts = [
-            ("id", &job.id),
-            ("name", &job.name),
-            ("scheduler", &job.scheduler),
-            ("attempt", &job.attempt),
-        ];
-        let known = parts.into_iter().filter_map(|(key, value)| {
-            Some(format!(
-                "{key}={}<{}",
-                value.as_ref()?,
-                job.sources.get(key).expect("a source for each value")
-            ))
+    /// The built-in rules alone. A test holds that they are allowed.
+    #[must_use]
+    pub fn built_in() -> &'static Self {
+        static RULES: LazyLock<Rules> = LazyLock::new(|| Rules::new(&[]).unwrap_or_default());
+        &RULES
+    }
+
+    /// The job that the clues tell of; `None` if no rule finds an id or a name.
+    #[must_use]
+    pub fn job(&self, clues: &Clues<'_>) -> Option<Job> {
+        let (rule, read) = self.winner(clues)?;
+        Some(self.job_of(rule, read, clues))
+    }
+
+    /// Each rule that says something, in order, as a person who writes rules wants to see it.
+    #[must_use]
+    pub fn tried(&self, clues: &Clues<'_>) -> Vec<Tried<'_>> {
+        let winner = self.winner(clues).map(|(rule, _)| std::ptr::from_ref(rule));
+        let tried = self.readings(clues).map(|(rule, read)| Tried {
+            rule: &rule.name,
+            users: rule.users,
+            scheduler: rule.scheduler.as_deref(),
+            parts: read
+                .each()
+                .into_iter()
+                .filter_map(|(key, part)| {
+                    let Sourced { value, source, .. } = part.clone()?;
+                    Some((key, value, source))
+                })
+                .collect(),
+            won: winner == Some(std::ptr::from_ref(rule)),
         });
-        let known: Vec<String> = known.collect();
-        assert_eq!(known.len(), job.sources.len(), "a value for each source");
-        known.join(" ")
+        tried.filter(|tried| !tried.parts.is_empty()).collect()
     }
 
-    const SLURM: &str = "/system.slice/slurmstepd.scope/job_12/step_0";
-    const SLUID: &str = "/system.slice/slurmstepd.scope/sEKNKTV3WPV500/step_0";
-    const NOMAD: &str = "/nomad/0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9.web";
-    const ECS: &str = "/ecs/5ed7c3d2a1b0f9e8d7c6b5a493827160/x";
-
-    #[test]
-    fn a_worker_with_its_own_job_id() {
-        assert_eq!(told("/kubepods/pod1", &[("JOB_ID", "4711")]), "id=4711<environ:JOB_ID");
-        assert_eq!(
-            told(
-                "",
-                &[("JOB_ID", "4711"), ("JOB_NAME", "resize"), ("ATTEMPT", "2"), ("RUN_ID", "r")]
-            ),
-            "id=4711<environ:JOB_ID name=resize<environ:JOB_NAME attempt=2<environ:ATTEMPT"
-        );
-        assert_eq!(
-            told("", &[("JOB_ID", ""), ("RUN_ID", "r-1")]),
-            "id=r-1<environ:RUN_ID",
-            "empty is not set"
-        );
-        assert_eq!(
-            told(ECS, &[("JOB_ID", "4711")]),
-            "id=4711<environ:JOB_ID",
-            "a placement is not a job"
-        );
-        assert_eq!(
-            told(NOMAD, &[("JOB_ID", "4711"), ("NOMAD_ALLOC_ID", "a")]),
-            "id=4711<environ:JOB_ID"
-        );
+    /// How many rules there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.0.len()
     }
 
-    #[test]
-    fn the_batch_system_goes_before_what_a_job_says() {
-        let said = [("JOB_ID", "4711"), ("SLURM_JOB_ID", "99"), ("SLURM_JOB_NAME", "train")];
-        assert_eq!(
-            told(SLURM, &said),
-            "id=12<cgroup_path name=train<environ:SLURM_JOB_NAME scheduler=slurm<cgroup_path"
-        );
-        assert_eq!(
-            told("", &said[..2]),
-            "id=99<environ:SLURM_JOB_ID scheduler=slurm<environ:SLURM_JOB_ID",
-            "in a container under Slurm"
-        );
-        let pbs = "/pbs_jobs.service/jobid/7.server";
-        assert_eq!(told(pbs, &said), "id=7.server<cgroup_path scheduler=pbs<cgroup_path");
+    /// The labels and annotations that any rule looks at.
+    #[must_use]
+    pub fn wanted(&self) -> Wanted {
+        let mut wanted = Wanted::default();
+        for source in self.0.iter().flat_map(Rule::all_sources) {
+            match source {
+                Source::Label(key) => wanted.labels.insert(key.clone()),
+                Source::Annotation(key) => wanted.annotations.insert(key.clone()),
+                Source::Tag(_) | Source::Environ(_) | Source::Path(_) => continue,
+            };
+        }
+        wanted
     }
 
-    #[test]
-    fn a_sluid_yields_to_the_number() {
-        assert_eq!(
-            told(SLUID, &[("SLURM_JOB_ID", "99")]),
-            "id=99<environ:SLURM_JOB_ID scheduler=slurm<environ:SLURM_JOB_ID"
-        );
-        assert_eq!(
-            told(SLUID, &[("JOB_ID", "4711"), ("CI_JOB_ID", "1")]),
-            "id=sEKNKTV3WPV500<cgroup_path scheduler=slurm<cgroup_path"
-        );
+    /// The variables that any rule looks at; they must be on the allowlist.
+    #[must_use]
+    pub fn environ_names(&self) -> BTreeSet<String> {
+        let names = self.0.iter().flat_map(Rule::all_sources).filter_map(|source| match source {
+            Source::Environ(name) => Some(name.clone()),
+            _ => None,
+        });
+        names.collect()
     }
 
-    #[test]
-    fn placements_are_told_when_nothing_else_is() {
-        assert_eq!(
-            told(ECS, &[]),
-            "id=5ed7c3d2a1b0f9e8d7c6b5a493827160<cgroup_path scheduler=ecs<cgroup_path"
-        );
-        assert_eq!(
-            told(NOMAD, &[]),
-            "id=0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9<cgroup_path name=web<cgroup_path scheduler=nomad<cgroup_path"
-        );
-        assert_eq!(
-            told(
-                "",
-                &[("NOMAD_ALLOC_ID", "a"), ("NOMAD_JOB_NAME", "shop"), ("NOMAD_TASK_NAME", "web")]
-            ),
-            "id=a<environ:NOMAD_ALLOC_ID name=shop<environ:NOMAD_JOB_NAME scheduler=nomad<environ:NOMAD_ALLOC_ID"
-        );
-        assert_eq!(
-            told(ECS, &[("AWS_BATCH_JOB_ID", "b"), ("AWS_BATCH_JOB_ATTEMPT", "3")]),
-            "id=b<environ:AWS_BATCH_JOB_ID scheduler=aws_batch<environ:AWS_BATCH_JOB_ID attempt=3<environ:AWS_BATCH_JOB_ATTEMPT"
-        );
-        assert_eq!(
-            told(NOMAD, &[("CI_JOB_ID", "1")]),
-            "id=1<environ:CI_JOB_ID scheduler=gitlab_ci<environ:CI_JOB_ID"
-        );
+    /// What each rule that counts reads, in order.
+    fn readings<'a>(&'a self, clues: &Clues<'_>) -> impl Iterator<Item = (&'a Rule, Read)> {
+        let starts = self.0.iter().filter_map(|rule| rule.outermost_at(clues.path?));
+        let outermost = starts.min();
+        self.0.iter().filter_map(move |rule| Some((rule, rule.read(clues, outermost)?)))
     }
 
-    #[test]
-    fn each_scheduler_is_known_by_its_variable() {
-        for rule in RULES {
-            let (Some(scheduler), Some(name)) = (rule.scheduler, rule.id.first()) else { continue };
-            let expected = format!("id=x<environ:{name} scheduler={scheduler}<environ:{name}");
-            assert_eq!(told("", &[(name, "x")]), expected);
+    fn winner(&self, clues: &Clues<'_>) -> Option<(&Rule, Read)> {
+        let mut by_name = None;
+        for (rule, read) in self.readings(clues) {
+            if read.id.is_some() {
+                return Some((rule, read));
+            }
+            if by_name.is_none() && read.name.is_some() {
+                by_name = Some((rule, read));
+            }
+        }
+        by_name
+    }
+
+    fn job_of(&self, rule: &Rule, mut read: Read, clues: &Clues<'_>) -> Job {
+        let shown_by = read.id.as_ref().or(read.name.as_ref());
+        // A path shows whose job it is, also where the id is a variable's.
+        let scheduler_source = match (&rule.path, shown_by) {
+            (Some(_), _) => Some(CGROUP_PATH.to_owned()),
+            (None, shown_by) => shown_by.map(|sourced| sourced.source.clone()),
+        };
+        if !shown_by.is_some_and(|sourced| sourced.by_tag) {
+            self.fill(&mut read, clues);
+        }
+        let mut sources = BTreeMap::new();
+        let scheduler = rule.scheduler.clone().zip(scheduler_source).map(|(scheduler, source)| {
+            sources.insert("scheduler".to_owned(), source);
+            scheduler
+        });
+        let mut put = |key: &str, part: Option<Sourced>| {
+            let Sourced { value, source, .. } = part?;
+            sources.insert(key.to_owned(), source);
+            Some(value)
+        };
+        let Parts { id, name, attempt, index } = read;
+        Job {
+            id: put("id", id),
+            name: put("name", name),
+            attempt: put("attempt", attempt),
+            index: put("index", index),
+            scheduler,
+            sources,
         }
     }
 
-    #[test]
-    fn a_name_alone_is_a_job_and_an_attempt_alone_is_not() {
-        assert_eq!(
-            told("", &[("GITHUB_JOB", "build")]),
-            "name=build<environ:GITHUB_JOB scheduler=github_actions<environ:GITHUB_JOB"
-        );
-        assert_eq!(told("", &[("JOB_NAME", "n")]), "name=n<environ:JOB_NAME");
-        assert_eq!(told("", &[("ATTEMPT", "1")]), "none");
-        assert_eq!(told("", &[]), "none");
+    fn fill(&self, read: &mut Read, clues: &Clues<'_>) {
+        let value = |part: &Option<Sourced>| part.as_ref().map(|sourced| sourced.value.clone());
+        let id = value(&read.id);
+        for (_, more) in self.readings(clues).filter(|(rule, _)| rule.fills) {
+            if more.id.is_some() && value(&more.id) != id {
+                continue;
+            }
+            read.name = read.name.take().or(more.name);
+            read.attempt = read.attempt.take().or(more.attempt);
+            read.index = read.index.take().or(more.index);
+        }
     }
+}
 
-    #[test]
-    fn the_tables_fit_together() {
-        for name in
-            RULES.iter().flat_map(|rule| rule.id.iter().chain(rule.name).chain(rule.attempt))
-        {
-            assert!(DEFAULT_NAMES.contains(name), "{name} is never kept");
-        }
-        for row in patterns::JOBS {
-            assert!(
-                RULES.iter().any(|rule| rule.scheduler == Some(row.scheduler)),
-                "no rule for {}",
-                row.scheduler
-            );
-        }
+fn compiled(specs: &[RuleSpec], list: &str, users: bool) -> Result<Vec<Rule>, RuleError> {
+    specs.iter().enumerate().map(|(nth, spec)| Rule::new(spec, list, nth, users)).collect()
+}
+
+fn compiled_own(own: &[RuleSpec]) -> Result<Vec<Rule>, RuleError> {
+    const LIST: &str = "jobs.rules";
+    if own.len() > Rules::MAX {
+        let problem =
+            format!("a list of {} is not allowed: must have 0 to {} rules", own.len(), Rules::MAX);
+        return Err(RuleError { place: LIST.to_owned(), problem });
     }
+    let rules = compiled(own, LIST, true)?;
+    let mut names = HashSet::new();
+    let twice = rules.iter().enumerate().find(|(_, rule)| !names.insert(rule.name.as_str()));
+    if let Some((nth, twice)) = twice {
+        return Err(RuleError {
+            place: format!("{LIST}[{nth}].rule (rule \"{}\")", twice.name),
+            problem: "another rule is called the same".to_owned(),
+        });
+    }
+    Ok(rules)
 }

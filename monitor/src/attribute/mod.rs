@@ -2,7 +2,8 @@
 //!
 //! * [`path`] reads a cgroup path by the table in [`patterns`]; always there, and as trustworthy as whoever may make cgroups.
 //! * [`environ`] picks the allowed variables out of a victim's environment, and never keeps another.
-//! * [`jobs`] makes a job of both, and says where each part came from.
+//! * [`names`] puts what a runtime says of a container over that.
+//! * [`jobs`] makes a job of all of it and the worker's own tags, by [`rule`]s that are data, and says where each part came from.
 
 use std::collections::BTreeMap;
 
@@ -10,11 +11,26 @@ use crate::death::{Job, Workload};
 
 pub mod environ;
 pub mod jobs;
+pub mod names;
 pub mod path;
 pub mod patterns;
+pub mod rule;
+
+pub use jobs::Rules;
+pub use names::{Asked, named, owned};
 
 #[cfg(test)]
 mod environ_tests;
+#[cfg(test)]
+mod jobs_tests;
+#[cfg(test)]
+mod names_tests;
+#[cfg(test)]
+mod path_tests;
+#[cfg(test)]
+mod rule_tests;
+#[cfg(test)]
+mod systems_tests;
 
 /// The source that is named in `sources` for what a cgroup path says.
 pub const CGROUP_PATH: &str = "cgroup_path";
@@ -22,7 +38,17 @@ pub const CGROUP_PATH: &str = "cgroup_path";
 /// The workload of a cgroup. A path that says nothing is still reported.
 #[must_use]
 pub fn workload(path: Option<&str>, cgroup_id: Option<u64>) -> Workload {
-    let identity = path.map(path::identify).unwrap_or_default();
+    workload_among(path, cgroup_id, |_| false)
+}
+
+/// The workload of a cgroup, held to which containers a source `knows` by their bare ids: see [`path::believed`].
+#[must_use]
+pub fn workload_among(
+    path: Option<&str>,
+    cgroup_id: Option<u64>,
+    knows: impl Fn(&str) -> bool,
+) -> Workload {
+    let identity = path.map(|path| path::identify(path::believed(path, knows))).unwrap_or_default();
     let container_id = identity.container.as_ref().map(path::Container::id);
     let runtime = identity.container.and_then(|container| container.runtime).map(str::to_owned);
     let known = [
@@ -61,10 +87,12 @@ pub struct Clues<'a> {
     pub environ: &'a BTreeMap<String, String>,
 }
 
-/// The job of a victim, from its cgroup's path and the allowed variables of its environment.
+/// The job of a victim by the built-in rules, from its cgroup's path and the allowed variables of its environment.
 #[must_use]
 pub fn job(path: Option<&str>, environ: &BTreeMap<String, String>) -> Option<Job> {
-    jobs::job(path.and_then(path::job), environ)
+    let none = BTreeMap::new();
+    let clues = Clues { tags: &none, labels: &none, annotations: &none, path, environ };
+    Rules::built_in().job(&clues)
 }
 
 #[cfg(test)]

@@ -1,9 +1,14 @@
-//! A cgroup path → container, pod, systemd unit, scheduler job. Pure, and linear in the length of the path.
+//! A cgroup path → container, pod, systemd unit. Pure, and linear in the length of the path.
+//!
+//! It is read from the leaf to the root, so that of containers in a container (kind, Docker in Docker) the inner one is told, which is what the
+//! victim ran in. The price: whoever may make cgroups below its own can name them like another's container, and its own deaths then go by
+//! that name. The path alone cannot tell the two apart, since both are made by the outer container. A runtime that knows the outer one can:
+//! see [`believed`].
 
 use crate::death::Qos;
 use crate::text;
 
-use super::patterns::{CONTAINER_REGEXES, JOB_REGEXES, POD_REGEX};
+use super::patterns::{CONTAINER_REGEXES, ContainerPattern, NSPAWN_ITSELF, POD_REGEX};
 
 /// Endings of the systemd units that hold processes, besides slices, which only group.
 const UNITS: &[&str] = &[".service", ".scope", ".socket", ".mount", ".swap"];
@@ -31,6 +36,8 @@ pub struct Container {
     pub bare_id: String,
     /// The runtime, such as `containerd`, if the path tells.
     pub runtime: Option<&'static str>,
+    /// The pattern that matched.
+    pub pattern: &'static ContainerPattern,
 }
 
 impl Container {
@@ -44,18 +51,8 @@ impl Container {
     }
 }
 
-/// A job of a scheduler, as a path names it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PathJob {
-    /// The scheduler, such as `slurm`.
-    pub scheduler: &'static str,
-    /// Its id.
-    pub id: String,
-    /// Whether `id` is not what the scheduler's own commands show, so that one from the environment is to be preferred.
-    pub alias: bool,
-    /// A name for it.
-    pub name: Option<String>,
-}
+/// Most containers of one path that are looked at.
+const MAX_NESTED: usize = 8;
 
 /// Reads a path from its leaf to its root; the first container, pod and unit win.
 #[must_use]
@@ -65,11 +62,7 @@ pub fn identify(path: &str) -> Identity {
     for (nth, (start, end)) in spans.iter().copied().enumerate().rev() {
         let component = &path[start..end];
         if identity.container.is_none() {
-            // A container's own mounts carry its id too.
-            if !component.ends_with(".mount") {
-                let first = spans[(nth + 1).saturating_sub(WINDOW)].0;
-                identity.container = container(&path[first..end]);
-            }
+            identity.container = container_at(path, &spans, nth);
             if identity.container.is_none() && identity.unit.is_none() {
                 identity.unit = unit(component);
             }
@@ -84,15 +77,50 @@ pub fn identify(path: &str) -> Identity {
     identity
 }
 
-/// The job that a path names.
+/// Every container that a path names, the innermost first, at most 8.
 #[must_use]
-pub fn job(path: &str) -> Option<PathJob> {
-    JOB_REGEXES.iter().find_map(|(regex, row)| {
-        let groups = regex.captures(path)?;
-        let id = groups.name("id")?.as_str().to_owned();
-        let name = groups.name("name").map(|name| unescape(name.as_str()));
-        Some(PathJob { scheduler: row.scheduler, id, alias: row.alias, name })
-    })
+pub fn containers(path: &str) -> Vec<Container> {
+    nested(path).map(|(_, container)| container).collect()
+}
+
+/// The part of a path that is to be believed: the whole, unless a container's name in it was made up.
+///
+/// A runtime does not put one of its containers into another. So if a source `knows` (by the bare id) the innermost container and another
+/// further out, the inner name was made up in the outer one, and only the path down to that counts. If the inner one alone is known, as on a
+/// node of kind, or none is, it is told as it stands. Two runtimes that are both asked, one in a container of the other, are taken for a lie.
+pub fn believed(path: &str, knows: impl Fn(&str) -> bool) -> &str {
+    let mut nested = nested(path);
+    let innermost = nested.next().filter(|(_, innermost)| knows(&innermost.bare_id));
+    let outermost = innermost.and_then(|(_, innermost)| {
+        nested
+            .filter(|(_, outer)| outer.bare_id != innermost.bare_id && knows(&outer.bare_id))
+            .last()
+    });
+    outermost.and_then(|(end, _)| path.get(..end)).unwrap_or(path)
+}
+
+/// Containers from the leaf to the root, each with where its component ends.
+fn nested(path: &str) -> impl Iterator<Item = (usize, Container)> {
+    let spans = components(path);
+    let found = (0..spans.len()).rev().filter_map(move |nth| {
+        let (_, end) = *spans.get(nth)?;
+        Some((end, container_at(path, &spans, nth)?))
+    });
+    found.take(MAX_NESTED)
+}
+
+/// The container whose cgroup ends with a component.
+fn container_at(path: &str, spans: &[(usize, usize)], nth: usize) -> Option<Container> {
+    let (start, end) = *spans.get(nth)?;
+    // A container's own mounts carry its id too.
+    if path[start..end].ends_with(".mount") {
+        return None;
+    }
+    let (first, _) = *spans.get((nth + 1).saturating_sub(WINDOW))?;
+    let found = container(&path[first..end])?;
+    let below = spans.get(nth + 1).map(|(start, end)| &path[*start..*end]);
+    let itself = found.runtime == Some("systemd-nspawn") && below == Some(NSPAWN_ITSELF);
+    (!itself).then_some(found)
 }
 
 /// Where each component starts and ends.
@@ -111,8 +139,9 @@ fn components(path: &str) -> Vec<(usize, usize)> {
 
 fn container(window: &str) -> Option<Container> {
     CONTAINER_REGEXES.iter().find_map(|(regex, row)| {
-        let id = regex.captures(window)?.get(1)?.as_str().to_owned();
-        Some(Container { bare_id: id, runtime: row.runtime })
+        let id = regex.captures(window)?.get(1)?.as_str();
+        let bare_id = if row.escaped { unescape(id) } else { id.to_owned() };
+        Some(Container { bare_id, runtime: row.runtime, pattern: row })
     })
 }
 
@@ -147,7 +176,7 @@ fn unit(component: &str) -> Option<String> {
 }
 
 /// Undoes systemd's `\xNN`. Control characters stay as they are written, and so does what is not UTF-8 in the end.
-fn unescape(name: &str) -> String {
+pub(super) fn unescape(name: &str) -> String {
     let mut bytes = Vec::with_capacity(name.len());
     let mut rest = name.as_bytes();
     while let Some((first, tail)) = rest.split_first() {
@@ -174,134 +203,4 @@ fn unescape(name: &str) -> String {
 fn hex(high: u8, low: u8) -> Option<u8> {
     let digit = |c: u8| char::from(c).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
     Some(digit(high)? << 4 | digit(low)?)
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-    use std::time::{Duration, Instant};
-
-    use proptest::prelude::*;
-
-    use super::*;
-
-    const GOLDEN: &str = include_str!("golden.txt");
-    /// What stands for ids in the golden file.
-    const SHORT: &[(&str, &str)] = &[
-        ("{A}", "3f2a9c0d1e4b5a69788796a5b4c3d2e1f00112233445566778899aabbccddeef"),
-        ("{B}", "00aa11bb22cc33dd44ee55ff66778899aabbccddeeff00112233445566778899"),
-        ("{U}", "0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9"),
-        ("{V}", "0a1b2c3d_4e5f_6071_8293_a4b5c6d7e8f9"),
-        ("{W}", "ffffffff-0000-1111-2222-333333333333"),
-        ("{S}", "5ed7c3d2a1b0f9e8d7c6b5a493827160"),
-    ];
-
-    fn long(text: &str) -> String {
-        SHORT.iter().fold(text.to_owned(), |text, (short, long)| text.replace(short, long))
-    }
-
-    fn told(path: &str) -> String {
-        let identity = identify(path);
-        let job = job(path).map(|job| {
-            let name = job.name.map_or_else(String::new, |name| format!("({name})"));
-            format!("{}{}:{}{name}", job.scheduler, if job.alias { "~" } else { "" }, job.id)
-        });
-        let parts = [
-            ("container", identity.container.map(|container| container.id())),
-            ("pod", identity.pod_uid),
-            ("qos", identity.qos.map(|qos| format!("{qos:?}"))),
-            ("unit", identity.unit),
-            ("job", job),
-        ];
-        let known: Vec<String> = parts
-            .into_iter()
-            .filter_map(|(key, value)| Some(format!("{key}={}", value?)))
-            .collect();
-        if known.is_empty() { "nothing".to_owned() } else { known.join(" ") }
-    }
-
-    #[test]
-    fn golden_paths() {
-        let lines: Vec<&str> =
-            GOLDEN.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).collect();
-        let mut seen = BTreeSet::new();
-        for pair in lines.chunks(2) {
-            let [path, expected] = pair else { panic!("a path without its answer: {pair:?}") };
-            assert!(path.starts_with('/') && expected.starts_with("  "), "{pair:?}");
-            assert!(seen.insert(path), "twice: {path}");
-            assert_eq!(told(&long(path)), long(expected.trim_start()), "{path}");
-        }
-        assert!(seen.len() >= 40, "{}", seen.len());
-    }
-
-    #[test]
-    fn names_may_hold_anything() {
-        let id = "a".repeat(64);
-        let container = |path: &str| identify(path).container.map(|container| container.id());
-        assert_eq!(container(&format!("/docker/{id}\n")), None, "a newline does not end a path");
-        assert_eq!(container(&format!("/x\n/docker-{id}.scope")), Some(format!("docker://{id}")));
-        assert_eq!(container("/lxc/a\nb").as_deref(), Some("lxc://a\nb"));
-        assert_eq!(container(&format!("/docker/{}", id.to_uppercase())), None);
-        assert_eq!(container(&format!("/docker/{}", &id[1..])), None);
-        assert_eq!(identify("").unit, None);
-        assert_eq!(job("/slurm/uid_0/job_٣"), None, "digits of other scripts are not a number");
-    }
-
-    #[test]
-    fn unescapes_what_a_person_can_read() {
-        assert_eq!(unescape(r"a\x2db\x40c"), "a-b@c");
-        assert_eq!(unescape(r"\xc3\xa9\xff"), r"é\xff");
-        assert_eq!(unescape(r"a\x0ab\x00\x1b[31m\x7f"), r"a\x0ab\x00\x1b[31m\x7f");
-        assert_eq!(unescape(r"\x2\xzz\"), r"\x2\xzz\");
-    }
-
-    #[test]
-    fn long_hostile_paths_are_read_in_time() {
-        let component = format!("/{}", "a".repeat(63));
-        let words = [
-            "/a",
-            "/",
-            "/lxc",
-            "/slurm_a_slurmstepd.scope",
-            "/pod",
-            "/kubepods-burstable",
-            component.as_str(),
-        ];
-        for word in words {
-            let path = word.repeat((256 << 10) / word.len());
-            let start = Instant::now();
-            let _ = (identify(&path), job(&path));
-            // Linear work takes well under a second even in a debug build; quadratic work takes minutes.
-            assert!(start.elapsed() < Duration::from_secs(20), "{word}: {:?}", start.elapsed());
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn any_path_is_survived(path in any::<String>()) {
-            let _ = (identify(&path), job(&path));
-        }
-
-        #[test]
-        fn what_is_named_is_in_the_path(
-            parts in proptest::collection::vec(prop_oneof![
-                Just(long("docker-{A}.scope")), Just(long("{B}")), Just(long("kubepods-burstable-pod{V}.slice")),
-                Just(long("crio-conmon-{A}.scope")), Just("lxc".to_owned()), Just("nginx.service".to_owned()),
-                Just("job_7".to_owned()), Just("slurmstepd.scope".to_owned()), ".{0,20}",
-            ], 0..8),
-        ) {
-            let path = format!("/{}", parts.join("/"));
-            let identity = identify(&path);
-            if let Some(container) = identity.container {
-                prop_assert!(path.contains(&container.bare_id));
-            }
-            if let Some(uid) = identity.pod_uid {
-                prop_assert!(path.replace('_', "-").contains(&uid));
-            }
-            prop_assert!(identity.qos.is_none() || path.contains("kubepods"));
-            if let Some(job) = job(&path) {
-                prop_assert!(path.contains(&job.id));
-            }
-        }
-    }
 }

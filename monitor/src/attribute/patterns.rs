@@ -1,4 +1,4 @@
-//! What container runtimes and batch systems write into cgroup paths, as tables.
+//! What container runtimes write into cgroup paths, as a table. Batch systems are rules of jobs: `rules.yaml`.
 //!
 //! To add one, add a row here and a path to `golden.txt`. The `regex` crate matches in linear time, whatever the path.
 
@@ -8,115 +8,78 @@ use regex::Regex;
 
 /// How a container looks. `regex` is searched in the last three components of a path cut off after some component, such as
 /// `kubepods/burstable/pod…`; group 1 is the id. The first row that matches wins.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct ContainerPattern {
+    /// What a person calls it, for `killwatch check-config --explain`.
+    pub name: &'static str,
     /// Its runtime, by the name that Kubernetes puts before `://`; `None` where the path does not tell.
     pub runtime: Option<&'static str>,
+    /// Whether the id is written with systemd's `\xNN`.
+    pub escaped: bool,
     /// The pattern.
     pub regex: &'static str,
 }
 
-/// Rows for containers. `crio-conmon-<id>` and `libpod-conmon-<id>` are the supervisors beside them, and match none.
+const fn row(
+    name: &'static str,
+    runtime: Option<&'static str>,
+    regex: &'static str,
+) -> ContainerPattern {
+    ContainerPattern { name, runtime, escaped: false, regex }
+}
+
+/// Rows for containers. `crio-conmon-<id>`, `libpod-conmon-<id>` and `lxc.monitor.<name>` are the supervisors beside them, and match none.
 pub const CONTAINERS: &[ContainerPattern] = &[
-    ContainerPattern {
-        runtime: Some("containerd"),
-        regex: r"(?:^|/)cri-containerd-([0-9a-f]{64})(?:\.scope)?$",
-    },
+    row("containerd", Some("containerd"), r"(?:^|/)cri-containerd-([0-9a-f]{64})(?:\.scope)?$"),
     // The kubelet and the runtime disagree on the cgroup driver: `<slice>:cri-containerd:<id>`.
-    ContainerPattern {
-        runtime: Some("containerd"),
-        regex: r"(?:^|/)[^:/]+:cri-containerd:([0-9a-f]{64})$",
-    },
-    ContainerPattern { runtime: Some("cri-o"), regex: r"(?:^|/)crio-([0-9a-f]{64})(?:\.scope)?$" },
-    ContainerPattern { runtime: Some("docker"), regex: r"(?:^|/)docker-([0-9a-f]{64})\.scope$" },
-    ContainerPattern {
-        runtime: Some("podman"),
-        regex: r"(?:^|/)libpod-(?:payload-)?([0-9a-f]{64})(?:\.scope)?$",
-    },
-    ContainerPattern {
-        runtime: Some("containerd"),
-        regex: r"(?:^|/)nerdctl-([0-9a-f]{64})\.scope$",
-    },
+    row(
+        "containerd, drivers that differ",
+        Some("containerd"),
+        r"(?:^|/)[^:/]+:cri-containerd:([0-9a-f]{64})$",
+    ),
+    row("cri-o", Some("cri-o"), r"(?:^|/)crio-([0-9a-f]{64})(?:\.scope)?$"),
+    row("docker, systemd driver", Some("docker"), r"(?:^|/)docker-([0-9a-f]{64})\.scope$"),
+    row("podman", Some("podman"), r"(?:^|/)libpod-(?:payload-)?([0-9a-f]{64})(?:\.scope)?$"),
+    row("nerdctl", Some("containerd"), r"(?:^|/)nerdctl-([0-9a-f]{64})\.scope$"),
     // The cgroupfs driver writes the bare id; only some parents tell whose it is. GitHub's runner passes `actions_job` to Docker.
+    row(
+        "docker, cgroupfs driver",
+        Some("docker"),
+        r"(?:^|/)(?:docker|actions_job)/([0-9a-f]{64})$",
+    ),
+    row("docker in an ECS task", Some("docker"), r"(?:^|/)ecs/[^/]+/([0-9a-f]{64})$"),
+    row("cgroupfs driver", None, r"(?:^|/)([0-9a-f]{64})$"),
+    row("ECS on Fargate", None, r"(?:^|/)([0-9a-f]{32}-[0-9]+)$"),
+    row("Cloud Foundry", Some("garden"), r"(?:^|/)([0-9a-f]{8}(?:-[0-9a-f]{4}){4})$"),
+    row("lxc", Some("lxc"), r"(?:^|/)lxc\.payload\.([^/]+)$"),
+    row("lxc, old", Some("lxc"), r"(?:^|/)lxc(?:\.payload)?/([^/]+)$"),
     ContainerPattern {
-        runtime: Some("docker"),
-        regex: r"(?:^|/)(?:docker|actions_job)/([0-9a-f]{64})$",
+        escaped: true,
+        ..row(
+            "systemd-nspawn, as a service",
+            Some("systemd-nspawn"),
+            r"(?:^|/)systemd-nspawn@([^/]+)\.service$",
+        )
     },
-    ContainerPattern { runtime: Some("docker"), regex: r"(?:^|/)ecs/[^/]+/([0-9a-f]{64})$" },
-    ContainerPattern { runtime: None, regex: r"(?:^|/)([0-9a-f]{64})$" },
-    // ECS on Fargate.
-    ContainerPattern { runtime: None, regex: r"(?:^|/)([0-9a-f]{32}-[0-9]+)$" },
-    // Cloud Foundry.
+    // Virtual machines are `machine-….scope` too; only nspawn makes `payload` in it, on cgroup v2.
     ContainerPattern {
-        runtime: Some("garden"),
-        regex: r"(?:^|/)([0-9a-f]{8}(?:-[0-9a-f]{4}){4})$",
+        escaped: true,
+        ..row(
+            "systemd-nspawn, as a scope",
+            Some("systemd-nspawn"),
+            r"(?:^|/)machine-([^/]+)\.scope/payload$",
+        )
     },
-    ContainerPattern { runtime: Some("lxc"), regex: r"(?:^|/)lxc\.payload\.([^/]+)$" },
-    ContainerPattern { runtime: Some("lxc"), regex: r"(?:^|/)lxc(?:\.payload)?/([^/]+)$" },
 ];
+
+/// The component in which systemd-nspawn itself runs, beside the container's `payload`: what is above it is a unit and no container.
+pub const NSPAWN_ITSELF: &str = "supervisor";
 
 /// A pod's uid within one component; 32 hex digits are a static pod. systemd's slices have `_` for `-`.
 pub const POD: &str = concat!(
     r"(?:^|-)pod([0-9a-f]{8}[_-][0-9a-f]{4}[_-][0-9a-f]{4}[_-][0-9a-f]{4}[_-][0-9a-f]{12}|[0-9a-f]{32})",
     r"(?:\.slice)?(?:$|:)"
 );
-
-/// How a job looks in a whole path; its named groups are `id` and `name`. The first row that matches wins, and of several places
-/// in the path the one nearest the root: what lies below it may be made by the job itself.
-#[derive(Debug)]
-pub struct JobPattern {
-    /// The scheduler, as in [`crate::attribute::jobs::RULES`].
-    pub scheduler: &'static str,
-    /// Whether an id in the environment is to be preferred: this one is not what the scheduler's commands show.
-    pub alias: bool,
-    /// The pattern.
-    pub regex: &'static str,
-}
-
-/// Rows for jobs.
-pub const JOBS: &[JobPattern] = &[
-    JobPattern {
-        scheduler: "slurm",
-        alias: false,
-        regex: r"(?:^|/)slurm(?:_[^/]+)?/uid_[0-9]+/job_(?<id>[0-9]+)(?:/|$)",
-    },
-    JobPattern {
-        scheduler: "slurm",
-        alias: false,
-        regex: r"(?:^|/)(?:[^/]+_)?slurmstepd\.scope/job_(?<id>[0-9]+)(?:/|$)",
-    },
-    // A SLUID: Slurm 26.05 and later, unless CgroupJobIdPaths=yes.
-    JobPattern {
-        scheduler: "slurm",
-        alias: true,
-        regex: r"(?:^|/)(?:[^/]+_)?slurmstepd\.scope/(?<id>s[0-9A-HJKMNP-TV-Z]{13})(?:/|$)",
-    },
-    JobPattern {
-        scheduler: "pbs",
-        alias: false,
-        regex: r"(?:^|/)[^/]+\.service/jobid/(?<id>[^/]+)",
-    },
-    JobPattern {
-        scheduler: "nomad",
-        alias: false,
-        regex: r"(?:^|/)nomad\.slice/(?:share|reserve)\.slice/(?<id>[0-9a-f-]{36})\.(?<name>[^/]+)\.scope(?:/|$)",
-    },
-    JobPattern {
-        scheduler: "nomad",
-        alias: false,
-        regex: r"(?:^|/)nomad/(?<id>[0-9a-f-]{36})\.(?<name>[^/]+)",
-    },
-    JobPattern {
-        scheduler: "ecs",
-        alias: false,
-        regex: r"(?:^|/)ecstasks\.slice/ecstasks-(?<id>[0-9a-f]{32})\.slice(?:/|$)",
-    },
-    JobPattern {
-        scheduler: "ecs",
-        alias: false,
-        regex: r"(?:^|/)ecs/(?<id>[0-9a-f]{32}|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})(?:/|$)",
-    },
-];
 
 /// [`CONTAINERS`], compiled. A row that does not compile is left out; a test holds that none is.
 pub(super) static CONTAINER_REGEXES: LazyLock<Vec<(Regex, &'static ContainerPattern)>> =
@@ -127,11 +90,6 @@ pub(super) static CONTAINER_REGEXES: LazyLock<Vec<(Regex, &'static ContainerPatt
 /// [`POD`], compiled.
 pub(super) static POD_REGEX: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(POD).ok());
 
-/// [`JOBS`], compiled, as [`CONTAINER_REGEXES`].
-pub(super) static JOB_REGEXES: LazyLock<Vec<(Regex, &'static JobPattern)>> = LazyLock::new(|| {
-    JOBS.iter().filter_map(|row| Some((Regex::new(row.regex).ok()?, row))).collect()
-});
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -139,7 +97,6 @@ mod tests {
     #[test]
     fn every_row_compiles() {
         assert_eq!(CONTAINER_REGEXES.len(), CONTAINERS.len());
-        assert_eq!(JOB_REGEXES.len(), JOBS.len());
         assert!(POD_REGEX.is_some());
     }
 
@@ -147,9 +104,6 @@ mod tests {
     fn every_row_has_its_groups() {
         for (regex, row) in CONTAINER_REGEXES.iter() {
             assert_eq!(regex.captures_len(), 2, "{}", row.regex);
-        }
-        for (regex, row) in JOB_REGEXES.iter() {
-            assert!(regex.capture_names().flatten().any(|name| name == "id"), "{}", row.regex);
         }
     }
 }

@@ -1,5 +1,8 @@
-//! `killwatch check-config FILE`: whether the file is allowed, and what is in force with it.
+//! `killwatch check-config FILE`: whether the file is allowed, and what is in force with it. With `--explain`, what a cgroup path says instead,
+//! and which rule makes which job of it.
 
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -7,27 +10,80 @@ use serde_json::Value;
 
 use super::{EX_USAGE, complain, print};
 use crate::config::{Config, file};
-use crate::text::one_line;
+use crate::text::{self, one_line};
+
+mod explain;
 
 /// Arguments of `killwatch check-config`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The YAML file
-    #[arg(value_name = "FILE")]
-    file: PathBuf,
+    /// The YAML file; with --explain it may be left out
+    #[arg(value_name = "FILE", required_unless_present = "explain")]
+    file: Option<PathBuf>,
+
+    /// Print what this cgroup path says, and which rule makes which job of it
+    #[arg(long, value_name = "CGROUP_PATH")]
+    explain: Option<OsString>,
+
+    /// A label of the pod or container, for --explain; may be given more than once
+    #[arg(long, value_name = "KEY=VALUE", requires = "explain")]
+    label: Vec<Pair>,
+
+    /// An annotation of the pod, for --explain
+    #[arg(long, value_name = "KEY=VALUE", requires = "explain")]
+    annotation: Vec<Pair>,
+
+    /// A variable of the victim's environment, for --explain
+    #[arg(long, value_name = "NAME=VALUE", requires = "explain")]
+    environ: Vec<Pair>,
+
+    /// A tag that the worker set, for --explain
+    #[arg(long, value_name = "KEY=VALUE", requires = "explain")]
+    tag: Vec<Pair>,
+}
+
+/// `KEY=VALUE`.
+#[derive(Debug, Clone)]
+struct Pair(String, String);
+
+impl std::str::FromStr for Pair {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.split_once('=') {
+            Some((key, value)) if !key.is_empty() => Ok(Self(key.to_owned(), value.to_owned())),
+            _ => Err("must be a key, `=` and a value, such as job-name=resize"),
+        }
+    }
 }
 
 pub(super) fn main(args: &Args) -> anyhow::Result<ExitCode> {
-    match file::read(&args.file) {
-        Ok(config) => {
-            print(&format!("ok\n{}", summary(&config)?))?;
-            Ok(ExitCode::SUCCESS)
-        }
+    let config = match args.file.as_deref().map(file::read).transpose() {
+        Ok(config) => config,
         Err(error) => {
             complain(&error.to_string());
-            Ok(ExitCode::from(EX_USAGE))
+            return Ok(ExitCode::from(EX_USAGE));
         }
-    }
+    };
+    let text = match &args.explain {
+        Some(path) => {
+            let rules = config.unwrap_or_default().jobs.rules()?;
+            let map = |pairs: &[Pair]| {
+                pairs.iter().map(|Pair(key, value)| (key.clone(), value.clone())).collect()
+            };
+            let given = explain::Given {
+                path: text::from_bytes(path.as_bytes()),
+                labels: map(&args.label),
+                annotations: map(&args.annotation),
+                environ: map(&args.environ),
+                tags: map(&args.tag),
+            };
+            explain::explain(&given, &rules)
+        }
+        None => format!("ok\n{}", summary(&config.unwrap_or_default())?),
+    };
+    print(&text)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Every key and its value in force, `key: value` a line.
@@ -46,6 +102,6 @@ fn flatten(key: &str, value: &Value, lines: &mut String) {
             }
         }
         Value::String(text) => lines.push_str(&format!("{key}: {}\n", one_line(text))),
-        other => lines.push_str(&format!("{key}: {other}\n")),
+        other => lines.push_str(&format!("{key}: {}\n", one_line(&other.to_string()))),
     }
 }

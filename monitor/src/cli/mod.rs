@@ -8,8 +8,10 @@ use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 mod check_config;
 mod doctor;
+mod exchange;
 mod run;
 pub mod story;
+mod tag;
 mod usage;
 mod why;
 
@@ -40,6 +42,7 @@ Examples:
   killwatch run                           Watch; metrics and API on 127.0.0.1:9435
   killwatch run --log-sink stdout         And print each death as a line of JSON
   killwatch why 4242                      What happened to process 4242?
+  killwatch tag job_id=4711 -- ./work     Run it such that its death is told as job 4711's
   killwatch check-config /etc/killwatch/killwatch.yaml
 
 Exit codes: 0 well; 1 failed, or nothing is known; 64 wrong usage or configuration; 69 the daemon does not answer.";
@@ -47,11 +50,13 @@ Exit codes: 0 well; 1 failed, or nothing is known; 64 wrong usage or configurati
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Watch this host; needs root, or CAP_BPF, CAP_PERFMON and access to the cgroups
-    Run(run::Args),
+    Run(Box<run::Args>),
     /// Tell what this host supports, what is missing, and the remedy
     Doctor(doctor::Args),
     /// Check a configuration file, and print what is in force with it
     CheckConfig(check_config::Args),
+    /// Say which job a command is on, and become it: killwatch tag job_id=4711 -- ./work
+    Tag(tag::Args),
     /// Tell the story of a process that died: who, what, why, what to do
     Why(why::Args),
 }
@@ -67,6 +72,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(Cli { command: Command::Run(args) }) => run::main(&args),
         Ok(Cli { command: Command::Doctor(args) }) => doctor::main(&args),
         Ok(Cli { command: Command::CheckConfig(args) }) => check_config::main(&args),
+        Ok(Cli { command: Command::Tag(args) }) => tag::main(&args),
         Ok(Cli { command: Command::Why(args) }) => why::main(&args),
         Err(error) => return usage::explain(&error, &args),
     };

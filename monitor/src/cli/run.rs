@@ -68,10 +68,11 @@ fn log_to_stderr(log: LogConfig, writer: NonBlocking) -> anyhow::Result<()> {
         LogLevel::Debug => LevelFilter::DEBUG,
         LogLevel::Trace => LevelFilter::TRACE,
     };
-    // The loader tells of each relocation; that is for who debugs the loader.
+    // The loader tells of each relocation, HTTP of each frame; that is for who debugs these.
     let quiet = if level == LevelFilter::TRACE { level } else { level.min(LevelFilter::WARN) };
-    let targets =
-        Targets::new().with_default(level).with_target("aya", quiet).with_target("aya_obj", quiet);
+    let targets = ["aya", "aya_obj", "h2", "hyper", "hyper_util", "kube_client", "rustls", "tower"]
+        .into_iter()
+        .fold(Targets::new().with_default(level), |targets, name| targets.with_target(name, quiet));
     let layer = fmt::layer().with_writer(writer);
     let registry = tracing_subscriber::registry();
     match log.format {

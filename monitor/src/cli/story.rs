@@ -9,6 +9,7 @@ use crate::text::one_line;
 #[cfg(test)]
 mod tests;
 mod words;
+mod workload;
 
 use words::{bytes, command, signal, span};
 
@@ -25,7 +26,7 @@ pub fn story(death: &Death) -> String {
     what(death, &mut page);
     why(death, &mut page);
     memory(death, &mut page);
-    job(death, &mut page);
+    workload::job(death, &mut page);
     page.section("What to do");
     page.line(&death.advice);
     if !death.missing.is_empty() {
@@ -157,7 +158,7 @@ fn sender(death: &Death) -> String {
 }
 
 fn who(death: &Death, page: &mut Page) {
-    let (victim, workload) = (&death.victim, &death.workload);
+    let victim = &death.victim;
     page.section("Who");
     let inside = victim.ns_pid.filter(|pid| *pid != victim.pid);
     let inside =
@@ -181,16 +182,7 @@ fn who(death: &Death, page: &mut Page) {
         victim.lifetime_seconds.map_or_else(String::new, |s| format!(", after {}", span(s)));
     page.value("died", &format!("{}{lived}", death.time));
     page.value("node", &death.node);
-    let runtime =
-        workload.runtime.as_ref().map_or_else(String::new, |runtime| format!(" ({runtime})"));
-    page.maybe(
-        "container",
-        workload.container_id.as_ref().map(|id| format!("{id}{runtime}")).as_ref(),
-    );
-    let qos = workload.qos.map_or_else(String::new, |qos| format!(" ({qos:?})"));
-    page.maybe("pod uid", workload.pod_uid.as_ref().map(|uid| format!("{uid}{qos}")).as_ref());
-    page.maybe("unit", workload.unit.as_ref());
-    page.maybe("cgroup", workload.cgroup.as_ref());
+    workload::workload(&death.workload, page);
 }
 
 fn what(death: &Death, page: &mut Page) {
@@ -264,22 +256,6 @@ fn memory(death: &Death, page: &mut Page) {
         let swap = level.swap_bytes.filter(|swap| *swap > 0);
         let swap = swap.map_or_else(String::new, |swap| format!(" and {} of swap", bytes(swap)));
         page.line(&format!("{} used{swap}, {limit}: {cgroup}", bytes(level.usage_bytes)));
-    }
-}
-
-fn job(death: &Death, page: &mut Page) {
-    let Some(job) = &death.job else { return };
-    page.section("Job");
-    let parts = [
-        ("id", &job.id),
-        ("name", &job.name),
-        ("scheduler", &job.scheduler),
-        ("attempt", &job.attempt),
-    ];
-    for (name, value) in parts {
-        let source =
-            job.sources.get(name).map_or_else(String::new, |source| format!("  (from {source})"));
-        page.maybe(name, value.as_ref().map(|value| format!("{value}{source}")).as_ref());
     }
 }
 

@@ -10,6 +10,7 @@ use super::{
 };
 use crate::api::{ListenAddress, SocketGroup, SocketMode, SocketPath, TelemetryPath};
 use crate::audit::state::StatePath;
+use crate::containers::{Sockets, Switch};
 use crate::notify::LogSink;
 use crate::ops::{LogFormat, LogLevel};
 
@@ -81,6 +82,46 @@ pub struct Flags {
     #[arg(long = "cgroup.root", value_name = "PATH", env = "KILLWATCH_CGROUP_ROOT")]
     cgroup_root: Option<AbsolutePath>,
 
+    /// Where CRI runtimes (containerd, CRI-O) are asked for names: `auto`, `off`, or sockets [default: auto]
+    #[arg(long = "containers.cri", value_name = "SOCKETS", env = "KILLWATCH_CONTAINERS_CRI")]
+    containers_cri: Option<Sockets>,
+
+    /// Where Docker is asked for names: `auto`, `off`, or sockets [default: auto]
+    #[arg(long = "containers.docker", value_name = "SOCKETS", env = "KILLWATCH_CONTAINERS_DOCKER")]
+    containers_docker: Option<Sockets>,
+
+    /// Where Podman is asked for names: `auto`, `off`, or sockets [default: auto]
+    #[arg(long = "containers.podman", value_name = "SOCKETS", env = "KILLWATCH_CONTAINERS_PODMAN")]
+    containers_podman: Option<Sockets>,
+
+    /// Whether systemd's invocation ids are read [default: auto]
+    #[arg(
+        long = "containers.systemd",
+        value_name = "SWITCH",
+        env = "KILLWATCH_CONTAINERS_SYSTEMD"
+    )]
+    containers_systemd: Option<Switch>,
+
+    /// Whether the Kubernetes API is asked what a pod belongs to, where there is a token or a kubeconfig [default: auto]
+    #[arg(long = "kubernetes", value_name = "SWITCH", env = "KILLWATCH_KUBERNETES")]
+    kubernetes: Option<Switch>,
+
+    /// kubeconfig to use for that [default: the service account's token, or $KUBECONFIG]
+    #[arg(
+        long = "kubernetes.kubeconfig",
+        value_name = "FILE",
+        env = "KILLWATCH_KUBERNETES_KUBECONFIG"
+    )]
+    kubernetes_kubeconfig: Option<AbsolutePath>,
+
+    /// How long a death may wait for the names of its container [default: 250ms]
+    #[arg(
+        long = "containers.deadline",
+        value_name = "TIME",
+        env = "KILLWATCH_CONTAINERS_DEADLINE"
+    )]
+    containers_deadline: Option<Period<1, 250, 5_000>>,
+
     /// Environment variable of a victim to keep, beside the built-in list of job ids; may be given more than once
     #[arg(
         long = "environ.allow",
@@ -124,6 +165,13 @@ impl Flags {
         over(&mut config.probe.log_level, &self.kernel_log_level);
         over(&mut config.queue.records, &self.queue_records);
         over(&mut config.cgroup.root, &self.cgroup_root.clone().map(CgroupRoot));
+        over(&mut config.containers.cri, &self.containers_cri);
+        over(&mut config.containers.docker, &self.containers_docker);
+        over(&mut config.containers.podman, &self.containers_podman);
+        over(&mut config.containers.systemd, &self.containers_systemd);
+        over(&mut config.kubernetes.enabled, &self.kubernetes);
+        over(&mut config.kubernetes.kubeconfig, &self.kubernetes_kubeconfig.clone().map(Some));
+        over(&mut config.containers.deadline, &self.containers_deadline);
         over(&mut config.environ.allow, &self.environ_allow);
         over(&mut config.state.path, &self.state_path);
         over(&mut config.shutdown.deadline, &self.shutdown_deadline);

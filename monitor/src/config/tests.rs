@@ -1,7 +1,11 @@
 //! What is allowed, what is not, and how a refusal reads.
 
+use std::path::Path;
+
 use clap::Parser;
 use proptest::prelude::*;
+
+use crate::containers::Switch;
 
 use super::{Config, ConfigError, EnvironConfig, Flags, ProbeSource, VariableName, file};
 
@@ -40,6 +44,7 @@ state: {path: /var/tmp/k}
 queue: {records: 64}
 cgroup: {root: /tmp/cgroup, max: 1024}
 environ: {allow: [MY_JOB]}
+kubernetes: {enabled: off, kubeconfig: /etc/k}
 shutdown: {deadline: 1500ms}
 node: worker-7
 ";
@@ -69,6 +74,8 @@ node: worker-7
         config.environ.allow.iter().map(VariableName::as_str).collect::<Vec<_>>(),
         ["MY_JOB"]
     );
+    assert_eq!(config.kubernetes.enabled, Switch::Off);
+    assert_eq!(config.kubernetes.kubeconfig.as_deref(), Some(Path::new("/etc/k")));
     assert_eq!(config.shutdown.deadline.get().as_millis(), 1500);
     assert_eq!(config.node.as_str(), "worker-7");
     // What is shown is what can be read again.
@@ -109,6 +116,9 @@ fn how_a_refusal_reads() {
         "cgroup: {root: cgroup}",
         "environ: {allow: ['*']}",
         "environ: {allow: [A=B]}",
+        "kubernetes: {enabled: 'yes'}",
+        "kubernetes: {kubeconfig: k}",
+        "kubernetes: off",
         "state: {path: state}",
         "node: ''",
         "node: \"a\\nb\"",
@@ -136,10 +146,14 @@ fn flags_go_over_the_file() {
         "--ledger.max-deaths",
         "8",
         "--node=of-the-flag",
+        "--kubernetes=off",
+        "--kubernetes.kubeconfig=/k",
     ]))
     .unwrap();
     assert_eq!((config.ledger.max_deaths.get(), config.queue.records.get()), (8, 100));
     assert_eq!(config.node.as_str(), "of-the-flag");
+    assert_eq!(config.kubernetes.enabled, Switch::Off);
+    assert_eq!(config.kubernetes.kubeconfig.as_deref(), Some(Path::new("/k")));
 }
 
 #[test]

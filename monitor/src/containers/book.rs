@@ -145,9 +145,15 @@ impl<T: Weigh> Book<T> {
         }
     }
 
-    /// Whether a source has been asked for something that it has not answered.
-    pub(super) fn owes(&self, source: SourceBit) -> bool {
-        self.entries.values().any(|entry| entry.asked & source != 0)
+    /// The sources that have been asked for an id and have not answered.
+    pub(super) fn owing(&self, id: &str) -> SourceBit {
+        self.entries.get(id).map_or(0, |entry| entry.asked)
+    }
+
+    /// A source has an id no more. It is kept for a while, and comes back to life if a source tells of it again: a runtime that has just been started may
+    /// not have found all its containers yet.
+    pub(super) fn unlisted(&mut self, id: &str, now_ns: u64) {
+        self.let_age(id, now_ns);
     }
 
     /// A container is gone; it is kept for a while.
@@ -170,11 +176,11 @@ impl<T: Weigh> Book<T> {
 
     /// Forgets what has been gone for long enough.
     pub(super) fn forget_gone(&mut self, now_ns: u64) {
-        while let Some((since, _)) = self.gone.first_key_value().map(|(turn, _)| *turn) {
+        while let Some((since, turn)) = self.gone.first_key_value().map(|(turn, _)| *turn) {
             if now_ns.saturating_sub(since) < self.bounds.keep_gone_ns {
                 break;
             }
-            self.drop_oldest();
+            self.drop_gone((since, turn));
         }
     }
 
@@ -206,7 +212,8 @@ impl<T: Weigh> Book<T> {
                 self.refused += 1;
                 return None;
             }
-            let entry = Entry { known: None, asked: 0, asked_ns: 0, gone: None, left: false, bytes: 0 };
+            let entry =
+                Entry { known: None, asked: 0, asked_ns: 0, gone: None, left: false, bytes: 0 };
             self.entries.insert(id.into(), entry);
         }
         self.entries.get_mut(id)
@@ -218,19 +225,19 @@ impl<T: Weigh> Book<T> {
         while self.entries.len() + another > self.bounds.entries
             || self.bytes + bytes > self.bounds.bytes
         {
-            let only_itself = self.gone.first_key_value().is_some_and(|(_, oldest)| &**oldest == id);
-            if only_itself || !self.drop_oldest() {
-                return false;
-            }
+            let other = self.gone.iter().find(|(_, gone)| &***gone != id).map(|(turn, _)| *turn);
+            let Some(turn) = other else { return false };
+            self.drop_gone(turn);
         }
         true
     }
 
-    fn drop_oldest(&mut self) -> bool {
-        let Some((_, id)) = self.gone.pop_first() else { return false };
-        if let Some(entry) = self.entries.remove(&id) {
-            self.bytes -= entry.bytes;
-        }
-        true
+    fn drop_gone(&mut self, turn: (u64, u64)) {
+        let entry = self.gone.remove(&turn).and_then(|id| self.entries.remove(&id));
+        self.bytes -= entry.map_or(0, |entry| entry.bytes);
     }
 }
+
+#[cfg(test)]
+#[path = "book_tests.rs"]
+mod tests;

@@ -16,11 +16,17 @@ use serde::{Deserialize, Serialize};
 use crate::config::{AbsolutePath, Period, Refused, values};
 
 mod book;
+pub mod cri;
+pub mod docker;
+pub mod kubernetes;
+pub mod pods;
 mod registry;
+pub mod sources;
+pub mod systemd;
 pub mod worker;
 
 pub use book::Lookup;
-pub use registry::{Registry, SourceReport, SourceState};
+pub use registry::{Handle, Registry, Size, SourceReport, SourceState};
 
 /// Longest name, label or annotation that is kept, in bytes; the rest is cut off.
 pub const MAX_TEXT: usize = 256;
@@ -41,6 +47,19 @@ pub struct ContainersConfig {
     pub docker: Sockets,
     /// Podman.
     pub podman: Sockets,
+    /// Whether systemd's invocation ids are read.
+    pub systemd: Switch,
+}
+
+/// On, unless turned off.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum Switch {
+    /// Used where it is there.
+    #[default]
+    Auto,
+    /// Not used.
+    Off,
 }
 
 /// Where a runtime is asked: `auto` (its well-known sockets), `off`, or paths joined by commas.
@@ -85,7 +104,8 @@ impl FromStr for Sockets {
             "auto" => Ok(Self::Auto),
             "off" => Ok(Self::Off),
             paths => {
-                let paths: Result<Vec<AbsolutePath>, _> = paths.split(',').map(str::parse).collect();
+                let paths: Result<Vec<AbsolutePath>, _> =
+                    paths.split(',').map(str::parse).collect();
                 let paths = paths.map_err(|_| refused())?;
                 if paths.len() > Self::MAX { Err(refused()) } else { Ok(Self::At(paths)) }
             }

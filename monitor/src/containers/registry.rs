@@ -26,7 +26,7 @@ const QUEUE: usize = 1024;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SourceState {
-    /// There is no socket.
+    /// There is no socket, or nobody behind it who speaks its language.
     Absent,
     /// It answers.
     Up,
@@ -57,6 +57,19 @@ pub struct SourceReport {
     pub answered: u64,
     /// Requests that failed.
     pub failed: u64,
+    /// Parts of its answers that were not taken: too large, too many, or not to be read.
+    pub refused: u64,
+}
+
+/// How much a registry holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Size {
+    /// Containers that are known or asked for, those that are gone included.
+    pub entries: usize,
+    /// Bytes of what is known, roughly.
+    pub bytes: usize,
+    /// How often there was no room for one.
+    pub refused: u64,
 }
 
 #[derive(Debug)]
@@ -71,6 +84,21 @@ struct Source {
 struct State {
     book: Book<Info>,
     sources: Vec<Source>,
+}
+
+impl State {
+    /// Takes what a source says. Docker and the CRI before it tell of the same containers, and who knows the pod knows more.
+    fn learn(&mut self, source: SourceBit, info: Info) {
+        let id = info.id.clone();
+        match self.book.lookup(&id) {
+            Lookup::Known(old)
+                if old.source != info.source && old.pod.is_some() && info.pod.is_none() =>
+            {
+                self.book.nothing(&id, source);
+            }
+            _ => self.book.put(&id, source, info),
+        }
+    }
 }
 
 /// What is known of the containers of this host.
@@ -123,6 +151,7 @@ impl Registry {
             events: false,
             answered: 0,
             failed: 0,
+            refused: 0,
         };
         state.sources.push(Source { report, serves, queue });
         Some((Handle { registry: Arc::clone(self), place }, asks))
@@ -143,10 +172,13 @@ impl Registry {
         let mut asked = 0;
         for (place, source) in state.sources.iter().enumerate() {
             // One that is slow is asked too, and not waited for.
-            let up = source.report.state == SourceState::Up;
-            let slow = source.report.state == SourceState::Slow;
-            if (up || slow) && (source.serves)(runtime) && source.queue.try_send(id.to_owned()).is_ok() && up
-            {
+            let up = match source.report.state {
+                SourceState::Up => true,
+                SourceState::Slow => false,
+                SourceState::Absent | SourceState::Down => continue,
+            };
+            let asks = (source.serves)(runtime) && source.queue.try_send(id.to_owned()).is_ok();
+            if asks && up {
                 asked |= 1 << place;
             }
         }
@@ -158,17 +190,30 @@ impl Registry {
         self.state().book.gone(id, now_ns);
     }
 
-    /// A death could not wait any longer: whoever has not answered is slow, and is not waited for until it has.
-    pub fn too_late(&self) {
+    /// A death could not wait any longer for the names of a container: whoever owes them is slow, and is not waited for until it has answered.
+    pub fn too_late(&self, id: &str) {
         let state = &mut *self.state();
+        let owing = state.book.owing(id);
         for (place, source) in state.sources.iter_mut().enumerate() {
             let bit = 1 << place;
-            if source.report.state == SourceState::Up && state.book.owes(bit) {
+            if owing & bit != 0 && source.report.state == SourceState::Up {
                 source.report.state = SourceState::Slow;
                 source.report.why = Some("it did not answer in time".to_owned());
                 state.book.give_up(bit);
             }
         }
+    }
+
+    /// Which source that may know the containers of a runtime does not answer, and why. `None`: all that are there answer.
+    #[must_use]
+    pub fn why_not(&self, runtime: Option<&str>) -> Option<String> {
+        let state = self.state();
+        let mut silent = state.sources.iter().filter(|source| {
+            let silent = matches!(source.report.state, SourceState::Slow | SourceState::Down);
+            silent && (source.serves)(runtime)
+        });
+        let SourceReport { name, why, .. } = &silent.next()?.report;
+        Some(format!("{name}: {}", why.as_deref().unwrap_or("it does not answer")))
     }
 
     /// Lets what has been gone for long enough go.
@@ -187,11 +232,11 @@ impl Registry {
         self.state().sources.iter().map(|source| source.report.clone()).collect()
     }
 
-    /// Containers that are known or asked for; how often there was no room for one.
+    /// How much is held.
     #[must_use]
-    pub fn size(&self) -> (usize, u64) {
-        let state = self.state();
-        (state.book.len(), state.book.refused())
+    pub fn size(&self) -> Size {
+        let book = &self.state().book;
+        Size { entries: book.len(), bytes: book.bytes(), refused: book.refused() }
     }
 
     /// A panic elsewhere leaves no half-made state here: nothing between lock and unlock can panic.
@@ -201,10 +246,14 @@ impl Registry {
 }
 
 impl Handle {
+    /// The source's name.
+    pub fn name(&self) -> &'static str {
+        self.registry.state().sources.get(self.place).map_or("this", |source| source.report.name)
+    }
+
     /// The source answered: a container.
     pub fn put(&self, info: Info) {
-        let id = info.id.clone();
-        self.registry.state().book.put(&id, self.bit(), info);
+        self.registry.state().learn(self.bit(), info);
         self.registry.changed.notify_one();
     }
 
@@ -219,14 +268,17 @@ impl Handle {
         let ids: HashSet<String> = infos.iter().map(|info| info.id.clone()).collect();
         {
             let state = &mut *self.registry.state();
-            let Some(name) = state.sources.get(self.place).map(|source| source.report.name) else { return };
-            let gone = state.book.live().filter(|(id, info)| info.source == name && !ids.contains(*id));
+            let Some(name) = state.sources.get(self.place).map(|source| source.report.name) else {
+                return;
+            };
+            let gone =
+                state.book.live().filter(|(id, info)| info.source == name && !ids.contains(*id));
             let gone: Vec<String> = gone.map(|(id, _)| id.to_owned()).collect();
             for id in gone {
-                state.book.gone(&id, now_ns);
+                state.book.unlisted(&id, now_ns);
             }
             for info in infos {
-                state.book.put(&info.id.clone(), self.bit(), info);
+                state.learn(self.bit(), info);
             }
         }
         self.registry.changed.notify_one();
@@ -235,6 +287,16 @@ impl Handle {
     /// Whether a container of which the source told by itself is to be asked for.
     pub fn wants(&self, id: &str, now_ns: u64) -> bool {
         self.registry.state().book.wants(id, now_ns)
+    }
+
+    /// Whether a container is known, whoever told of it.
+    pub fn knows(&self, id: &str) -> bool {
+        matches!(self.registry.lookup(id), Lookup::Known(_))
+    }
+
+    /// So many more parts of the source's answers were not taken.
+    pub fn refused(&self, more: u64) {
+        self.report(|report| report.refused += more);
     }
 
     /// The source has just answered.
@@ -277,3 +339,7 @@ impl Handle {
         1 << self.place
     }
 }
+
+#[cfg(test)]
+#[path = "registry_tests.rs"]
+mod tests;

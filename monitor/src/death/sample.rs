@@ -106,6 +106,44 @@ pub(crate) fn oom_memcg() -> Death {
     }
 }
 
+/// The OOM of a pod's container of which everything is known.
+pub(crate) fn in_a_pod() -> Death {
+    let mut death = oom_memcg();
+    let bare = "4d6c1b2a3f4e5d6c7b8a9f0e1d2c3b4a5f6e7d8c9b0a1f2e3d4c5b6a7f8e9d0c";
+    let workload = &mut death.workload;
+    workload.container_id = Some(format!("containerd://{bare}"));
+    workload.runtime = Some("containerd".into());
+    workload.container = Some("worker".into());
+    workload.pod = Some("render-x7k2p".into());
+    workload.namespace = Some("shop".into());
+    workload.sandbox_id = Some("0a".repeat(32));
+    workload.image = Some("registry.example/shop/render:1.4".into());
+    workload.attempt = Some(2);
+    workload.owners = vec![
+        Owner { kind: "Job".into(), name: "render".into(), uid: None },
+        Owner { kind: "CronJob".into(), name: "render-nightly".into(), uid: None },
+    ];
+    workload.labels = BTreeMap::from([("app".into(), "render".into())]);
+    workload.annotations = BTreeMap::from([("example.com/team".into(), "pictures".into())]);
+    death.tags = BTreeMap::from([
+        ("job_id".into(), "render-42".into()),
+        ("snapshot_id".into(), "s-19".into()),
+    ]);
+    death.job = Some(Job {
+        id: Some("render-42".into()),
+        name: Some("render".into()),
+        index: Some("3".into()),
+        sources: BTreeMap::from([
+            ("id".into(), "tag:job_id".into()),
+            ("name".into(), "label:batch.kubernetes.io/job-name".into()),
+            ("index".into(), "label:batch.kubernetes.io/job-completion-index".into()),
+        ]),
+        ..Job::default()
+    });
+    death.missing.clear();
+    death
+}
+
 /// A system service that fell to an OOM of the whole host.
 pub(crate) fn oom_global() -> Death {
     let mut death = host_process(Cause::OomGlobal, Some(9));
@@ -268,6 +306,12 @@ pub(crate) fn hostile() -> Death {
     death.killer.comm = Some(nasty.clone());
     death.workload.cgroup = Some(format!("/{nasty}"));
     death.workload.container_id = Some(nasty.clone());
+    death.workload.container = Some(nasty.clone());
+    death.workload.pod = Some(nasty.clone());
+    death.workload.namespace = Some(nasty.clone());
+    death.workload.image = Some(nasty.clone());
+    death.workload.labels = BTreeMap::from([(nasty.clone(), nasty.clone())]);
+    death.tags = BTreeMap::from([(nasty.clone(), nasty.clone())]);
     death.job = Some(Job { id: Some(nasty.clone()), ..Job::default() });
     death.evidence = vec![nasty.clone()];
     death.advice = nasty;

@@ -29,6 +29,9 @@ pub struct Workload {
     /// systemd unit, such as `nginx.service`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unit: Option<String>,
+    /// systemd's id of this run of the unit: `journalctl _SYSTEMD_INVOCATION_ID=…` shows what it logged.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub invocation_id: Option<String>,
     /// Name of the container: in its pod, or of the container where there are no pods.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub container: Option<String>,

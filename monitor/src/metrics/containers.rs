@@ -1,15 +1,15 @@
 //! Kills by container: series that exist at 0 before the first kill, outlive the container, and are bounded.
 //!
-//! * A decision of the OOM killer counts once for each container it hit, however its victims' deaths interleave with those
-//!   of other decisions. The last [`RECENT`] pairs are remembered; the deaths of one decision arrive within milliseconds.
-//! * What was killed outside any container or unit is counted in the series without labels.
-//! * When there is no room, the series of a container that is gone and had no kill gives way; else the kill is counted in the
-//!   overflow series, which takes nothing from `sum()`.
+//! * A container is known by its bare id and its unit ([`Who`]), whatever its labels: its names come later than its cgroup, and with labels switched off
+//!   several containers share a series, which stays as long as one of them lives.
+//! * Better names move a container to another series until a kill of it is counted. From then on it keeps its labels: what was counted once cannot move.
+//! * A decision of the OOM killer counts once for each container that it hit, also where several share a series.
+//! * What was killed outside any container or unit is counted in the series without values.
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
@@ -17,34 +17,63 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::exemplar::CounterWithExemplar;
 
-use super::MetricsConfig;
-use super::labels::{ContainerLabels, DeathId};
+use super::config::MetricsConfig;
+use super::labels::DeathId;
+use super::scheme::{Scheme, Values};
+use super::shelf::{Recent, Shelf, pop_expired};
+use crate::containers::cut;
 use crate::death::{Death, Workload};
 
-/// Pairs of decision and container that are remembered.
-const RECENT: usize = 4096;
+/// Containers whose labels are remembered, unless there may be more series. When there are more, the one that has been gone for longest is forgotten; if all
+/// live, a new one's series ages as though it were gone.
+pub(super) const MAX_CONTAINERS: usize = 8_192;
 
 /// Kills by container.
 #[derive(Debug)]
 pub(super) struct Containers {
-    config: MetricsConfig,
+    scheme: Scheme<Workload>,
+    keep: Duration,
     overflowed: Counter,
     state: Mutex<State>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
-    series: BTreeMap<Arc<ContainerLabels>, Series>,
+    shelf: Shelf<Kills>,
     overflow: Kills,
-    recent: HashSet<(u64, Arc<ContainerLabels>)>,
-    order: VecDeque<(u64, Arc<ContainerLabels>)>,
+    max: usize,
+    known: HashMap<Arc<Who>, Known>,
+    /// Those that are gone, the oldest first.
+    gone: BTreeSet<(Instant, Arc<Who>)>,
+    recent: Recent<Arc<Who>>,
 }
 
+/// Which container or unit, whatever else is known of it.
+#[derive(Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+struct Who {
+    id: Box<str>,
+    unit: Box<str>,
+}
+
+/// A cgroup: its id, and its own name, which may change (cgroup v1).
+#[derive(Debug, PartialEq, Eq)]
+struct Cgroup {
+    id: u64,
+    name: Box<str>,
+}
+
+/// What is remembered of a container.
 #[derive(Debug)]
-struct Series {
-    kills: Kills,
-    /// Since when the container is gone; `None` while it lives.
+struct Known {
+    values: Values,
+    /// How much was known as `values` were made.
+    names: usize,
+    /// Whether a kill was counted under `values`.
+    counted: bool,
+    /// Since when it is gone, or when it was last killed after that; `None` while it lives.
     gone: Option<Instant>,
+    /// The cgroup that went, if it is known: what is heard of that one later does not make the container live.
+    left: Option<Cgroup>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -54,8 +83,32 @@ struct Kills {
 }
 
 impl Containers {
-    pub(super) fn new(config: MetricsConfig) -> Self {
-        Self { config, overflowed: Counter::default(), state: Mutex::default() }
+    pub(super) fn new(config: &MetricsConfig) -> Self {
+        let on = config.labels;
+        let scheme: Scheme<Workload> = Scheme::new([
+            ("container_id", on.container_id, |w: &Workload| w.container_id.as_deref()),
+            ("pod_uid", on.pod_uid, |w| w.pod_uid.as_deref()),
+            ("namespace", on.namespace, |w| w.namespace.as_deref()),
+            ("pod", on.pod, |w| w.pod.as_deref()),
+            ("container", on.container, |w| w.container.as_deref()),
+            ("unit", on.unit, |w| w.unit.as_deref()),
+            ("image", on.image, |w| w.image.as_deref()),
+        ]);
+        let max = config.max_series.get();
+        let state = State {
+            shelf: Shelf::new(max, scheme.overflow()),
+            overflow: Kills::default(),
+            max: max.max(MAX_CONTAINERS),
+            known: HashMap::new(),
+            gone: BTreeSet::new(),
+            recent: Recent::default(),
+        };
+        Self {
+            scheme,
+            keep: config.keep_gone.get(),
+            overflowed: Counter::default(),
+            state: Mutex::new(state),
+        }
     }
 
     /// Deaths that were counted in the overflow series.
@@ -64,49 +117,62 @@ impl Containers {
     }
 
     pub(super) fn seen(&self, workload: &Workload, now: Instant) {
-        let labels = Arc::new(ContainerLabels::from(workload));
+        let (who, values) = (Arc::new(Who::from(workload)), self.scheme.values(workload));
         let mut state = self.state();
-        if let Some(series) = state.room_for(&labels, self.config.max_series.get(), now) {
-            series.gone = None;
+        if state.admit(&who, &values, names(workload), now) {
+            state.name(&who, values, names(workload), now);
+            state.revive(&who, workload, now);
+        } else {
+            state.shelf.offer(&values, now);
         }
     }
 
     pub(super) fn gone(&self, workload: &Workload, now: Instant) {
-        if let Some(series) = self.state().series.get_mut(&ContainerLabels::from(workload)) {
-            series.gone.get_or_insert(now);
+        let who = Arc::new(Who::from(workload));
+        let state = &mut *self.state();
+        if let Some(known) = state.known.get_mut(&who)
+            && known.gone.is_none()
+        {
+            known.gone = Some(now);
+            known.left = Cgroup::of(workload);
+            state.shelf.release(&known.values, now);
+            state.gone.insert((now, who));
         }
     }
 
     pub(super) fn expire(&self, now: Instant) {
-        let keep = self.config.keep_gone.get();
-        let expired = |series: &Series| {
-            series.gone.is_some_and(|gone| now.saturating_duration_since(gone) >= keep)
-        };
-        self.state().series.retain(|_, series| !expired(series));
+        let state = &mut *self.state();
+        while let Some((_, who)) = pop_expired(&mut state.gone, now, self.keep) {
+            state.known.remove(&who);
+        }
+        state.shelf.expire(now, self.keep);
     }
 
     pub(super) fn killed(&self, death: &Death, now: Instant) {
-        let labels = Arc::new(ContainerLabels::from(&death.workload));
+        let workload = &death.workload;
+        let (who, values) = (Arc::new(Who::from(workload)), self.scheme.values(workload));
         let incident = death.oom.as_ref().map_or(death.ktime_ns, |oom| oom.incident_ktime_ns);
         let mut state = self.state();
-        let first = state.remember(incident, &labels);
-        let kills = match state.room_for(&labels, self.config.max_series.get(), now) {
-            Some(series) => {
-                // A kill keeps the series of a container that is gone for the whole time once more.
-                series.gone = series.gone.map(|_| now);
-                series.kills.clone()
-            }
-            None => {
-                self.overflowed.inc();
-                state.overflow.clone()
-            }
-        };
+        let first = state.recent.first(incident, &who);
+        if state.admit(&who, &values, names(workload), now) {
+            state.name(&who, values.clone(), names(workload), now);
+        }
+        let kills = state.count(&who, &values, now).unwrap_or_else(|| {
+            self.overflowed.inc();
+            state.overflow.clone()
+        });
         drop(state);
         kills.victims.inc();
         if first {
-            let exemplar = DeathId { death_id: death.id.to_string() };
-            kills.incidents.inc_by(1, Some(exemplar), Some(SystemTime::from(death.time)));
+            let exemplar = Some(DeathId::from(death));
+            kills.incidents.inc_by(1, exemplar, Some(SystemTime::from(death.time)));
         }
+    }
+
+    /// Containers whose labels are remembered.
+    #[cfg(test)]
+    pub(super) fn remembered(&self) -> usize {
+        self.state().known.len()
     }
 
     /// A panic elsewhere leaves no half-made state here: nothing between lock and unlock can panic.
@@ -116,51 +182,118 @@ impl Containers {
 }
 
 impl State {
-    /// Whether the decision had not hit the container before.
-    fn remember(&mut self, incident: u64, labels: &Arc<ContainerLabels>) -> bool {
-        let pair = (incident, Arc::clone(labels));
-        if !self.recent.insert(pair.clone()) {
-            return false;
+    /// Remembers a container that is not known yet, as one that is gone. False if there is no room.
+    fn admit(&mut self, who: &Arc<Who>, values: &Values, names: usize, now: Instant) -> bool {
+        if self.known.contains_key(who) {
+            return true;
         }
-        self.order.push_back(pair);
-        if self.order.len() > RECENT
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.recent.remove(&oldest);
+        if self.known.len() >= self.max {
+            let Some((_, oldest)) = self.gone.pop_first() else { return false };
+            self.known.remove(&oldest);
         }
+        let known = Known {
+            values: Arc::clone(values),
+            names,
+            counted: false,
+            gone: Some(now),
+            left: None,
+        };
+        self.known.insert(Arc::clone(who), known);
+        self.gone.insert((now, Arc::clone(who)));
         true
     }
 
-    /// The series of a container, new if need be and there is room. One that was not announced as living counts as gone, or
-    /// it would stay for ever.
-    fn room_for(
-        &mut self,
-        labels: &Arc<ContainerLabels>,
-        max: usize,
-        now: Instant,
-    ) -> Option<&mut Series> {
-        if !self.series.contains_key(labels) {
-            if self.series.len() >= max {
-                let untouched = |s: &Series| s.gone.is_some() && s.kills.victims.get() == 0;
-                let oldest =
-                    self.series.iter().filter(|(_, s)| untouched(s)).min_by_key(|(_, s)| s.gone);
-                let oldest = Arc::clone(oldest?.0);
-                self.series.remove(&oldest);
-            }
-            self.series
-                .insert(Arc::clone(labels), Series { kills: Kills::default(), gone: Some(now) });
+    /// Moves a container to another series, if no less is known of it now and nothing was counted for it.
+    fn name(&mut self, who: &Arc<Who>, values: Values, names: usize, now: Instant) {
+        let Some(known) = self.known.get_mut(who) else { return };
+        if known.counted || names < known.names {
+            return;
         }
-        self.series.get_mut(labels)
+        known.names = names;
+        if known.values == values {
+            return;
+        }
+        let old = std::mem::replace(&mut known.values, Arc::clone(&values));
+        if known.gone.is_none() {
+            self.shelf.release(&old, now);
+            self.shelf.withdraw(&old);
+            self.shelf.hold(&values, now);
+        } else {
+            self.shelf.withdraw(&old);
+            self.shelf.offer(&values, now);
+        }
     }
+
+    /// A container lives, unless this is late news of a cgroup of it that is gone.
+    fn revive(&mut self, who: &Arc<Who>, workload: &Workload, now: Instant) {
+        let Some(known) = self.known.get_mut(who) else { return };
+        let late = known.left.is_some() && known.left == Cgroup::of(workload);
+        if let Some(since) = known.gone.filter(|_| !late) {
+            known.gone = None;
+            self.gone.remove(&(since, Arc::clone(who)));
+            self.shelf.hold(&known.values, now);
+        } else {
+            self.shelf.offer(&known.values, now);
+        }
+    }
+
+    /// The counts of a container that was killed; `None` if there is no room for its series.
+    fn count(&mut self, who: &Arc<Who>, values: &Values, now: Instant) -> Option<Kills> {
+        let known = self.known.get_mut(who);
+        let values = known.as_ref().map_or(values, |known| &known.values);
+        let kills = self.shelf.count(values, now)?.clone();
+        if let Some(known) = known {
+            known.counted = true;
+            // A kill keeps the series of a container that is gone for the whole time once more; its labels must not be forgotten before.
+            if let Some(since) = known.gone {
+                known.gone = Some(now);
+                self.gone.remove(&(since, Arc::clone(who)));
+                self.gone.insert((now, Arc::clone(who)));
+            }
+        }
+        Some(kills)
+    }
+}
+
+impl Cgroup {
+    fn of(workload: &Workload) -> Option<Self> {
+        let path = workload.cgroup.as_deref().unwrap_or_default();
+        let name = path.rsplit_once('/').map_or(path, |(_, name)| name);
+        Some(Self { id: workload.cgroup_id?, name: cut(name).into() })
+    }
+}
+
+impl From<&Workload> for Who {
+    fn from(workload: &Workload) -> Self {
+        let text = |value: Option<&str>| value.map(cut).unwrap_or_default().into();
+        let id = workload.container_id.as_deref();
+        // The path may tell the bare id alone, of which a runtime tells more.
+        let bare = id.map(|id| id.split_once("://").map_or(id, |(_, bare)| bare));
+        Self { id: text(bare), unit: text(workload.unit.as_deref()) }
+    }
+}
+
+/// How much is known of what the labels tell.
+fn names(workload: &Workload) -> usize {
+    let told = [
+        &workload.container_id,
+        &workload.runtime,
+        &workload.pod_uid,
+        &workload.namespace,
+        &workload.pod,
+        &workload.container,
+        &workload.unit,
+        &workload.image,
+    ];
+    told.into_iter().flatten().count()
 }
 
 impl Collector for Containers {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let overflow = Arc::new(ContainerLabels::overflow());
         let state = self.state();
-        let mut series: Vec<_> =
-            state.series.iter().map(|(labels, s)| (Arc::clone(labels), s.kills.clone())).collect();
-        series.push((overflow, state.overflow.clone()));
+        let shown = state.shelf.iter().map(|(values, kills)| (Arc::clone(values), kills.clone()));
+        let overflow = self.scheme.overflow().map(|values| (values, state.overflow.clone()));
+        let series: Vec<_> = shown.chain(overflow).collect();
         drop(state);
 
         let mut family = encoder.encode_descriptor(
@@ -169,8 +302,8 @@ impl Collector for Containers {
             None,
             MetricType::Counter,
         )?;
-        for (labels, kills) in &series {
-            kills.incidents.encode(family.encode_family(&**labels)?)?;
+        for (values, kills) in &series {
+            kills.incidents.encode(family.encode_family(&self.scheme.row(values, None))?)?;
         }
         let mut family = encoder.encode_descriptor(
             "container_oom_victims",
@@ -178,8 +311,8 @@ impl Collector for Containers {
             None,
             MetricType::Counter,
         )?;
-        for (labels, kills) in &series {
-            kills.victims.encode(family.encode_family(&**labels)?)?;
+        for (values, kills) in &series {
+            kills.victims.encode(family.encode_family(&self.scheme.row(values, None))?)?;
         }
         Ok(())
     }

@@ -1,45 +1,20 @@
-//! Label sets. An empty value is the same to Prometheus as no label: not known.
+//! Label sets of the program's own, and the exemplar. Those of containers and jobs are in `scheme.rs`.
 
 use prometheus_client::encoding::EncodeLabelSet;
 
-use crate::death::{Cause, Workload};
+use crate::death::{Cause, Death};
 use crate::ops::{Gap, Queue};
-
-/// What was killed. No job: a series must exist at 0 before any job is known. `namespace`, `pod` and `container` need a container
-/// runtime or an API server to tell them and are empty without.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord, EncodeLabelSet)]
-pub(super) struct ContainerLabels {
-    pub(super) container_id: String,
-    pub(super) pod_uid: String,
-    pub(super) namespace: String,
-    pub(super) pod: String,
-    pub(super) container: String,
-    pub(super) unit: String,
-}
-
-impl ContainerLabels {
-    /// The label set of everything that found no room.
-    pub(super) fn overflow() -> Self {
-        Self { container_id: "overflow".to_owned(), ..Self::default() }
-    }
-}
-
-impl From<&Workload> for ContainerLabels {
-    fn from(workload: &Workload) -> Self {
-        let text = |value: &Option<String>| value.clone().unwrap_or_default();
-        Self {
-            container_id: text(&workload.container_id),
-            pod_uid: text(&workload.pod_uid),
-            unit: text(&workload.unit),
-            ..Self::default()
-        }
-    }
-}
 
 /// Exemplar: the record behind the number.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct DeathId {
-    pub(super) death_id: String,
+    death_id: String,
+}
+
+impl From<&Death> for DeathId {
+    fn from(death: &Death) -> Self {
+        Self { death_id: death.id.to_string() }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -159,4 +134,9 @@ pub(super) struct SinkLabel {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct ProbeLabel {
     pub(super) probe: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct SourceLabel {
+    pub(super) source: &'static str,
 }

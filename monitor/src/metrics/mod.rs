@@ -1,7 +1,7 @@
 //! The registry; every metric name once. docs/metrics.md describes them for users.
 //!
-//! Label sets are closed or bounded: those of containers by `metrics.max_series` (`containers.rs`), all others by
-//! the program. No method holds a lock across a call into another room.
+//! Label sets are closed or bounded: those of containers by `metrics.max_series` (`containers.rs`), those of jobs by
+//! `metrics.max_job_series` (`jobs.rs`), all others by the program. No method holds a lock across a call into another room.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,34 +13,36 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
-use crate::config::{Count, Period};
+use crate::containers::SourceReport;
 use crate::death::{Cause, Death, State, Workload};
 use crate::ops::{Gap, Queue};
 use crate::probe::{ProbeReport, ProbeState};
 
+mod config;
 mod containers;
+mod jobs;
+#[cfg(test)]
+mod jobs_tests;
 mod labels;
+#[cfg(test)]
+mod model;
+mod scheme;
+mod shelf;
+mod sources;
 #[cfg(test)]
 mod tests;
 
+pub use config::{LabelsConfig, MetricsConfig};
 use containers::Containers;
+use jobs::Jobs;
 pub use labels::Rejected;
 use labels::{CauseLabel, GapLabel, ProbeLabel, ProgramLabel, QueueLabel, ReasonLabel, SinkLabel};
+use sources::Sources;
 
 /// Content type of what [`Metrics::encode`] writes.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-
-/// How many series, and for how long.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct MetricsConfig {
-    /// Containers that have series of their own. What does not fit is counted in the series `container_id="overflow"`.
-    pub max_series: Count<1, 2_000, 1_000_000>,
-    /// How long the series of a container outlive it.
-    pub keep_gone: Period<1_000, 86_400_000, 2_592_000_000>,
-}
 
 /// Numbers that the status page repeats.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -70,6 +72,8 @@ pub(crate) struct SinkCounters {
 pub struct Metrics {
     registry: Registry,
     containers: Arc<Containers>,
+    jobs: Arc<Jobs>,
+    sources: Sources,
     deaths: Family<CauseLabel, Counter>,
     kernel_lost: Family<ProgramLabel, Counter>,
     kernel_skipped: Family<ProgramLabel, Counter>,
@@ -96,19 +100,28 @@ impl Metrics {
     /// A registry with all that is known beforehand at 0.
     #[must_use]
     pub fn new(config: MetricsConfig) -> Self {
-        let containers = Arc::new(Containers::new(config));
+        let containers = Arc::new(Containers::new(&config));
+        let jobs = Arc::new(Jobs::new(&config));
         let mut registry = Registry::default();
         registry.register_collector(Box::new(Arc::clone(&containers)));
+        registry.register_collector(Box::new(Arc::clone(&jobs)));
         registry.register(
             "killwatch_series_overflow",
             "Deaths by the OOM killer that found no room for a series of their container",
             containers.overflowed(),
+        );
+        registry.register(
+            "killwatch_job_series_overflow",
+            "Deaths that found no room for a series of their job",
+            jobs.overflowed(),
         );
         let build = vec![("version", env!("CARGO_PKG_VERSION")), ("arch", std::env::consts::ARCH)];
         registry.register("killwatch_build", "The running program", Info::new(build));
         let r = &mut registry;
         let metrics = Self {
             containers,
+            jobs,
+            sources: Sources::new(r),
             deaths: add(
                 r,
                 "killwatch_deaths",
@@ -222,24 +235,49 @@ impl Metrics {
             self.stuck.inc();
         }
         self.deaths.get_or_create_owned(&CauseLabel::from(death.cause)).inc();
+        self.jobs.died(death, now);
         if death.cause.is_kernel_oom() {
             self.containers.killed(death, now);
         }
     }
 
-    /// A container lives: its series exist from now on, so that the first kill is an increase.
+    /// A container lives: its series exist from now on, so that the first kill is an increase. To be called once it has its names, or is known not to get any, and again
+    /// when better ones are known: as long as it had no kill, its series then move. Not for a container that is gone, or its series would stay for ever; only news of the very
+    /// cgroup that [`Self::container_gone`] was called with are known to be late.
     pub fn container_seen(&self, workload: &Workload, now: Instant) {
         self.containers.seen(workload, now);
     }
 
-    /// A container is gone. Its series stay for `metrics.keep_gone`.
+    /// A container is gone, known by its bare id and its unit alone. Its series stay for `metrics.keep_gone`, or as long as another container has the same labels.
     pub fn container_gone(&self, workload: &Workload, now: Instant) {
         self.containers.gone(workload, now);
     }
 
-    /// Drops the series of containers that went longer than `metrics.keep_gone` ago. To be called every now and then.
+    /// Containers whose labels are remembered.
+    #[cfg(test)]
+    fn remembered(&self) -> usize {
+        self.containers.remembered()
+    }
+
+    /// Drops the series of containers that went longer than `metrics.keep_gone` ago, and of jobs whose last death was. To be called every now and then.
     pub fn expire(&self, now: Instant) {
         self.containers.expire(now);
+        self.jobs.expire(now);
+    }
+
+    /// How the sources of names fare.
+    pub fn set_sources(&self, reports: &[SourceReport]) {
+        self.sources.set(reports);
+    }
+
+    /// Deaths that were told at their deadline since the start, without names that a source still owed.
+    pub fn set_names_late(&self, total: u64) {
+        self.sources.set_late(total);
+    }
+
+    /// Containers that the sources' registry holds, and how often it had no room since the start.
+    pub fn set_containers(&self, known: usize, refused: u64) {
+        self.sources.set_containers(known, refused);
     }
 
     /// Records that a kernel program has lost since it was loaded: the sum over all CPUs. Returns how many are new.

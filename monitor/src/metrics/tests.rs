@@ -1,15 +1,15 @@
-//! The text as a whole, what counts how often, and the bounds.
+//! The text as a whole, what counts how often, and the bounds. `jobs_tests.rs` has those of jobs and sources, `model.rs` the property tests.
 
 use std::time::{Duration, Instant};
 
-use proptest::prelude::*;
-
-use super::{Metrics, MetricsConfig};
-use crate::death::{Cause, Death, Workload, sample};
+use super::containers::MAX_CONTAINERS;
+use super::{LabelsConfig, Metrics, MetricsConfig};
+use crate::containers::{MAX_TEXT, SourceReport, SourceState};
+use crate::death::{Cause, Death, Job, Workload, sample};
 use crate::ops::{Ops, Queue};
 use crate::probe::{ProbeReport, ProbeState};
 
-fn metrics(max_series: usize) -> Metrics {
+pub(super) fn metrics(max_series: usize) -> Metrics {
     Metrics::new(MetricsConfig {
         max_series: max_series.try_into().unwrap(),
         ..MetricsConfig::default()
@@ -20,19 +20,60 @@ fn container(id: &str) -> Workload {
     Workload { container_id: Some(id.into()), ..Workload::default() }
 }
 
-fn kill(id: &str, incident: u64) -> Death {
+fn named(id: &str) -> Workload {
+    Workload {
+        container_id: Some(format!("containerd://{id}")),
+        runtime: Some("containerd".into()),
+        namespace: Some("shop".into()),
+        pod: Some("web-0".into()),
+        container: Some(id.into()),
+        image: Some("nginx".into()),
+        ..Workload::default()
+    }
+}
+
+pub(super) fn source(
+    name: &'static str,
+    state: SourceState,
+    answered: u64,
+    failed: u64,
+) -> SourceReport {
+    SourceReport {
+        name,
+        at: "/run/x.sock".into(),
+        state,
+        why: None,
+        version: None,
+        events: false,
+        answered,
+        failed,
+        refused: 0,
+    }
+}
+
+pub(super) fn kill(id: &str, incident: u64) -> Death {
     let mut death = sample::oom_memcg();
     death.workload = container(id);
     death.oom.as_mut().unwrap().incident_ktime_ns = incident;
     death
 }
 
+/// The samples of one metric: what is between the braces, and the value.
+pub(super) fn samples(text: &str, name: &str) -> Vec<(String, u64)> {
+    let of_name = text.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix('{'));
+    let parts = of_name.map(|rest| {
+        let rest = rest.split(" # {").next().unwrap();
+        let (labels, value) = rest.rsplit_once("} ").unwrap();
+        (labels.to_owned(), value.parse().unwrap())
+    });
+    parts.collect()
+}
+
 /// The value of a container's sample, if it is there.
 fn sample_of(metrics: &Metrics, name: &str, id: &str) -> Option<u64> {
-    let text = metrics.encode().unwrap();
-    let start = format!("{name}_total{{container_id=\"{id}\",");
-    let line = text.lines().find(|line| line.starts_with(&start))?;
-    line.split("} ").nth(1)?.split(' ').next()?.parse().ok()
+    let start = format!("container_id=\"{id}\",");
+    let samples = samples(&metrics.encode().unwrap(), &format!("{name}_total"));
+    samples.into_iter().find(|(labels, _)| labels.starts_with(&start)).map(|(_, value)| value)
 }
 
 #[test]
@@ -41,6 +82,7 @@ fn the_whole_text() {
     let ops = Ops::new(std::sync::Arc::clone(&metrics));
     let now = Instant::now();
     metrics.container_seen(&container("quiet"), now);
+    metrics.container_seen(&named("named"), now);
     for death in [sample::oom_memcg(), sample::oom_global(), sample::killed(), sample::hostile()] {
         metrics.observe(&death, now);
     }
@@ -51,6 +93,12 @@ fn the_whole_text() {
     ops.kernel_lost("mark_victim", 2);
     metrics.set_ledger_evicted(4);
     metrics.set_cgroups(17);
+    metrics.set_sources(&[
+        source("cri", SourceState::Up, 9, 2),
+        source("docker", SourceState::Absent, 0, 0),
+    ]);
+    metrics.set_containers(3, 1);
+    metrics.set_names_late(1);
     metrics.set_ready(true);
     ops.decode_error(&"too short");
     ops.queue_dropped(Queue::Records, 5);
@@ -191,28 +239,158 @@ fn what_does_not_fit_is_counted_in_the_overflow() {
     assert_eq!(sample_of(&metrics, "container_oom_killed", "c"), Some(0));
 }
 
-proptest! {
-    /// Whatever happens, the sums are right and the series bounded.
-    #[test]
-    fn sums_hold(kills in prop::collection::vec((0u8..6, 0u64..5, any::<bool>()), 0..60)) {
-        let (metrics, now) = (metrics(3), Instant::now());
-        let mut incidents = std::collections::HashSet::new();
-        for (id, incident, gone) in &kills {
-            metrics.observe(&kill(&id.to_string(), *incident), now);
-            incidents.insert((id, incident));
-            if *gone {
-                metrics.container_gone(&container(&id.to_string()), now);
-            }
-        }
-        let text = metrics.encode().unwrap();
-        let sum = |name: &str| {
-            let values = text.lines().filter(|l| l.starts_with(name)).map(|l| l.split("} ").nth(1).unwrap());
-            let values: Vec<u64> = values.map(|v| v.split(' ').next().unwrap().parse().unwrap()).collect();
-            (values.len(), values.iter().sum::<u64>())
-        };
-        let (series, killed) = sum("container_oom_killed_total{");
-        prop_assert!(series <= 4);
-        prop_assert_eq!(killed, incidents.len() as u64);
-        prop_assert_eq!(sum("container_oom_victims_total{").1, kills.len() as u64);
+/// The whole label sets of a metric, with their values.
+pub(super) fn shown(metrics: &Metrics, name: &str) -> Vec<(String, u64)> {
+    let mut shown = samples(&metrics.encode().unwrap(), name);
+    shown.retain(|(labels, _)| !labels.contains("\"overflow\""));
+    shown.sort();
+    shown
+}
+
+fn of_labels(labels: LabelsConfig) -> Metrics {
+    Metrics::new(MetricsConfig { labels, ..MetricsConfig::default() })
+}
+
+const NAMED: &str = "container_id=\"containerd://a\",pod_uid=\"\",namespace=\"shop\",pod=\"web-0\",container=\"a\",unit=\"\"";
+const BARE: &str =
+    "container_id=\"a\",pod_uid=\"\",namespace=\"\",pod=\"\",container=\"\",unit=\"\"";
+
+#[test]
+fn names_that_come_late_move_a_series_that_has_counted_nothing() {
+    let (metrics, now) = (metrics(10), Instant::now());
+    metrics.container_seen(&container("a"), now);
+    metrics.container_seen(&named("a"), now);
+    assert_eq!(shown(&metrics, "container_oom_killed_total"), [(NAMED.to_owned(), 0)]);
+    // Who looks once more without the runtime does not take the names away, and the death may be told without them.
+    metrics.container_seen(&container("a"), now);
+    metrics.observe(&kill("a", 1), now);
+    assert_eq!(shown(&metrics, "container_oom_killed_total"), [(NAMED.to_owned(), 1)]);
+    // Gone by its bare id, and for good.
+    metrics.container_gone(&container("a"), now);
+    metrics.expire(now + Duration::from_secs(86_400));
+    assert_eq!(shown(&metrics, "container_oom_killed_total"), []);
+}
+
+#[test]
+fn names_that_come_after_a_kill_move_nothing() {
+    let (metrics, now) = (metrics(10), Instant::now());
+    metrics.container_seen(&container("a"), now);
+    metrics.observe(&kill("a", 1), now);
+    metrics.container_seen(&named("a"), now);
+    let mut again = kill("a", 2);
+    again.workload = named("a");
+    metrics.observe(&again, now);
+    assert_eq!(shown(&metrics, "container_oom_killed_total"), [(BARE.to_owned(), 2)]);
+}
+
+#[test]
+fn late_news_of_a_cgroup_that_is_gone_do_not_make_its_container_live() {
+    let day = Duration::from_secs(86_400);
+    let of = |workload: Workload, id| Workload { cgroup_id: Some(id), ..workload };
+    for (back, lives) in [(7, false), (8, true)] {
+        let (metrics, now) = (metrics(10), Instant::now());
+        metrics.container_seen(&of(container("a"), 7), now);
+        metrics.container_gone(&of(container("a"), 7), now);
+        metrics.container_seen(&of(named("a"), back), now);
+        assert_eq!(shown(&metrics, "container_oom_killed_total"), [(NAMED.to_owned(), 0)]);
+        metrics.expire(now + day);
+        assert_eq!(!shown(&metrics, "container_oom_killed_total").is_empty(), lives);
     }
+}
+
+#[test]
+fn containers_that_share_their_labels_share_a_series() {
+    let off = LabelsConfig { container_id: false, container: false, ..LabelsConfig::default() };
+    let (metrics, now) = (of_labels(off), Instant::now());
+    let (hour, day) = (Duration::from_secs(3_600), Duration::from_secs(86_400));
+    let labels = "pod_uid=\"\",namespace=\"shop\",pod=\"web-0\",unit=\"\"".to_owned();
+    for id in ["a", "b"] {
+        metrics.container_seen(&named(id), now);
+        // One decision hits both: it counts for each.
+        for _ in 0..2 {
+            let mut death = kill(id, 1);
+            death.workload = named(id);
+            metrics.observe(&death, now);
+        }
+    }
+    assert_eq!(shown(&metrics, "container_oom_killed_total"), [(labels.clone(), 2)]);
+    assert_eq!(shown(&metrics, "container_oom_victims_total"), [(labels.clone(), 4)]);
+    metrics.container_gone(&container("a"), now);
+    metrics.container_gone(&container("a"), now);
+    metrics.expire(now + day);
+    assert_eq!(shown(&metrics, "container_oom_killed_total"), [(labels.clone(), 2)], "b lives");
+    metrics.container_gone(&container("b"), now + hour);
+    metrics.expire(now + day);
+    assert_eq!(shown(&metrics, "container_oom_killed_total"), [(labels, 2)]);
+    metrics.expire(now + day + hour);
+    assert_eq!(shown(&metrics, "container_oom_killed_total"), []);
+}
+
+#[test]
+fn without_any_label_there_is_one_series() {
+    let none = crate::config::file::parse(
+        b"metrics: {labels: {container_id: false, pod_uid: false, namespace: false, pod: false, container: false, \
+          unit: false, job_id: false, job_name: false, scheduler: false}}",
+    );
+    let (metrics, now) = (Metrics::new(none.unwrap().metrics), Instant::now());
+    metrics.container_seen(&container("a"), now);
+    metrics.observe(&kill("b", 1), now);
+    let text = metrics.encode().unwrap();
+    assert_eq!(samples(&text, "container_oom_killed_total"), [(String::new(), 1)]);
+    assert_eq!(samples(&text, "killwatch_job_oom_killed_total"), [(String::new(), 1)]);
+    let cause = "cause=\"oom_memcg\"".to_owned();
+    assert_eq!(samples(&text, "killwatch_job_deaths_total"), [(cause, 1)]);
+}
+
+#[test]
+fn a_label_that_does_not_exist_is_refused() {
+    let read = |yaml: &str| crate::config::file::parse(yaml.as_bytes());
+    let labels = read("metrics: {labels: {image: true, pod: false}}").unwrap().metrics.labels;
+    assert_eq!(labels, LabelsConfig { image: true, pod: false, ..LabelsConfig::default() });
+    for yaml in ["metrics: {labels: {pid: true}}", "metrics: {labels: {pod: 2}}"] {
+        let error = read(yaml).unwrap_err();
+        assert!(error.starts_with("metrics.labels"), "{error}");
+    }
+    let (metrics, now) = (of_labels(labels), Instant::now());
+    metrics.container_seen(&named("a"), now);
+    let expected = "container_id=\"containerd://a\",pod_uid=\"\",namespace=\"shop\",container=\"a\",unit=\"\",image=\"nginx\"";
+    assert_eq!(shown(&metrics, "container_oom_killed_total"), [(expected.to_owned(), 0)]);
+}
+
+#[test]
+fn values_are_cut_and_nothing_passes_for_the_overflow() {
+    let (metrics, now) = (metrics(10), Instant::now());
+    let long = "ü".repeat(4096);
+    let mut death = kill(&long, 1);
+    death.job = Some(Job { id: Some(long), ..Job::default() });
+    metrics.observe(&death, now);
+    let cut = "ü".repeat(MAX_TEXT / 2);
+    assert_eq!(sample_of(&metrics, "container_oom_killed", &cut), Some(1));
+    let mut death = kill("overflow", 1);
+    death.job = Some(Job { id: Some("overflow".into()), ..Job::default() });
+    metrics.observe(&death, now);
+    let text = metrics.encode().unwrap();
+    for name in ["container_oom_killed_total", "killwatch_job_oom_killed_total"] {
+        let overflow = samples(&text, name);
+        let overflow: Vec<_> = overflow.iter().filter(|(l, _)| l.contains("overflow")).collect();
+        assert!(matches!(overflow[..], [(_, 1)]), "{overflow:?}");
+        assert!(text.lines().all(|line| line.len() < 2 * MAX_TEXT));
+    }
+}
+
+#[test]
+fn of_more_containers_than_can_be_remembered_the_oldest_that_is_gone_is_forgotten() {
+    let off = LabelsConfig { container_id: false, ..LabelsConfig::default() };
+    let (metrics, now) = (of_labels(off), Instant::now());
+    for n in 0..MAX_CONTAINERS + 10 {
+        let id = format!("c{n}");
+        metrics.container_seen(&container(&id), now);
+        if n > 0 {
+            metrics.container_gone(&container(&id), now);
+        }
+    }
+    assert_eq!(metrics.remembered(), MAX_CONTAINERS);
+    metrics.expire(now + Duration::from_secs(86_400));
+    assert_eq!(metrics.remembered(), 1);
+    assert_eq!(shown(&metrics, "container_oom_killed_total").len(), 1, "the first lives");
 }

@@ -54,6 +54,16 @@ impl Hierarchy {
         Ok(Self { version: Version::V2, root: root.context("no cgroup v2 is mounted")? })
     }
 
+    /// Every cgroup v1 hierarchy of this host, whatever it controls.
+    ///
+    /// # Errors
+    /// When the kernel does not say.
+    pub fn all_v1() -> Result<Vec<Self>> {
+        let mounts = std::fs::read_to_string("/proc/mounts").context("read /proc/mounts")?;
+        let roots = all_mounted(&mounts, |kind, _| kind == "cgroup");
+        Ok(roots.map(|root| Self { version: Version::V1, root }).collect())
+    }
+
     /// The v1 memory hierarchy where there is one, else v2.
     fn from_mounts(mounts: &str) -> Option<Self> {
         let v1 = mounted(mounts, |kind, options| {
@@ -91,7 +101,12 @@ impl Hierarchy {
 
 /// Where the first mount is whose type and options fit.
 fn mounted(mounts: &str, fits: impl Fn(&str, &str) -> bool) -> Option<PathBuf> {
-    mounts.lines().find_map(|line| {
+    all_mounted(mounts, fits).next()
+}
+
+/// Where all mounts are whose type and options fit.
+fn all_mounted(mounts: &str, fits: impl Fn(&str, &str) -> bool) -> impl Iterator<Item = PathBuf> {
+    mounts.lines().filter_map(move |line| {
         let mut fields = line.split_whitespace().skip(1);
         let (place, kind, options) = (fields.next()?, fields.next()?, fields.next()?);
         fits(kind, options).then(|| PathBuf::from(place))

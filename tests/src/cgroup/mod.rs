@@ -288,8 +288,11 @@ impl Group {
         })
     }
 
-    /// Kills what runs in it and below, and removes it and all below.
-    fn remove_all(&self) -> Result<()> {
+    /// Kills what runs in it and below, and removes it and all below. It may be gone already.
+    ///
+    /// # Errors
+    /// When something lives on in it past the deadline.
+    pub fn remove_all(&self) -> Result<()> {
         let entries = match std::fs::read_dir(&self.dir) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
             entries => entries.with_context(|| format!("list {}", self.dir.display()))?,
@@ -301,7 +304,11 @@ impl Group {
             }
         }
         wait_until(PATIENCE, &format!("{} is empty", self.dir.display()), || {
-            let processes = self.processes()?;
+            let processes = match self.processes() {
+                // Somebody else may remove it at the same time.
+                Err(_) if !self.dir.exists() => return Ok(Some(())),
+                processes => processes?,
+            };
             for pid in &processes {
                 if let Some(pid) = i32::try_from(*pid).ok().and_then(Pid::from_raw) {
                     // It may be gone already; whether it is shows at the next look.

@@ -8,6 +8,9 @@ mod audit;
 mod containers;
 mod crowd;
 mod degraded;
+mod engines;
+mod environ;
+mod examples;
 mod exits;
 mod faults;
 mod global;
@@ -16,14 +19,20 @@ mod kin;
 mod lifecycle;
 mod limits;
 mod lockdown;
+mod lxc;
 mod oom;
 mod pids;
+mod pods;
 mod rlimits;
 mod runtime;
 mod senders;
 mod signals;
+mod slurm;
+mod socket;
+mod sources;
 mod stops;
 mod stuck;
+mod systemd;
 mod threads;
 mod userspace;
 mod workload;
@@ -51,6 +60,9 @@ fn main() -> ExitCode {
             ("containers", containers::SCENARIOS),
             ("crowd", crowd::SCENARIOS),
             ("degraded", degraded::SCENARIOS),
+            ("engines", engines::SCENARIOS),
+            ("environ", environ::SCENARIOS),
+            ("examples", examples::SCENARIOS),
             ("exits", exits::SCENARIOS),
             ("faults", faults::SCENARIOS),
             ("hostile", hostile::SCENARIOS),
@@ -58,14 +70,20 @@ fn main() -> ExitCode {
             ("lifecycle", lifecycle::SCENARIOS),
             ("limits", limits::SCENARIOS),
             ("lockdown", lockdown::SCENARIOS),
+            ("lxc", lxc::SCENARIOS),
             ("oom", oom::SCENARIOS),
             ("pids", pids::SCENARIOS),
+            ("pods", pods::SCENARIOS),
             ("rlimits", rlimits::SCENARIOS),
             ("runtime", runtime::SCENARIOS),
             ("senders", senders::SCENARIOS),
             ("signals", signals::SCENARIOS),
+            ("slurm", slurm::SCENARIOS),
+            ("socket", socket::SCENARIOS),
+            ("sources", sources::SCENARIOS),
             ("stops", stops::SCENARIOS),
             ("stuck", stuck::SCENARIOS),
+            ("systemd", systemd::SCENARIOS),
             ("threads", threads::SCENARIOS),
             ("userspace", userspace::SCENARIOS),
             ("workload", workload::SCENARIOS),

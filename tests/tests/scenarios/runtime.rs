@@ -9,7 +9,7 @@ use killwatch_tests::play;
 use killwatch_tests::record::Expected;
 use killwatch_tests::runc::Container;
 use killwatch_tests::stage::Stage;
-use killwatch_tests::truth::Truth;
+use killwatch_tests::truth::{Truth, handles};
 use killwatch_tests::wait::wait_until;
 
 use crate::LIMIT;
@@ -74,12 +74,4 @@ fn oom(init: &Truth, group: &Group, stage: &Stage) -> Expected {
 
 fn contained(expected: Expected, id: &str) -> Expected {
     expected.is("/workload/container_id", id)
-}
-
-/// Whether a process has a handler for a signal.
-fn handles(pid: u32, signal: u32) -> Result<bool> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
-    let caught = caught.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
-    Ok(caught.is_some_and(|mask| mask >> (signal - 1) & 1 == 1))
 }

@@ -21,6 +21,7 @@ const PROGRAMS: &[(&str, bool)] = &[
     ("lib/systemd/systemd", true),
     ("lib/systemd/systemd-oomd", true),
     ("lib/systemd/systemd-executor", false),
+    ("bin/systemd-run", true),
     ("lib/systemd/system/systemd-oomd.socket", true),
 ];
 
@@ -91,7 +92,7 @@ fn fetch(ctx: &Ctx) -> Result<PathBuf> {
     let dir = ctx.cache.join("guest").join(&release);
     let tree = dir.join("systemd");
     let _lock = ctx.lock_cache()?;
-    if !tree.is_dir() {
+    if !is_whole(&tree) {
         step("fetch systemd for the test machine", || {
             let unpacked = dir.join("systemd.unpacked");
             let new = dir.join("systemd.new");
@@ -100,19 +101,29 @@ fn fetch(ctx: &Ctx) -> Result<PathBuf> {
             Suite::open(ctx, &release)?.unpack_closure(PACKAGES, &unpacked)?;
             pick(&unpacked, &new)?;
             fs::remove_dir_all(&unpacked).context("cannot remove what was unpacked")?;
+            if tree.exists() {
+                fs::remove_dir_all(&tree).context("cannot remove an older tree")?;
+            }
             fs::rename(&new, &tree).context("cannot put systemd in place")
         })?;
     }
     Ok(tree)
 }
 
+/// Whether a tree from the cache has all that is wanted today.
+fn is_whole(tree: &Path) -> bool {
+    PROGRAMS.iter().all(|(name, required)| !required || find(tree, name).is_some())
+}
+
+/// Where a file is in a tree: `/lib` is a link to `/usr/lib`, or will be, so packages have files in either.
+fn find(tree: &Path, name: &str) -> Option<String> {
+    let names = [name.to_owned(), format!("usr/{name}")];
+    names.into_iter().find(|name| tree.join(name).is_file())
+}
+
 /// Copies the programs and what they are linked with.
 fn pick(unpacked: &Path, tree: &Path) -> Result<()> {
-    // `/lib` is a link to `/usr/lib`, or will be: packages have files in either.
-    let find = |name: &str| {
-        let names = [name.to_owned(), format!("usr/{name}")];
-        names.into_iter().find(|name| unpacked.join(name).is_file())
-    };
+    let find = |name: &str| find(unpacked, name);
     let loader = find(LOADER).context("there is no dynamic loader")?;
     let mut path = Vec::new();
     for dir in LIBRARIES {
@@ -162,11 +173,23 @@ mod tests {
     }
 
     #[test]
+    fn a_tree_that_lacks_a_program_is_fetched_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, _) in PROGRAMS.iter().filter(|(_, required)| *required) {
+            assert!(!is_whole(dir.path()), "{name} is not there yet");
+            let file = dir.path().join("usr").join(name);
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            fs::write(file, "").unwrap();
+        }
+        assert!(is_whole(dir.path()));
+    }
+
+    #[test]
     fn programs_are_found_in_either_place() {
         let dir = tempfile::tempdir().unwrap();
         let (unpacked, tree) = (dir.path().join("unpacked"), dir.path().join("tree"));
         assert!(pick(&unpacked, &tree).unwrap_err().to_string().contains("loader"));
-        for file in ["usr/lib/systemd/systemd", "lib/systemd/systemd-oomd"] {
+        for file in ["usr/lib/systemd/systemd", "lib/systemd/systemd-oomd", "bin/systemd-run"] {
             let file = unpacked.join(file);
             fs::create_dir_all(file.parent().unwrap()).unwrap();
             fs::write(file, "").unwrap();

@@ -6,13 +6,14 @@
 //! * `tags`, `deaths` and `stream` answer.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::{Extension, Request, State as Shared};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, put};
+use http_body_util::{BodyExt as _, Limited};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -31,13 +32,13 @@ mod refusal;
 pub mod serve;
 mod stream;
 mod tags;
-#[cfg(test)]
-mod tests;
 
 use limits::Rates;
 use peer::{Host, Peer};
 use refusal::Refusal;
 
+/// Longest wait for the body of a request that is refused for its rate.
+const TAKEN_WITHIN: Duration = Duration::from_secs(1);
 /// What a look through all deaths counts as, in requests.
 const COST_OF_LOOK: u32 = 5;
 
@@ -114,6 +115,9 @@ async fn held(
     let response = match state.rates.take(peer.process, &peer.owner(), cost, Instant::now()) {
         Ok(()) => next.run(request).await,
         Err(wait) => {
+            // Taken, or the connection would be closed on whoever is still sending it, and the answer not be read.
+            let body = Limited::new(request.into_body(), tags::MAX_BODY).collect();
+            let _ = tokio::time::timeout(TAKEN_WITHIN, body).await;
             let text = "too many requests: 100 a second are for each process, 1000 for each user, 5000 for all; a search by job or container and a stream count as 5";
             Refusal { retry_after: Some(wait), ..Refusal::new(Rejected::Rate, text) }
                 .into_response()

@@ -222,3 +222,90 @@ impl hyper::body::Body for Events {
         }))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+    use crate::api::socket::peer::Host;
+    use crate::death::sample;
+    use crate::ledger::{Ledger, LedgerConfig};
+    use crate::metrics::{Metrics, MetricsConfig};
+    use crate::procfs::Proc;
+
+    fn state(max_deaths: usize) -> Arc<State> {
+        let config =
+            LedgerConfig { max_deaths: max_deaths.try_into().unwrap(), ..LedgerConfig::default() };
+        let metrics = Arc::new(Metrics::new(MetricsConfig::default()));
+        let host = Host { proc: Proc::default(), hierarchy: 0 };
+        let ledger = Arc::new(Ledger::new(config));
+        Arc::new(State::new(ledger, Arc::default(), metrics, host, CancellationToken::new()))
+    }
+
+    fn die(state: &State, times: usize) {
+        (0..times).for_each(|_| drop(state.ledger.append(sample::killed()).unwrap()));
+    }
+
+    async fn next(reader: Reader) -> (String, Reader) {
+        let (text, reader) = reader.next().await.unwrap();
+        (String::from_utf8(text.to_vec()).unwrap(), reader)
+    }
+
+    fn count(text: &str, what: &str) -> usize {
+        text.matches(&format!("event: {what}\n")).count()
+    }
+
+    #[tokio::test]
+    async fn begins_behind_the_cursor_and_says_what_is_gone() {
+        let state = state(3);
+        die(&state, 5);
+        let cursor = Cursor { run: state.run, seq: 1 };
+        let reader = Reader::new(&state, Filter::default(), Some(cursor)).unwrap();
+        let (begin, reader) = next(reader).await;
+        assert!(begin.contains(&format!("id: {cursor}\n")), "{begin}");
+        // Of the second to the fifth, the second is kept no more.
+        let (text, reader) = next(reader).await;
+        assert_eq!((count(&text, "gap"), count(&text, "death")), (1, 3), "{text}");
+        assert!(text.contains("{\"missed\":1,"), "{text}");
+        die(&state, 1);
+        let (text, _) = next(reader).await;
+        assert_eq!((count(&text, "gap"), count(&text, "death")), (0, 1), "{text}");
+    }
+
+    #[tokio::test]
+    async fn a_cursor_of_another_run_is_a_gap_and_one_ahead_is_refused() {
+        let state = state(10);
+        die(&state, 1);
+        let foreign = Cursor { run: !state.run, seq: 7 };
+        let reader = Reader::new(&state, Filter::default(), Some(foreign)).unwrap();
+        let (begin, reader) = next(reader).await;
+        assert!(count(&begin, "gap") == 1 && !begin.contains("missed"), "{begin}");
+        assert_eq!(count(&next(reader).await.0, "death"), 1, "all that is kept");
+        let ahead = Cursor { run: state.run, seq: 2 };
+        assert!(Reader::new(&state, Filter::default(), Some(ahead)).is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_falls_far_behind_is_cut_off_with_a_gap() {
+        let max = usize::try_from(MAX_LAG).unwrap();
+        for (deaths, cut_off) in [(max, false), (max + 1, true)] {
+            let state = state(2 * max);
+            let (_, reader) = next(Reader::new(&state, Filter::default(), None).unwrap()).await;
+            die(&state, deaths);
+            tokio::time::advance(2 * SLOW).await;
+            let (text, reader) = next(reader).await;
+            assert_eq!(count(&text, "gap"), usize::from(cut_off), "{deaths}");
+            assert_eq!(text.contains(&format!("\"missed\":{deaths}")), cut_off);
+            assert_eq!(reader.next().await.is_none(), cut_off);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_a_death_there_is_a_sign_of_life() {
+        let state = state(10);
+        let (_, reader) = next(Reader::new(&state, Filter::default(), None).unwrap()).await;
+        let (text, _) = next(reader).await;
+        assert!(text.starts_with(": alive\n"), "{text}");
+    }
+}

@@ -19,7 +19,7 @@ use crate::procfs::Process;
 use crate::tags::TagSet;
 
 /// Longest body of a request.
-const MAX_BODY: usize = 8 << 10;
+pub(super) const MAX_BODY: usize = 8 << 10;
 /// Longest wait for it.
 const BODY_WITHIN: Duration = Duration::from_secs(10);
 

@@ -20,6 +20,7 @@ fn a_page_for_each_cause() {
     let deaths = [
         ("oom_memcg", sample::oom_memcg()),
         ("oom_memcg_bare", bare),
+        ("in_a_pod", sample::in_a_pod()),
         ("oom_global", sample::oom_global()),
         ("oom_sysrq", sysrq),
         ("oom_cpuset", with(Cause::OomCpuset)),
@@ -56,6 +57,8 @@ proptest! {
         death.killer.comm = Some(name.clone());
         death.workload.cgroup = Some(name.clone());
         death.workload.container_id = Some(name.clone());
+        death.workload.container = Some(name.clone());
+        death.workload.image = Some(name.clone());
         death.advice = name.clone();
         death.evidence = vec![name];
         let page = story(&death);

@@ -5,18 +5,15 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Empty, Limited};
-use hyper::client::conn::http1;
+use http_body_util::Full;
 use hyper::{Request, StatusCode, Uri};
-use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
+use crate::cli::exchange::exchange;
 use crate::config::Refused;
 
 /// Longest wait for the whole answer.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Longest answer.
-const MAX_BYTES: usize = 8 << 20;
 
 /// Where the daemon answers: `http://host:port`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,27 +64,11 @@ impl Api {
 
     async fn ask(&self, path: &str) -> anyhow::Result<Option<Bytes>> {
         let stream = TcpStream::connect((self.host.as_str(), self.port)).await?;
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-        let request =
-            Request::get(path).header("host", &self.authority).body(Empty::<Bytes>::new())?;
-        let answer = async {
-            let response = sender.send_request(request).await?;
-            let status = response.status();
-            let body = Limited::new(response.into_body(), MAX_BYTES).collect().await;
-            let body = body
-                .map_err(|error| anyhow::anyhow!("the answer cannot be read: {error}"))?
-                .to_bytes();
-            match status {
-                StatusCode::OK => Ok(Some(body)),
-                StatusCode::NOT_FOUND => Ok(None),
-                other => anyhow::bail!("it says {other}"),
-            }
-        };
-        // The connection does the work of the request; when it ends, the answer knows how.
-        tokio::pin!(answer);
-        tokio::select! {
-            answer = &mut answer => answer,
-            _ = connection => answer.await,
+        let request = Request::get(path).header("host", &self.authority).body(Full::default())?;
+        match exchange(stream, request).await? {
+            (StatusCode::OK, body) => Ok(Some(body)),
+            (StatusCode::NOT_FOUND, _) => Ok(None),
+            (other, _) => anyhow::bail!("it says {other}"),
         }
     }
 }

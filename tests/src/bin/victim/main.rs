@@ -3,6 +3,7 @@
 //! With `--gate` it says who it is (one line of JSON) and does nothing more until it reads a line or the end of its
 //! standard input, so that whoever runs it can look at it in `/proc` while it lives.
 
+mod brief;
 mod crowd;
 mod family;
 mod fault;
@@ -69,6 +70,8 @@ struct Place {
 enum Act {
     /// Allocate and touch memory until killed, or up to a ceiling
     Hog(memory::Hog),
+    #[command(flatten)]
+    Brief(brief::Act),
     #[command(flatten)]
     Fault(fault::Act),
     #[command(flatten)]
@@ -220,6 +223,7 @@ fn enter(place: &Place) -> Result<()> {
 fn act(act: Act, gate: &Gate) -> Result<ExitCode> {
     match act {
         Act::Hog(hog) => memory::hog(gate, &hog),
+        Act::Brief(act) => brief::act(&act, gate),
         Act::Fault(act) => fault::act(&act, gate),
         Act::Limit(act) => limit::act(&act, gate),
         Act::Signal(act) => signals::act(&act, gate),
