@@ -40,6 +40,8 @@ enum Play {
 pub enum Need {
     /// A virtual machine of our own.
     Vm,
+    /// No virtual machine: it is about the daemon and not about the kernel, and takes minutes under emulation.
+    NoVm,
     /// Memory accounted by cgroup v1.
     MemoryV1,
     /// Memory accounted by cgroup v2.
@@ -126,6 +128,7 @@ impl Need {
         let lack = |lacks: bool, why: &str| lacks.then(|| why.to_owned());
         match self {
             Self::Vm => lack(!in_vm(), "only in a virtual machine of our own (KILLWATCH_VM=1)"),
+            Self::NoVm => lack(in_vm(), "not in a virtual machine: no kernel has a part in it"),
             Self::MemoryV1 => version(Version::V1, "v1"),
             Self::MemoryV2 => version(Version::V2, "v2"),
             Self::CgroupKill => {

@@ -39,6 +39,7 @@ pub mod fake_cri;
 pub mod http;
 pub mod kernel_log;
 mod launch;
+mod leftovers;
 pub mod matrix;
 pub mod metrics;
 pub mod record;

@@ -4,7 +4,6 @@
 //! `restrict_oom_score_adj`, since not every root may lower that.
 
 mod config;
-mod leftovers;
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -348,7 +347,7 @@ impl Containerd {
 impl Drop for Containerd {
     fn drop(&mut self) {
         let ended = self.end();
-        let cleared = leftovers::clear(self.dir.path(), &self.cgroup);
+        let cleared = crate::leftovers::clear(self.dir.path(), &self.cgroup);
         if let Err(error) = ended.and(cleared) {
             eprintln!(
                 "killwatch-tests: something of {} is left behind: {error:#}",

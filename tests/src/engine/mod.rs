@@ -4,7 +4,6 @@
 //! run where both kinds of cgroups are mounted, and limits of files and processes that no root is refused.
 
 mod api;
-mod leftovers;
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -383,7 +382,7 @@ impl Engine {
 impl Drop for Engine {
     fn drop(&mut self) {
         let ended = self.end();
-        let cleared = leftovers::clear(self.dir.path(), &self.cgroup);
+        let cleared = crate::leftovers::clear(self.dir.path(), &self.cgroup);
         if let Err(error) = ended.and(cleared) {
             eprintln!(
                 "killwatch-tests: something of {} is left behind: {error:#}",

@@ -1,4 +1,4 @@
-//! Takes away what a containerd and its pods may leave: shims, their sockets, mounts, cgroups.
+//! Takes away what a container engine and its containers may leave: their supervisors, sockets, mounts, cgroups.
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -13,13 +13,16 @@ use crate::wait::wait_until;
 /// How long a process or a cgroup may take to go.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Clears away all that is of the containerd whose files are in `dir` and whose pods' cgroups are below `cgroup`. It does not run any more.
-pub(super) fn clear(dir: &Path, cgroup: &str) -> Result<()> {
+/// What supervises containers.
+const SUPERVISORS: &[&str] = &["containerd-shim", "conmon", "podman", "runc"];
+
+/// Clears away all that is of the engine whose files are in `dir` and whose containers' cgroups are below `cgroup`. It does not run any more.
+pub(crate) fn clear(dir: &Path, cgroup: &str) -> Result<()> {
     // They stand outside of the directory, and each shim's bundle tells where.
     let sockets = sockets_of_shims(dir);
-    end_processes(|pid| is_shim_of(pid, dir), "shims")?;
+    end_processes(|pid| is_supervisor_of(pid, dir), "supervisors")?;
     let groups = cgroups(cgroup)?;
-    end_processes(|pid| is_below(pid, cgroup), "processes of pods")?;
+    end_processes(|pid| is_below(pid, cgroup), "processes of containers")?;
     for socket in sockets {
         gone(std::fs::remove_file(&socket), &socket)?;
     }
@@ -28,22 +31,25 @@ pub(super) fn clear(dir: &Path, cgroup: &str) -> Result<()> {
 }
 
 fn sockets_of_shims(dir: &Path) -> Vec<PathBuf> {
-    let tasks = dir.join("state/io.containerd.runtime.v2.task/k8s.io");
-    let Ok(bundles) = std::fs::read_dir(tasks) else { return Vec::new() };
-    let addresses = bundles
-        .filter_map(Result::ok)
-        .filter_map(|bundle| std::fs::read_to_string(bundle.path().join("address")).ok());
+    let below = |dir: PathBuf| {
+        let entries = std::fs::read_dir(dir).into_iter().flatten();
+        entries.filter_map(Result::ok).map(|entry| entry.path())
+    };
+    let bundles = below(dir.join("state/io.containerd.runtime.v2.task")).flat_map(below);
+    let addresses =
+        bundles.filter_map(|bundle| std::fs::read_to_string(bundle.join("address")).ok());
     let sockets =
         addresses.filter_map(|address| address.trim().strip_prefix("unix://").map(PathBuf::from));
     sockets.filter(|socket| socket.starts_with("/run/containerd/s")).collect()
 }
 
-/// A shim is told the address of its containerd.
-fn is_shim_of(pid: i32, dir: &Path) -> bool {
+/// A supervisor is told where the files of its engine are.
+fn is_supervisor_of(pid: i32, dir: &Path) -> bool {
     let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     let words = String::from_utf8_lossy(&words);
     let mut words = words.split('\0');
-    words.next().is_some_and(|program| program.contains("containerd-shim"))
+    let program = words.next().and_then(|program| Path::new(program).file_name()?.to_str());
+    program.is_some_and(|program| SUPERVISORS.iter().any(|known| program.starts_with(known)))
         && words.any(|word| Path::new(word).starts_with(dir))
 }
 
