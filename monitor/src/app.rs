@@ -103,7 +103,7 @@ pub async fn run(config: Config, log_lost: ErrorCounter) -> anyhow::Result<()> {
     let (pods, pods_handle, pods_asked) = Pods::new();
     status.set_names(Arc::clone(&registry), Arc::clone(&pods));
     let tags = Arc::new(Tags::default());
-    let host = api::socket::peer::Host { proc: Proc::default(), hierarchy: mounts.memory.id };
+    let host = api::socket::peer::Host::new(Proc::default(), mounts.memory.id);
     let pipeline = Pipeline {
         records,
         log_lost,

@@ -260,6 +260,32 @@ pub(crate) mod tests {
             Process { pid, start_ticks }
         }
 
+        /// `/proc/PID/status` of one that has these numbers, the last in its own namespace.
+        pub(crate) fn has_status(&self, ns_pids: &[u32], uid: u32, euid: u32, effective: u64) {
+            let pid = ns_pids[0];
+            let numbers: Vec<_> = ns_pids.iter().map(u32::to_string).collect();
+            let text = format!(
+                "Name:\tx\nUid:\t{uid}\t{euid}\t{euid}\t{euid}\nNSpid:\t{}\nCapEff:\t{effective:016x}\n",
+                numbers.join("\t")
+            );
+            self.has(pid, "status", &text);
+        }
+
+        /// A file of a process that lives.
+        pub(crate) fn has(&self, pid: u32, file: &str, text: &str) {
+            std::fs::write(self.dir.path().join(pid.to_string()).join(file), text).unwrap();
+        }
+
+        /// `process` is in the namespace of this kind and name.
+        pub(crate) fn is_in(&self, process: &str, kind: &str, name: &str) {
+            let namespace = self.dir.path().join(format!("ns-{kind}-{name}"));
+            std::fs::write(&namespace, "").unwrap();
+            let links = self.dir.path().join(process).join("ns");
+            std::fs::create_dir_all(&links).unwrap();
+            let _ = std::fs::remove_file(links.join(kind));
+            std::os::unix::fs::symlink(namespace, links.join(kind)).unwrap();
+        }
+
         pub(crate) fn gone(&self, pid: u32) {
             std::fs::remove_dir_all(self.dir.path().join(pid.to_string())).unwrap();
         }

@@ -179,6 +179,12 @@ impl Ledger {
         self.last.subscribe()
     }
 
+    /// How many wait for it to rise.
+    #[cfg(test)]
+    pub(crate) fn watched(&self) -> usize {
+        self.last.receiver_count()
+    }
+
     /// Deaths that are kept.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use killwatch_tests::asker::Asker;
-use killwatch_tests::corpus::{Need, Scenario};
+use killwatch_tests::corpus::{Need, Scenario, not_applicable};
 use killwatch_tests::daemon::binary;
 use killwatch_tests::play;
 use killwatch_tests::record::Expected;
@@ -29,6 +29,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     play!(pids_are_those_of_who_asks).needs(NAMESPACES),
     play!(a_supervisor_hears_of_its_own_children).needs(CURL),
     play!(what_is_too_much_is_refused_in_words).needs(PYTHON),
+    play!(a_pid_given_anew_inherits_no_tag).needs(PYTHON),
 ];
 
 const CURL: &[Need] = &[Need::Program("curl"), Need::Program("setpriv")];
@@ -312,6 +313,35 @@ fn what_is_too_much_is_refused_in_words(stage: &mut Stage) -> Result<()> {
     );
     let said = python(stage, ANOTHER, &script)?;
     ensure!(said == "[(200, False), (429, True)]\n", "{said}");
+    Ok(())
+}
+
+/// The kernel is asked to hand out the number of a tagged process once more, at once.
+fn a_pid_given_anew_inherits_no_tag(stage: &mut Stage) -> Result<()> {
+    const LAST_PID: &str = "/proc/sys/kernel/ns_last_pid";
+    if std::fs::File::options().write(true).open(LAST_PID).is_err() {
+        return Err(not_applicable(format!("{LAST_PID} cannot be written")));
+    }
+    let script = format!(
+        "{MODULE}\nimport signal, time\n\
+        def child():\n    pid = os.fork()\n    if pid == 0:\n        signal.pause()\n    return pid\n\
+        def end(pid):\n    os.kill(pid, signal.SIGKILL)\n    os.waitpid(pid, 0)\n\
+        first = child()\nprint(_ask('PUT', f'/v1/tags/{{first}}', {{'job_id': 'first'}})[0])\n\
+        before = start_of(first)\nend(first)\n\
+        # A start is told apart by 1/100 s.\n\
+        tick = time.clock_gettime(time.CLOCK_BOOTTIME) + 0.02\nwhile time.clock_gettime(time.CLOCK_BOOTTIME) < tick:\n    pass\n\
+        for _ in range(500):\n    open('{LAST_PID}', 'w').write(str(first - 1))\n    second = child()\n    \
+        if second == first:\n        break\n    end(second)\n\
+        if second != first:\n    print('no luck')\n    raise SystemExit\n\
+        after = start_of(second)\nprint(_ask('GET', f'/v1/tags/{{second}}')[0])\nend(second)\n\
+        for start in (before, after):\n    record = death(first, start)\n    print(record['victim']['pid'] == first, record.get('tags'))\n"
+    );
+    let said = python(stage, 0, &script)?;
+    if said.contains("no luck") {
+        return Err(not_applicable("others take the number first"));
+    }
+    let expected = "200\n404\nTrue {'job_id': 'first'}\nTrue None\n";
+    ensure!(said == expected, "{said:?} is not {expected:?}");
     Ok(())
 }
 

@@ -126,14 +126,14 @@ fn alive(state: &State, peer: &Peer, subject: &Subject) -> Response {
             let process =
                 process.filter(|found| start_ticks.is_none_or(|start| found.start_ticks == start));
             (
-                process.filter(lives).map(|process| (*pid, process)),
+                process.filter(lives),
                 "no such process lives, as you may see processes, and no record of its death is kept: it ended in peace, or its record is still to come (wait=2s), or it died before the daemon was started or too long ago (without `start` only the last minute is looked at)",
             )
         }
         Subject::Job(job) => {
             let tagged = state.tags.find(|tags| tags.get("job_id") == Some(job.as_str()));
             (
-                tagged.into_iter().find(lives).map(|process| (process.pid, process)),
+                tagged.into_iter().find(lives),
                 "no death of this job is known, and no process that lives has it as its tag `job_id`, as you may see them",
             )
         }
@@ -142,7 +142,7 @@ fn alive(state: &State, peer: &Peer, subject: &Subject) -> Response {
             "no death in this container is known, as you may see them; whether it runs, its runtime knows",
         ),
     };
-    match found {
+    match found.and_then(|process| Some((host.number(peer, process)?, process))) {
         Some((pid, process)) => {
             let since = Clock.wall(process.start_ticks.saturating_mul(tick_ns()));
             answer::json(

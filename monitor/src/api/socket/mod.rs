@@ -32,6 +32,8 @@ mod refusal;
 pub mod serve;
 mod stream;
 mod tags;
+#[cfg(test)]
+mod tests;
 
 use limits::Rates;
 use peer::{Host, Peer};
@@ -109,8 +111,9 @@ async fn held(
     request: Request,
     next: Next,
 ) -> Response {
+    let by_pid = |query: &str| query.split('&').any(|part| part.starts_with("pid="));
     let is_look = request.uri().path().starts_with("/v1/deaths")
-        && !request.uri().query().is_some_and(|query| query.contains("pid="));
+        && !request.uri().query().is_some_and(by_pid);
     let cost = if is_look { COST_OF_LOOK } else { 1 };
     let response = match state.rates.take(peer.process, &peer.owner(), cost, Instant::now()) {
         Ok(()) => next.run(request).await,

@@ -34,7 +34,11 @@ pub struct Host {
     /// The process file system.
     pub proc: Proc,
     /// Number of the hierarchy that records name cgroups in.
-    pub hierarchy: u32,
+    hierarchy: u32,
+    /// Whether the daemon's process ids are those that the kernel tells deaths by.
+    in_first_pid_ns: bool,
+    /// Whether `/proc/PID/cgroup` shows paths from the root, as records have them.
+    paths_are_whole: bool,
 }
 
 /// Why a peer is not known.
@@ -79,11 +83,25 @@ pub enum Named {
 }
 
 impl Host {
+    /// The host that this process runs on. `hierarchy`: number of the one that records name cgroups in.
+    #[must_use]
+    pub fn new(proc: Proc, hierarchy: u32) -> Self {
+        let own = |kind: &str| proc.namespace("self", kind).ok();
+        let in_first_pid_ns = own("pid") == Some(FIRST_PID_NS);
+        let paths_are_whole = own("cgroup") == Some(FIRST_CGROUP_NS);
+        Self { proc, hierarchy, in_first_pid_ns, paths_are_whole }
+    }
+
+    /// One that nothing stands in the way on.
+    #[cfg(test)]
+    pub(super) fn of_test(proc: Proc, hierarchy: u32) -> Self {
+        Self { proc, hierarchy, in_first_pid_ns: true, paths_are_whole: true }
+    }
+
     /// What stands in the way of holding a peer to its deaths: the kernel tells these in the first pid namespace.
     #[must_use]
     pub fn lack(&self) -> Option<&'static str> {
-        let first = self.proc.namespace("self", "pid").is_ok_and(|inode| inode == FIRST_PID_NS);
-        (!first).then_some("the daemon runs in a pid namespace of its own, and cannot know a peer's process as the kernel does; it must share that of the host")
+        (!self.in_first_pid_ns).then_some("the daemon runs in a pid namespace of its own, and cannot know a peer's process as the kernel does; it must share that of the host")
     }
 
     /// Who connected. Reads small files of `/proc`, which may wait for a lock of the kernel's.
@@ -111,7 +129,7 @@ impl Host {
         let own_uid = is_here && ids_are_ours && container.is_none();
         let viewer = Viewer {
             uid: own_uid.then_some(uid),
-            cgroup: cgroup.filter(|path| self.paths_are_whole() && is_somebodys(path)),
+            cgroup: cgroup.filter(|path| self.paths_are_whole && is_somebodys(path)),
         };
         let pid_ns =
             (!is_here).then(|| self.proc.namespace(&pid.to_string(), "pid").ok()).flatten();
@@ -138,11 +156,6 @@ impl Host {
         }
     }
 
-    /// Whether `/proc/PID/cgroup` shows paths from the root, as records have them.
-    fn paths_are_whole(&self) -> bool {
-        self.proc.namespace("self", "cgroup").is_ok_and(|inode| inode == FIRST_CGROUP_NS)
-    }
-
     /// Whether a peer may see a process that lives.
     #[must_use]
     pub fn sees(&self, peer: &Peer, process: Process) -> bool {
@@ -152,6 +165,16 @@ impl Host {
         let uid = self.proc.status(process.pid).map(|status| status.uid);
         let cgroup = self.proc.cgroup(process.pid, self.hierarchy);
         peer.viewer.sees(uid, cgroup.as_deref()) && self.proc.process(process.pid) == Some(process)
+    }
+
+    /// The number that a peer knows a process by; `None` if it has none in the peer's pid namespace.
+    #[must_use]
+    pub fn number(&self, peer: &Peer, process: Process) -> Option<u32> {
+        if peer.is_here() {
+            return Some(process.pid);
+        }
+        let status = self.proc.status(process.pid)?;
+        status.ns_pids.get(peer.level()).copied()
     }
 
     /// The process that a peer means by a number: in its own pid namespace, where it must be the peer itself or descend from it, or be in
@@ -164,7 +187,7 @@ impl Host {
         if peer.ns_pids.last() == Some(&pid) {
             return Some(peer.process);
         }
-        let level = peer.ns_pids.len() - 1;
+        let level = peer.level();
         let has_number = |other: &u32| {
             let status = self.proc.status(*other);
             status.is_some_and(|status| status.ns_pids.get(level) == Some(&pid))
@@ -183,6 +206,11 @@ impl Peer {
     /// Whether it is in the daemon's pid namespace.
     fn is_here(&self) -> bool {
         self.ns_pids.len() == 1
+    }
+
+    /// How many pid namespaces its own is below the daemon's.
+    fn level(&self) -> usize {
+        self.ns_pids.len().saturating_sub(1)
     }
 
     /// Which deaths a number of it is about.
@@ -258,3 +286,7 @@ impl From<Unknown> for io::Error {
         Self::other(unknown)
     }
 }
+
+#[cfg(test)]
+#[path = "peer_tests.rs"]
+mod tests;

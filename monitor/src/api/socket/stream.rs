@@ -238,7 +238,7 @@ mod tests {
         let config =
             LedgerConfig { max_deaths: max_deaths.try_into().unwrap(), ..LedgerConfig::default() };
         let metrics = Arc::new(Metrics::new(MetricsConfig::default()));
-        let host = Host { proc: Proc::default(), hierarchy: 0 };
+        let host = Host::of_test(Proc::default(), 0);
         let ledger = Arc::new(Ledger::new(config));
         Arc::new(State::new(ledger, Arc::default(), metrics, host, CancellationToken::new()))
     }

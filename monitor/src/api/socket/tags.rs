@@ -34,10 +34,10 @@ pub(super) async fn put(
     request: Request<Body>,
 ) -> Result<Response, Refusal> {
     let tags = TagSet::parse(&body(request).await?)?;
-    let process = target(&state, &peer, path, query).await?;
-    state.tags.set(process, tags.clone(), peer.owner())?;
+    let target = target(&state, &peer, path, query).await?;
+    state.tags.set(target.process, tags.clone(), peer.owner())?;
     state.metrics.set_tagged(state.tags.len());
-    Ok(shown(process, &tags))
+    Ok(shown(&target, &tags))
 }
 
 /// The tags that were set for a process itself, or 404.
@@ -47,11 +47,9 @@ pub(super) async fn get(
     path: PathOf<'_>,
     RawQuery(query): RawQuery,
 ) -> Result<Response, Refusal> {
-    let process = target(&state, &peer, path, query).await?;
-    let none = || {
-        Refusal::new(Rejected::NotFound, format!("process {} has no tags of its own", process.pid))
-    };
-    state.tags.get(process).map(|tags| shown(process, &tags)).ok_or_else(none)
+    let target = target(&state, &peer, path, query).await?;
+    let none = || Refusal::new(Rejected::NotFound, "the process has no tags of its own");
+    state.tags.get(target.process).map(|tags| shown(&target, &tags)).ok_or_else(none)
 }
 
 /// Takes the tags of a process away; well also if it has none.
@@ -61,10 +59,17 @@ pub(super) async fn delete(
     path: PathOf<'_>,
     RawQuery(query): RawQuery,
 ) -> Result<Response, Refusal> {
-    let process = target(&state, &peer, path, query).await?;
+    let Target { process, .. } = target(&state, &peer, path, query).await?;
     state.tags.clear(process);
     state.metrics.set_tagged(state.tags.len());
     Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+/// The process that a request is about.
+struct Target {
+    process: Process,
+    /// The number that the peer knows it by.
+    pid: u32,
 }
 
 /// The process that is meant, if it lives and the peer may speak for it.
@@ -73,7 +78,7 @@ async fn target(
     peer: &Arc<Peer>,
     path: PathOf<'_>,
     query: Option<String>,
-) -> Result<Process, Refusal> {
+) -> Result<Target, Refusal> {
     let unreadable =
         |_| Refusal::new(Rejected::BadRequest, "the path cannot be read: must be UTF-8");
     let pid = query::process(&path.map_err(unreadable)?.0)?;
@@ -87,8 +92,9 @@ fn allowed(
     peer: &Peer,
     pid: Option<u32>,
     start: Option<u64>,
-) -> Result<Process, Refusal> {
+) -> Result<Target, Refusal> {
     let proc = &state.host.proc;
+    let ended = || Refusal::new(Rejected::Conflict, "the process has ended");
     let found = match pid {
         None => peer.process,
         Some(pid) => state.host.find(peer, pid).ok_or_else(|| {
@@ -98,32 +104,33 @@ fn allowed(
             )
         })?,
     };
-    if let Some(start) = start.filter(|start| *start != found.start_ticks) {
-        let text = format!(
-            "process {} is another: it was started at {}, not at {start}",
-            found.pid, found.start_ticks
-        );
-        return Err(Refusal::new(Rejected::Conflict, text));
-    }
     if found != peer.process && !peer.privileged && !proc.descends(found, peer.process) {
         let text = "the process is neither you nor a descendant of yours, and you are not root (see docs/api.md)";
         return Err(Refusal::new(Rejected::Forbidden, text));
     }
-    if !proc.runs(found) {
-        return Err(Refusal::new(Rejected::Conflict, "the process has ended"));
+    if let Some(start) = start.filter(|start| *start != found.start_ticks) {
+        let text = format!(
+            "the process is another: it was started at {}, not at {start}",
+            found.start_ticks
+        );
+        return Err(Refusal::new(Rejected::Conflict, text));
     }
-    Ok(found)
+    if !proc.runs(found) {
+        return Err(ended());
+    }
+    let pid = state.host.number(peer, found).ok_or_else(ended)?;
+    Ok(Target { process: found, pid })
 }
 
-fn shown(process: Process, tags: &TagSet) -> Response {
+fn shown(target: &Target, tags: &TagSet) -> Response {
     #[derive(Serialize)]
     struct Shown<'a> {
         pid: u32,
         start: u64,
         tags: &'a TagSet,
     }
-    let Process { pid, start_ticks } = process;
-    answer::json(StatusCode::OK, &Shown { pid, start: start_ticks, tags })
+    let start = target.process.start_ticks;
+    answer::json(StatusCode::OK, &Shown { pid: target.pid, start, tags })
 }
 
 async fn body(request: Request<Body>) -> Result<Vec<u8>, Refusal> {
