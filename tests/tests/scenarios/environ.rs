@@ -84,9 +84,10 @@ fn killed_in_the_middle_of_its_exec(stage: &mut Stage) -> Result<()> {
             record["killer"]["via"] == "cgroup_kill" && record["confidence"] == "inferred";
         if record.pointer("/victim/environ").is_some() {
             read += 1;
-            let expected = expected.job_of_environ("JOB_ID", &turn.to_string());
+            let job = turn.to_string();
+            let expected = expected.job_of_environ("JOB_ID", &job);
             if inferred {
-                ensure!(record["job"]["id"] == turn.to_string(), "another job: {record:#}");
+                ensure!(record["job"]["id"] == job, "another job: {record:#}");
             } else {
                 expected.compare(&record)?;
             }
