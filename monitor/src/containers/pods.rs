@@ -174,8 +174,9 @@ impl Pods {
             SourceState::Slow => 0,
             SourceState::Absent | SourceState::Down => return state.book.asked(uid, 0, now_ns),
         };
-        let asked = if state.queue.try_send(ask).is_ok() { waited_for } else { 0 };
-        state.book.asked(uid, asked, now_ns);
+        let sent = state.queue.try_send(ask).is_ok();
+        state.report.refused += u64::from(!sent);
+        state.book.asked(uid, if sent { waited_for } else { 0 }, now_ns);
     }
 
     /// A pod's cgroup is gone.

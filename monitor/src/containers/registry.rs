@@ -170,16 +170,20 @@ impl Registry {
             return;
         }
         let mut asked = 0;
-        for (place, source) in state.sources.iter().enumerate() {
+        for (place, source) in state.sources.iter_mut().enumerate() {
             // One that is slow is asked too, and not waited for.
             let up = match source.report.state {
                 SourceState::Up => true,
                 SourceState::Slow => false,
                 SourceState::Absent | SourceState::Down => continue,
             };
-            let asks = (source.serves)(runtime) && source.queue.try_send(id.to_owned()).is_ok();
-            if asks && up {
-                asked |= 1 << place;
+            if !(source.serves)(runtime) {
+                continue;
+            }
+            match source.queue.try_send(id.to_owned()) {
+                Ok(()) if up => asked |= 1 << place,
+                Ok(()) => {}
+                Err(_) => source.report.refused += 1,
             }
         }
         state.book.asked(id, asked, now_ns);

@@ -82,6 +82,16 @@ fn killed_in_the_middle_of_its_exec(stage: &mut Stage) -> Result<()> {
         // On 7.x a parent's kill(2) right after the fork looks like that of the cgroup: the record says so, and who sent it is not held to.
         let inferred =
             record["killer"]["via"] == "cgroup_kill" && record["confidence"] == "inferred";
+        if inferred {
+            ensure!(
+                record["killer"]["kind"] == "unknown"
+                    && record["cause"] == "killed"
+                    && record["victim"]["signal"] == 9
+                    && record["inferred"][0]
+                        == "that the cgroup was killed: its parent may have killed it as well, right after the fork",
+                "{record:#}"
+            );
+        }
         if record.pointer("/victim/environ").is_some() {
             read += 1;
             let job = turn.to_string();
