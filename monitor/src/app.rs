@@ -96,11 +96,11 @@ pub async fn run(config: Config, log_lost: ErrorCounter) -> anyhow::Result<()> {
     };
     let max_cgroups = NonZeroUsize::new(config.cgroup.max.get()).unwrap_or(NonZeroUsize::MIN);
     let clock = Clock;
-    let registry = Arc::new(Registry::default());
+    let registry = Arc::new(Registry::new(&config.containers));
     let rules = config.jobs.rules()?;
     let asked = Asked::from(&config.workload);
     let wanted = Arc::new(asked.wanted(&rules));
-    let (pods, pods_handle, pods_asked) = Pods::new();
+    let (pods, pods_handle, pods_asked) = Pods::new(&config.containers);
     status.set_names(Arc::clone(&registry), Arc::clone(&pods));
     let tags = Arc::new(Tags::default());
     let host = api::socket::peer::Host::new(Proc::default(), mounts.memory.id);

@@ -288,17 +288,17 @@ mod tests {
     use super::*;
     use std::collections::BTreeMap;
 
-    use crate::containers::SourceState;
+    use crate::containers::{ContainersConfig, SourceState};
     use crate::death::{Owner, sample};
 
     const MS: u64 = 1_000_000;
     const DEADLINE: Duration = Duration::from_millis(250);
 
     fn naming() -> (Naming, Arc<Registry>) {
-        let registry = Arc::new(Registry::default());
+        let registry = Arc::new(Registry::new(&ContainersConfig::default()));
         let naming = Naming::new(
             Arc::clone(&registry),
-            Pods::new().0,
+            Pods::new(&ContainersConfig::default()).0,
             Rules::new(&[]).unwrap(),
             Asked::default(),
             Invocations::new(false),
@@ -431,7 +431,7 @@ mod tests {
     #[test]
     fn the_api_adds_what_a_pod_belongs_to_and_is_waited_for_no_longer_than_a_runtime() {
         let (mut naming, registry) = naming();
-        let (pods, api, _asks) = Pods::new();
+        let (pods, api, _asks) = Pods::new(&ContainersConfig::default());
         naming.pods = pods;
         api.up(None);
         let (source, _asks) = registry.source("cri", String::new(), |_| true).unwrap();

@@ -8,7 +8,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result};
 
 use crate::context::Ctx;
-use crate::{object, process};
+use crate::{object, process, setup};
 
 /// Arguments of `run`.
 #[derive(clap::Args)]
@@ -28,6 +28,7 @@ pub(crate) struct Built {
 
 /// Builds the object and the released daemon around it.
 pub(crate) fn daemon(ctx: &Ctx) -> Result<Built> {
+    setup::ensure_make()?;
     let object = object::build(ctx)?;
     process::step("build the daemon", || {
         process::run(cargo(ctx, &object).args([

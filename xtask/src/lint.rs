@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::context::Ctx;
 use crate::process::{self, step};
+use crate::setup;
 
 /// Version of cargo-deny that is built when asked for and not at hand.
 const DENY_VERSION: &str = "0.20.2";
@@ -27,6 +28,7 @@ pub(crate) struct LintArgs {
 /// Runs every check; stops at the first that fails.
 pub(crate) fn run(ctx: &Ctx, args: &LintArgs) -> Result<()> {
     step("sources", || check_sources(ctx))?;
+    setup::ensure_make()?;
     step("cargo fmt", || process::run(process::cargo(ctx).args(["fmt", "--all", "--check"])))?;
     step("cargo clippy", || {
         process::run(process::cargo(ctx).args([

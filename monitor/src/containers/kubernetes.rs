@@ -70,7 +70,7 @@ mod tests_without {
 
     #[tokio::test]
     async fn a_build_without_it_says_so() {
-        let (pods, handle, asks) = Pods::new();
+        let (pods, handle, asks) = Pods::new(&super::super::ContainersConfig::default());
         let (config, wanted) = (KubernetesConfig::default(), Wanted::default());
         run(config, wanted, handle, asks, CancellationToken::new()).await;
         let report = pods.report();

@@ -41,6 +41,8 @@ pub struct ContainersConfig {
     pub deadline: Period<1, 250, 5_000>,
     /// How often each source is asked for all its containers, beside what events ask for.
     pub poll: Period<1_000, 30_000, 3_600_000>,
+    /// How long a container that is gone keeps its names, and a pod its owners: its death may still be on its way. Each takes about 1 KiB as long.
+    pub keep_gone: Period<1_000, 300_000, 3_600_000>,
     /// Runtimes that speak CRI: containerd, CRI-O, cri-dockerd.
     pub cri: Sockets,
     /// Docker.
@@ -49,6 +51,12 @@ pub struct ContainersConfig {
     pub podman: Sockets,
     /// Whether systemd's invocation ids are read.
     pub systemd: Switch,
+}
+
+impl ContainersConfig {
+    fn keep_gone_ns(&self) -> u64 {
+        u64::try_from(self.keep_gone.get().as_nanos()).unwrap_or(u64::MAX)
+    }
 }
 
 /// On, unless turned off.

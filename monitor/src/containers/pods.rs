@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, mpsc};
 
+use super::ContainersConfig;
 use super::book::{Book, Bounds, Lookup, SourceBit, Weigh};
 use super::registry::{SourceReport, SourceState};
 use crate::death::Owner;
@@ -19,8 +20,6 @@ pub const NAME: &str = "kubernetes";
 const MAX_PODS: usize = 4_096;
 /// Bytes of what is known of them.
 const MAX_BYTES: usize = 8 << 20;
-/// How long a pod that is gone keeps its owners.
-const KEEP_GONE_NS: u64 = 300_000_000_000;
 /// After how long a pod that the API did not know is asked for again.
 const ASK_AGAIN_NS: u64 = 1_000_000_000;
 /// Pods that may wait to be asked for.
@@ -130,12 +129,12 @@ pub struct Handle(Arc<Pods>);
 impl Pods {
     /// An empty book, and the end of the source that fills it: for [`super::kubernetes::run`].
     #[must_use]
-    pub fn new() -> (Arc<Self>, Handle, mpsc::Receiver<Ask>) {
+    pub fn new(config: &ContainersConfig) -> (Arc<Self>, Handle, mpsc::Receiver<Ask>) {
         let (queue, asks) = mpsc::channel(QUEUE);
         let bounds = Bounds {
             entries: MAX_PODS,
             bytes: MAX_BYTES,
-            keep_gone_ns: KEEP_GONE_NS,
+            keep_gone_ns: config.keep_gone_ns(),
             ask_again_ns: ASK_AGAIN_NS,
         };
         let report = SourceReport {
@@ -286,7 +285,7 @@ mod tests {
 
     #[test]
     fn nobody_is_waited_for_who_does_not_answer() {
-        let (pods, handle, mut asks) = Pods::new();
+        let (pods, handle, mut asks) = Pods::new(&ContainersConfig::default());
         let pending = |uid| matches!(pods.lookup(uid), Lookup::Pending);
         pods.ask("ns", "a", "a", 0);
         assert!(!pending("a") && asks.try_recv().is_err());
@@ -303,7 +302,7 @@ mod tests {
 
     #[test]
     fn a_full_queue_is_not_waited_for() {
-        let (pods, handle, _asks) = Pods::new();
+        let (pods, handle, _asks) = Pods::new(&ContainersConfig::default());
         handle.up(None);
         for n in 0..=QUEUE {
             pods.ask("ns", "a", &format!("u{n}"), 0);
@@ -314,19 +313,20 @@ mod tests {
 
     #[test]
     fn what_is_gone_stays_for_a_while_and_no_longer() {
-        let (pods, handle, _asks) = Pods::new();
+        let (pods, handle, _asks) = Pods::new(&ContainersConfig::default());
         handle.put(info("a", 1));
         pods.gone("a", 10);
-        pods.forget_gone(10 + KEEP_GONE_NS - 1);
+        let keep = ContainersConfig::default().keep_gone_ns();
+        pods.forget_gone(10 + keep - 1);
         assert!(handle.knows("a"));
-        pods.forget_gone(10 + KEEP_GONE_NS);
+        pods.forget_gone(10 + keep);
         assert!(!handle.knows("a"));
         assert_eq!(pods.size(), (0, 0));
     }
 
     #[test]
     fn a_flood_is_refused_and_counted() {
-        let (pods, handle, _asks) = Pods::new();
+        let (pods, handle, _asks) = Pods::new(&ContainersConfig::default());
         for n in 0..2 * MAX_PODS {
             handle.put(info(&format!("u{n}"), 100));
         }
@@ -335,7 +335,7 @@ mod tests {
         assert_eq!(u64::try_from(2 * MAX_PODS - held).unwrap(), refused);
         assert!(handle.knows("u0"));
         // Large ones sooner.
-        let (pods, handle, _asks) = Pods::new();
+        let (pods, handle, _asks) = Pods::new(&ContainersConfig::default());
         for n in 0..MAX_PODS {
             handle.put(info(&format!("u{n}"), 16 << 10));
         }

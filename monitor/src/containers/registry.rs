@@ -8,15 +8,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde::Serialize;
 use tokio::sync::{Notify, mpsc};
 
-use super::Info;
 use super::book::{Book, Bounds, Lookup, SourceBit};
+use super::{ContainersConfig, Info};
 
 /// Containers that are known or asked for, those that are gone included.
 const MAX_CONTAINERS: usize = 16_384;
 /// Bytes of what is known of them.
 const MAX_BYTES: usize = 16 << 20;
-/// How long a container that is gone keeps its names.
-const KEEP_GONE_NS: u64 = 300_000_000_000;
 /// After how long an id that nobody knew is asked for again.
 const ASK_AGAIN_NS: u64 = 1_000_000_000;
 /// Ids that may wait for one source.
@@ -115,20 +113,20 @@ pub struct Handle {
     place: usize,
 }
 
-impl Default for Registry {
-    fn default() -> Self {
+impl Registry {
+    /// An empty one, without sources.
+    #[must_use]
+    pub fn new(config: &ContainersConfig) -> Self {
         let bounds = Bounds {
             entries: MAX_CONTAINERS,
             bytes: MAX_BYTES,
-            keep_gone_ns: KEEP_GONE_NS,
+            keep_gone_ns: config.keep_gone_ns(),
             ask_again_ns: ASK_AGAIN_NS,
         };
         let state = State { book: Book::new(bounds), sources: Vec::new() };
         Self { state: Mutex::new(state), changed: Notify::new() }
     }
-}
 
-impl Registry {
     /// Adds a source, asked at `at`. `serves` says for which runtimes it is asked. There may be 8; `None` for one more.
     pub fn source(
         self: &Arc<Self>,

@@ -23,7 +23,7 @@ fn known(registry: &Registry, id: &str) -> Option<&'static str> {
 
 #[test]
 fn asks_those_who_are_up_and_may_know() {
-    let registry = Arc::new(Registry::default());
+    let registry = Arc::new(Registry::new(&ContainersConfig::default()));
     let (cri, mut cri_asks) = source(&registry, "cri", |runtime| runtime != Some("podman"));
     let (podman, mut podman_asks) =
         source(&registry, "podman", |runtime| runtime == Some("podman"));
@@ -51,7 +51,7 @@ fn asks_those_who_are_up_and_may_know() {
 
 #[test]
 fn who_is_late_is_not_waited_for_until_it_has_answered() {
-    let registry = Arc::new(Registry::default());
+    let registry = Arc::new(Registry::new(&ContainersConfig::default()));
     let (slow, mut asks) = source(&registry, "slow", |_| true);
     let (quick, _quick_asks) = source(&registry, "quick", |_| true);
     slow.up();
@@ -73,7 +73,7 @@ fn who_is_late_is_not_waited_for_until_it_has_answered() {
 
 #[test]
 fn a_full_queue_is_waited_for_by_nobody() {
-    let registry = Arc::new(Registry::default());
+    let registry = Arc::new(Registry::new(&ContainersConfig::default()));
     let (source, mut asks) = source(&registry, "cri", |_| true);
     source.up();
     for n in 0..=QUEUE {
@@ -86,7 +86,7 @@ fn a_full_queue_is_waited_for_by_nobody() {
 
 #[test]
 fn who_knows_the_pod_knows_more() {
-    let registry = Arc::new(Registry::default());
+    let registry = Arc::new(Registry::new(&ContainersConfig::default()));
     let (cri, _cri_asks) = source(&registry, "cri", |_| true);
     let (docker, _docker_asks) = source(&registry, "docker", |_| true);
     docker.put(info("docker", "a", None));
@@ -104,7 +104,7 @@ fn who_knows_the_pod_knows_more() {
 
 #[test]
 fn there_may_be_eight_sources() {
-    let registry = Arc::new(Registry::default());
+    let registry = Arc::new(Registry::new(&ContainersConfig::default()));
     let sources: Vec<_> = (0..9).map(|_| registry.source("x", String::new(), |_| true)).collect();
     assert_eq!(sources.iter().flatten().count(), 8);
 }

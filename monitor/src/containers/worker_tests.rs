@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 use tokio::time::advance;
 
 use super::super::registry::{Registry, SourceReport};
-use super::super::{Lookup, cut};
+use super::super::{ContainersConfig, Lookup, cut};
 use super::*;
 
 /// How a source behaves.
@@ -141,7 +141,7 @@ impl Stage {
         let sockets: Vec<PathBuf> = (0..sockets).map(|n| dir.path().join(n.to_string())).collect();
         let sources: Vec<Arc<Source>> = sockets.iter().map(|socket| Source::new(socket)).collect();
         set(&sources);
-        let registry = Arc::new(Registry::default());
+        let registry = Arc::new(Registry::new(&ContainersConfig::default()));
         let (handle, asks) = registry.source("fake", "here".to_owned(), |_| true).unwrap();
         let worker = Worker {
             handle,

@@ -355,7 +355,7 @@ async fn a_stream_that_says_nothing_yet_is_listening() {
 
 /// Runs a worker until its source is in this state.
 async fn until(server: &Server, state: SourceState) -> String {
-    let registry = Arc::new(Registry::default());
+    let registry = Arc::new(Registry::new(&crate::containers::ContainersConfig::default()));
     let (handle, asks) = registry.source(NAME, "socket".to_owned(), serves).unwrap();
     let worker = Worker {
         handle,

@@ -14,7 +14,7 @@ use super::super::pods::{PodInfo, Pods};
 use super::super::registry::SourceState;
 use super::KubernetesConfig;
 use super::worker::{Times, Worker};
-use crate::containers::Switch;
+use crate::containers::{ContainersConfig, Switch};
 use server::{Reply, Server, object};
 
 mod hostile;
@@ -61,7 +61,7 @@ impl Bed {
         };
         let set = |key: &str| [key.to_owned()].into();
         let wanted = Wanted { labels: set("app"), annotations: set("team") };
-        let (pods, handle, asks) = Pods::new();
+        let (pods, handle, asks) = Pods::new(&ContainersConfig::default());
         let stop = CancellationToken::new();
         let worker = Worker { config, wanted, handle, asks };
         let task = tokio::spawn(worker.run_with(times, stop.clone()));
@@ -345,7 +345,7 @@ async fn credentials_that_come_later_are_found() {
 #[tokio::test]
 async fn off_is_off() {
     let config = KubernetesConfig { enabled: Switch::Off, kubeconfig: Some("/k".parse().unwrap()) };
-    let (pods, handle, asks) = Pods::new();
+    let (pods, handle, asks) = Pods::new(&ContainersConfig::default());
     super::run(config, Wanted::default(), handle, asks, CancellationToken::new()).await;
     let report = pods.report();
     assert_eq!((report.state, report.failed), (SourceState::Absent, 0));

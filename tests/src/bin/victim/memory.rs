@@ -3,6 +3,7 @@
 use std::hint::black_box;
 use std::io::Write as _;
 use std::process::ExitCode;
+use std::sync::{Arc, Barrier};
 
 use anyhow::{Context as _, Result};
 use nix::libc;
@@ -84,12 +85,20 @@ pub(crate) fn hog(gate: &Gate, hog: &Hog) -> Result<ExitCode> {
             .context("start a thread")?;
     }
     gate.pass()?;
+    // A thread that starts at the limit may get no stack for its signals, and would abort the process.
+    let all_started = Arc::new(Barrier::new(1 + usize::from(hog.helpers)));
     for _ in 0..hog.helpers {
+        let all_started = Arc::clone(&all_started);
+        let help = move || {
+            all_started.wait();
+            take(hog);
+        };
         std::thread::Builder::new()
             .name("helper".to_owned())
-            .spawn(move || take(hog))
+            .spawn(help)
             .context("start a thread")?;
     }
+    all_started.wait();
     match last.take() {
         Some(thread) => {
             start.send(()).context("start allocating")?;
@@ -136,10 +145,17 @@ fn take(hog: Hog) {
 type Held = Option<Box<dyn std::any::Any>>;
 
 fn allocate(limit_mib: u32) -> Held {
-    let mut held = Vec::new();
-    for _ in 0..limit_mib {
+    let mut held = Vec::with_capacity(limit_mib as usize);
+    while held.len() < limit_mib as usize {
+        let mut block = Vec::new();
+        // At the limit the kernel may refuse the mapping itself. Whoever is to be killed there asks again.
+        if block.try_reserve_exact(MIB).is_err() {
+            std::thread::yield_now();
+            continue;
+        }
         // Not zeros: those would be pages that are mapped and not yet there.
-        held.push(black_box(vec![0xa5_u8; MIB]));
+        block.resize(MIB, 0xa5_u8);
+        held.push(black_box(block));
     }
     Some(Box::new(held))
 }
