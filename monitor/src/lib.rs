@@ -21,6 +21,7 @@
 //!   [`app`] builds it all, [`cli`] is the command line.
 #![forbid(unsafe_code)]
 
+pub mod alert;
 pub mod api;
 pub mod app;
 pub mod attribute;

@@ -260,7 +260,11 @@ impl Running {
 
     fn keep(&self, death: Death) {
         match self.parts.ledger.append(death) {
-            Ok(entry) => self.parts.metrics.observe(&entry.death, Instant::now()),
+            Ok(entry) => {
+                if let Some(death) = entry.death() {
+                    self.parts.metrics.observe(death, Instant::now());
+                }
+            }
             Err(error) => self.parts.ops.not_recorded(&error),
         }
     }

@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use uuid::Uuid;
 
+use super::Entry;
 use crate::death::Death;
 use crate::procfs::Process;
 
@@ -68,6 +69,12 @@ impl Filter {
     /// A number that the victim's process id must be, somewhere.
     pub(super) fn any_pid(&self) -> Option<u32> {
         self.pid.or(self.ns_pid.map(|number| number.pid))
+    }
+
+    /// Whether an entry is a death that meets all conditions.
+    #[must_use]
+    pub fn lets(&self, entry: &Entry) -> bool {
+        entry.death().is_some_and(|death| self.matches(death))
     }
 
     /// Whether the death meets all conditions.

@@ -15,6 +15,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
+use crate::alert::Alert;
 use crate::config::Count;
 use crate::config::values::Size;
 use crate::death::Death;
@@ -35,15 +36,67 @@ pub struct LedgerConfig {
     pub max_bytes: Size<{ 1 << 20 }, { 4 << 20 }, { 16 << 30 }>,
 }
 
-/// A death in the ledger.
+/// What is kept.
+#[derive(Debug, Clone)]
+pub enum Item {
+    /// A death.
+    Death(Arc<Death>),
+    /// What follows from several deaths.
+    Alert(Arc<Alert>),
+}
+
+/// A place in the ledger.
 #[derive(Debug)]
 pub struct Entry {
     /// Place in the order of arrival, from 1 on without gaps.
     pub seq: u64,
-    /// The death.
-    pub death: Arc<Death>,
+    /// What stands there.
+    pub item: Item,
     /// Its JSON, one line without the newline.
     pub json: Bytes,
+}
+
+impl Entry {
+    /// The death, if it is one.
+    #[must_use]
+    pub fn death(&self) -> Option<&Arc<Death>> {
+        match &self.item {
+            Item::Death(death) => Some(death),
+            Item::Alert(_) => None,
+        }
+    }
+
+    /// The numbers by which its victim is looked for, each once.
+    fn pids(&self) -> impl Iterator<Item = u32> + use<> {
+        let pids = self.death().map(|death| (death.victim.pid, death.victim.ns_pid));
+        let (pid, inside) = pids.unzip();
+        [pid, inside.flatten().filter(|inside| Some(*inside) != pid)].into_iter().flatten()
+    }
+}
+
+impl From<Death> for Item {
+    fn from(death: Death) -> Self {
+        Self::Death(Arc::new(death))
+    }
+}
+
+impl Item {
+    fn json(&self) -> Result<Bytes, LedgerError> {
+        let json = match self {
+            Self::Death(death) => serde_json::to_vec(&**death),
+            Self::Alert(alert) => serde_json::to_vec(&**alert),
+        };
+        Ok(Bytes::from(json?))
+    }
+}
+
+/// How far a sink has got. `done <= told`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cursor {
+    /// Everything up to here has been dealt with: the receiver has accepted it, or it was refused for good, filtered out, or counted as skipped.
+    pub done: u64,
+    /// What was to be told at once is told up to here. From `done` to here only summaries are owed.
+    pub told: u64,
 }
 
 /// What a reader has not seen yet.
@@ -69,6 +122,7 @@ pub struct Ledger {
     config: LedgerConfig,
     ring: Mutex<Ring>,
     last: watch::Sender<u64>,
+    cursors: Mutex<HashMap<String, Cursor>>,
 }
 
 #[derive(Debug, Default)]
@@ -88,7 +142,7 @@ impl Ring {
 
     fn evict_oldest(&mut self) {
         if let Some(entry) = self.entries.pop_front() {
-            for pid in pids(&entry.death) {
+            for pid in entry.pids() {
                 if let Some(seqs) = self.by_pid.get_mut(&pid) {
                     seqs.pop_front();
                     if seqs.is_empty() {
@@ -100,12 +154,6 @@ impl Ring {
             self.evicted += 1;
         }
     }
-}
-
-/// The numbers by which a victim is looked for, each once.
-fn pids(death: &Death) -> impl Iterator<Item = u32> + use<> {
-    let (pid, inside) = (death.victim.pid, death.victim.ns_pid);
-    [Some(pid), inside.filter(|inside| *inside != pid)].into_iter().flatten()
 }
 
 impl Ring {
@@ -122,15 +170,21 @@ impl Ledger {
     /// An empty ledger.
     #[must_use]
     pub fn new(config: LedgerConfig) -> Self {
-        Self { config, ring: Mutex::default(), last: watch::Sender::new(0) }
+        Self {
+            config,
+            ring: Mutex::default(),
+            last: watch::Sender::new(0),
+            cursors: Mutex::default(),
+        }
     }
 
-    /// Records a death; the oldest give way to it. A record that is larger than `max_bytes` alone is kept until the next comes.
+    /// Records a death or an alert; the oldest give way to it. A record that is larger than `max_bytes` alone is kept until the next comes.
     ///
     /// # Errors
     /// If it could not be recorded. Then no sink will be told of it.
-    pub fn append(&self, death: Death) -> Result<Arc<Entry>, LedgerError> {
-        let json = Bytes::from(serde_json::to_vec(&death)?);
+    pub fn append(&self, item: impl Into<Item>) -> Result<Arc<Entry>, LedgerError> {
+        let item = item.into();
+        let json = item.json()?;
         let mut ring = self.ring();
         let size = json.len() as u64;
         while ring.entries.len() >= self.config.max_deaths.get()
@@ -140,8 +194,8 @@ impl Ledger {
         }
         ring.last += 1;
         ring.bytes += size;
-        let entry = Arc::new(Entry { seq: ring.last, death: Arc::new(death), json });
-        for pid in pids(&entry.death) {
+        let entry = Arc::new(Entry { seq: ring.last, item, json });
+        for pid in entry.pids() {
             ring.by_pid.entry(pid).or_default().push_back(entry.seq);
         }
         ring.entries.push_back(Arc::clone(&entry));
@@ -170,13 +224,36 @@ impl Ledger {
             Some(pid) => self.ring().of_pid(pid),
             None => self.ring().entries.iter().cloned().collect(),
         };
-        entries.into_iter().rev().filter(|entry| filter.matches(&entry.death)).take(limit).collect()
+        entries.into_iter().rev().filter(|entry| filter.lets(entry)).take(limit).collect()
     }
 
     /// The number of the newest death, and a wait for it to rise.
     #[must_use]
     pub fn changed(&self) -> watch::Receiver<u64> {
         self.last.subscribe()
+    }
+
+    /// The number up to which sinks may be told, and a wait for it to rise.
+    #[must_use]
+    pub fn settled(&self) -> watch::Receiver<u64> {
+        self.changed()
+    }
+
+    /// At most `max` entries after the cursor `seq` that sinks may be told of, oldest first. May read a disk: not for a task of the runtime.
+    #[must_use]
+    pub fn read_settled(&self, seq: u64, max: usize) -> Batch {
+        self.read_after(seq, max)
+    }
+
+    /// How far a sink had got; `None` if it is new.
+    #[must_use]
+    pub fn cursor(&self, sink: &str) -> Option<Cursor> {
+        self.cursors().get(sink).copied()
+    }
+
+    /// Remembers how far a sink has got. It is on disk with the next deaths, a second later, or at the end of the daemon, whatever comes first.
+    pub fn set_cursor(&self, sink: &str, cursor: Cursor) {
+        self.cursors().insert(sink.to_owned(), cursor);
     }
 
     /// How many wait for it to rise.
@@ -201,6 +278,10 @@ impl Ledger {
     #[must_use]
     pub fn evicted(&self) -> u64 {
         self.ring().evicted
+    }
+
+    fn cursors(&self) -> MutexGuard<'_, HashMap<String, Cursor>> {
+        self.cursors.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A panic elsewhere leaves no half-made state here: nothing between lock and unlock can panic.

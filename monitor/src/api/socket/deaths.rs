@@ -59,7 +59,7 @@ pub(super) async fn get(
 
 /// Whether one of them is dead. Who is stuck is still to die.
 fn is_over(found: &[Arc<Entry>]) -> bool {
-    found.iter().any(|entry| entry.death.state == death::State::Dead)
+    found.iter().any(|entry| entry.death().is_some_and(|death| death.state == death::State::Dead))
 }
 
 /// Whether a death after the cursor is meant; moves the cursor.
@@ -69,7 +69,7 @@ fn any_after(state: &State, seen: &mut u64, filter: &Filter) -> bool {
         let batch = state.ledger.read_after(*seen, BATCH);
         let Some(last) = batch.entries.last() else { return any };
         *seen = last.seq;
-        any |= batch.entries.iter().any(|entry| filter.matches(&entry.death));
+        any |= batch.entries.iter().any(|entry| filter.lets(entry));
     }
 }
 

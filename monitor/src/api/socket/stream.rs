@@ -176,7 +176,7 @@ impl Reader {
             }
             for entry in batch.entries {
                 self.seq = entry.seq;
-                if self.filter.matches(&entry.death) {
+                if self.filter.lets(&entry) {
                     let json = String::from_utf8_lossy(&entry.json);
                     text.push_str(&format!(
                         "id: {}\nevent: death\ndata: {json}\n\n",

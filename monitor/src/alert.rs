@@ -1,0 +1,70 @@
+//! What follows from several deaths and is told like one. No I/O, no clock.
+//!
+//! Its JSON form is a public contract like [`crate::death::Death`]'s, described in docs/events.md.
+
+use jiff::Timestamp;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::death::{Cause, Job};
+
+/// Version of the JSON form. Rises when a key changes its meaning or goes; new keys do not raise it.
+pub const SCHEMA: u32 = 1;
+
+/// An alert.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Alert {
+    /// Unique id, ordered by time (UUIDv7). Receivers deduplicate by it.
+    #[schemars(with = "String")]
+    pub id: Uuid,
+    /// Version of this format.
+    pub schema: u32,
+    /// Name of the node.
+    pub node: String,
+    /// When it was raised: wall clock, RFC 3339.
+    #[schemars(with = "String")]
+    pub time: Timestamp,
+    /// Which alert, with what it tells.
+    #[serde(flatten)]
+    pub kind: AlertKind,
+}
+
+/// The alerts that there are. In JSON `alert` says which.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "alert", rename_all = "snake_case")]
+pub enum AlertKind {
+    /// One job was killed again and again.
+    PoisonJob(PoisonJob),
+}
+
+/// A job whose processes are killed again and again.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct PoisonJob {
+    /// The job, as the last of the deaths has it.
+    pub job: Job,
+    /// Within how many seconds the deaths came, at most.
+    pub window_seconds: u64,
+    /// The deaths, oldest first.
+    pub deaths: Vec<JobDeath>,
+}
+
+/// A death of a job.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct JobDeath {
+    /// Id of its record.
+    #[schemars(with = "String")]
+    pub id: Uuid,
+    /// When.
+    #[schemars(with = "String")]
+    pub time: Timestamp,
+    /// What ended it.
+    pub cause: Cause,
+    /// Process id on the node.
+    pub pid: u32,
+    /// The victim's name.
+    pub comm: String,
+    /// Which attempt of the job, if it is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attempt: Option<String>,
+}
