@@ -34,7 +34,9 @@ impl Client {
     /// When there is no answer, or its body is no text.
     pub fn get(&self, path: &str) -> Result<(u16, String)> {
         let url = format!("http://{}{path}", self.address);
-        let mut answer = self.agent.get(url).call().with_context(|| format!("GET {path}"))?;
+        // A connection that is used again may have been closed by the server just then.
+        let mut answer = (self.agent.get(&url).call().or_else(|_| self.agent.get(&url).call()))
+            .with_context(|| format!("GET {path}"))?;
         let body = answer.body_mut().read_to_string();
         Ok((
             answer.status().as_u16(),

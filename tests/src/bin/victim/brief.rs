@@ -6,10 +6,10 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Child, Command, ExitCode, Stdio};
 
 use anyhow::{Context as _, Result};
-use rustix::mm::munmap;
 use serde_json::json;
 
 use crate::gate::{self, Gate};
+use crate::strings;
 
 /// What is brief, or hides.
 #[derive(Debug, clap::Subcommand)]
@@ -49,7 +49,10 @@ pub(crate) fn act(act: &Act, gate: &Gate) -> Result<ExitCode> {
             }
             Ok(ExitCode::SUCCESS)
         }
-        Act::Forgetful => forget(),
+        Act::Forgetful => {
+            strings::give_environment_back()?;
+            std::process::abort()
+        }
     }
 }
 
@@ -80,20 +83,4 @@ fn kill_when_said(child: &mut Child) -> Result<()> {
     let words = child.stdout.as_mut().context("no pipe from the child")?;
     words.read_exact(&mut [0]).context("hear the child")?;
     child.kill().context("kill the child")
-}
-
-/// Unmaps every page that holds nothing but environment.
-fn forget() -> Result<ExitCode> {
-    let stat = std::fs::read_to_string("/proc/self/stat").context("look at this process")?;
-    let fields = stat.rsplit_once(") ").context("a stat line without a name")?.1;
-    let mut bounds = fields.split(' ').skip(47).map(str::parse::<usize>);
-    let mut bound = || bounds.next().context("no bounds of the environment")?.context("an address");
-    let page = rustix::param::page_size();
-    let (start, end) = (bound()?.next_multiple_of(page), bound()? / page * page);
-    let len = end.checked_sub(start).filter(|len| *len > 0);
-    let len = len.context("the environment fills no page: give it more")?;
-    // SAFETY: these pages hold the strings of the environment and nothing else, and no code of this program looks at it before the end.
-    unsafe { munmap(std::ptr::with_exposed_provenance_mut(start), len) }
-        .context("give the memory back")?;
-    std::process::abort()
 }

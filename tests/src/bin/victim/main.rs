@@ -12,6 +12,7 @@ mod kin;
 mod limit;
 mod memory;
 mod signals;
+mod strings;
 mod threads;
 
 use std::ffi::{CString, OsString};
@@ -216,6 +217,7 @@ fn enter(place: &Place) -> Result<()> {
         rustix::thread::set_thread_uid(rustix::process::Uid::from_raw(id))
             .context("set the user id")?;
     }
+    strings::hold()?;
     // A core pattern that is a pipe does not heed the limit.
     set_dumpable_behavior(DumpableBehavior::NotDumpable).context("forbid core dumps")
 }
