@@ -28,6 +28,7 @@ use crate::ledger::LedgerConfig;
 use crate::metrics::MetricsConfig;
 use crate::notify::LogSink;
 use crate::ops::LogConfig;
+use crate::poison::PoisonConfig;
 use crate::verdict::names::VerdictConfig;
 
 /// Everything that a user may set.
@@ -60,6 +61,8 @@ pub struct Config {
     pub environ: EnvironConfig,
     /// How a victim's job is found.
     pub jobs: JobsConfig,
+    /// When a job is reported that is killed again and again.
+    pub poison: PoisonConfig,
     /// What of a pod or container is told beside its names.
     pub workload: WorkloadConfig,
     /// How deaths are judged.

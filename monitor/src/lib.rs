@@ -43,6 +43,7 @@ pub mod naming;
 pub mod notify;
 pub mod ops;
 pub mod pipeline;
+pub mod poison;
 pub mod probe;
 pub mod procfs;
 pub mod queue;

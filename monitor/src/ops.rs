@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::{Deserialize, Serialize};
 
+use crate::alert::{Alert, AlertKind, PoisonJob};
 use crate::metrics::Metrics;
 use crate::probe::{ProbeReport, ProbeState};
 
@@ -217,6 +218,19 @@ impl Ops {
     pub fn not_recorded(&self, why: &dyn Display) {
         self.metrics.not_recorded.inc();
         tracing::error!(%why, "a death was not recorded");
+    }
+
+    /// A job was killed again and again.
+    pub fn poison_job(&self, alert: &Alert) {
+        self.metrics.poison_jobs.inc();
+        let AlertKind::PoisonJob(PoisonJob { job, deaths, .. }) = &alert.kind;
+        // A storm of these is bounded by the jobs: each is told once in its window.
+        tracing::warn!(
+            job = job.id,
+            scheduler = job.scheduler,
+            deaths = deaths.len(),
+            "a job is killed again and again"
+        );
     }
 
     /// A sink delivered.

@@ -30,10 +30,11 @@ use crate::{
     host,
     join::{Forgotten, Join, ProcessId},
     kmsg::story::Event,
-    ledger::Ledger,
+    ledger::{Item, Ledger},
     metrics::Metrics,
     naming::{Naming, Seen},
     ops::{Gap, Ops, Queue},
+    poison::Poison,
     probe::{Record, stats::Lost},
     queue,
     record::Recorder,
@@ -67,6 +68,8 @@ pub struct Pipeline {
     pub max_cgroups: NonZeroUsize,
     /// Gives deaths their names.
     pub naming: Naming,
+    /// Watches for jobs that are killed again and again.
+    pub poison: Poison,
     /// Where deaths go.
     pub ledger: Arc<Ledger>,
     /// Counts.
@@ -258,7 +261,8 @@ impl Running {
         }
     }
 
-    fn keep(&self, death: Death) {
+    fn keep(&mut self, death: Death) {
+        let alert = self.parts.poison.died(&death);
         match self.parts.ledger.append(death) {
             Ok(entry) => {
                 if let Some(death) = entry.death() {
@@ -266,6 +270,12 @@ impl Running {
                 }
             }
             Err(error) => self.parts.ops.not_recorded(&error),
+        }
+        if let Some(alert) = alert {
+            self.parts.ops.poison_job(&alert);
+            if let Err(error) = self.parts.ledger.append(Item::Alert(Arc::new(alert))) {
+                self.parts.ops.not_recorded(&error);
+            }
         }
     }
 

@@ -40,6 +40,7 @@ log_sink: /var/log/killwatch.jsonl
 ledger: {max_deaths: 7, max_bytes: 2MiB}
 metrics: {max_series: 5, keep_gone: 1h}
 containers: {keep_gone: 10s}
+poison: {deaths: 5, window: 10m}
 probe: {source: kmsg, ring_bytes: 64KiB, log_level: trace}
 state: {path: /var/tmp/k}
 queue: {records: 64}

@@ -94,6 +94,7 @@ pub struct Metrics {
     rejected: Family<ReasonLabel, Counter>,
     pub(crate) decode_errors: Counter,
     pub(crate) not_recorded: Counter,
+    pub(crate) poison_jobs: Counter,
 }
 
 impl Metrics {
@@ -197,6 +198,11 @@ impl Metrics {
                 r,
                 "killwatch_deaths_not_recorded",
                 "Deaths that could not be written to the ledger",
+            ),
+            poison_jobs: add(
+                r,
+                "killwatch_poison_jobs",
+                "Jobs that were reported as killed again and again",
             ),
             registry,
         };
