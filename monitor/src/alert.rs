@@ -1,6 +1,6 @@
 //! What follows from several deaths and is told like one. No I/O, no clock.
 //!
-//! Its JSON form is a public contract like [`crate::death::Death`]'s, described in docs/events.md.
+//! Its JSON form is a public contract like [`crate::death::Death`]'s, described in docs/events.md and held to docs/alert.schema.json by a test.
 
 use jiff::Timestamp;
 use schemars::JsonSchema;
@@ -67,4 +67,18 @@ pub struct JobDeath {
     /// Which attempt of the job, if it is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub attempt: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn the_schema_file_is_the_type() {
+        let schema = serde_json::to_string_pretty(&schemars::schema_for!(Alert)).unwrap() + "\n";
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/alert.schema.json");
+        crate::golden::check(&path, &schema);
+    }
 }

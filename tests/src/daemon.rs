@@ -283,20 +283,36 @@ impl Daemon {
         })
     }
 
-    /// All records of the log sink so far, oldest first, each held to the schema.
+    /// All records of deaths in the log sink so far, oldest first, each held to the schema.
     ///
     /// # Errors
     /// When a whole line is no record.
     pub fn sink(&self) -> Result<Vec<Value>> {
+        let mut lines = self.sunk()?;
+        lines.retain(|line| line.get("alert").is_none());
+        lines.iter().try_for_each(schema::validate)?;
+        Ok(lines)
+    }
+
+    /// All alerts in the log sink so far, oldest first, each held to the schema.
+    ///
+    /// # Errors
+    /// When a whole line is no record.
+    pub fn alerts(&self) -> Result<Vec<Value>> {
+        let mut lines = self.sunk()?;
+        lines.retain(|line| line.get("alert").is_some());
+        lines.iter().try_for_each(schema::validate_alert)?;
+        Ok(lines)
+    }
+
+    fn sunk(&self) -> Result<Vec<Value>> {
         self.sink_text()?
             .split_inclusive('\n')
             // What has no end yet is being written.
             .filter(|line| line.ends_with('\n'))
             .map(|line| {
-                let record = serde_json::from_str(line)
-                    .with_context(|| format!("a line of the log sink: {line}"))?;
-                schema::validate(&record)?;
-                Ok(record)
+                serde_json::from_str(line)
+                    .with_context(|| format!("a line of the log sink: {line}"))
             })
             .collect()
     }

@@ -7,6 +7,7 @@ use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 use aya_log_ebpf::debug;
 use killwatch_ebpf::wire::{Decision, Kind, Mark};
 
+use super::{last_words, signals::SIGKILL};
 use crate::{
     kernel::{
         cgroup,
@@ -16,7 +17,7 @@ use crate::{
         ring::{self, Program},
         task,
     },
-    maps::{DECISIONS, KERNEL_KILLS, MARKED, Marked},
+    maps::{DECISIONS, FATAL, KERNEL_KILLS, MARKED, Marked},
 };
 
 /// Signal and mark are a few instructions apart, with preemption off. An older kill by the same thread is another matter.
@@ -47,9 +48,24 @@ pub(crate) fn mark_victim(ctx: BtfTracePointContext) -> i32 {
         comm: task::comm(task::leader(victim)),
         _pad: 0,
     };
+    let (mm, tgid, start_ns) = (marked.mm, marked.tgid, marked.start_ns);
     let _ = MARKED.insert(trigger_tid, marked, 0);
     report(&ctx, victim, trigger_tid);
+    if task::mm(task::current()).is_some_and(|own| own.bits() == mm) {
+        speak_for(victim, tgid, start_ns);
+    }
     0
+}
+
+/// Reads a victim's words by way of the trigger, which has the same memory.
+#[inline(always)]
+fn speak_for(victim: Address, tgid: u32, start_ns: u64) {
+    let Some(sent) = map::change(&FATAL, &tgid) else { return };
+    if sent.signal != SIGKILL || sent.delivered != 0 || sent.target_start_ns != start_ns {
+        return;
+    }
+    sent.delivered = 1;
+    last_words::send(Program::MarkVictim, victim, SIGKILL);
 }
 
 #[inline(always)]

@@ -1,5 +1,7 @@
 //! One file per hook, in the order in which a death passes them.
 
+mod last_words;
+
 mod signal_generate;
 
 mod oom_kill_process;

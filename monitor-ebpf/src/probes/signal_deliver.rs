@@ -5,20 +5,13 @@
 //! to which `signal_generate` saw a fatal signal, and only once.
 
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
-use killwatch_ebpf::wire::{
-    Kind, LargeChunk, LastWords, MAX_ARG_CHUNKS, MAX_ENV_CHUNKS, SmallChunk, Text,
-};
 
-use super::signals::{SIGKILL, may_end};
+use super::{
+    last_words,
+    signals::{SIGKILL, may_end},
+};
 use crate::{
-    kernel::{
-        cgroup,
-        config::config,
-        map,
-        memory::{self, UserText},
-        ring::{self, Framed, Program},
-        task,
-    },
+    kernel::{map, ring::Program, task},
     maps::FATAL,
 };
 
@@ -44,91 +37,5 @@ fn speak(signal: u32) {
         return;
     }
     sent.delivered = 1;
-    let Some(mm) = task::mm(victim) else { return };
-    let args = UserText::locate(mm, config!(layout.mm_arg_start), config!(layout.mm_arg_end));
-    let env = UserText::locate(mm, config!(layout.mm_env_start), config!(layout.mm_env_end));
-    let texts_skipped = ring::waiting() > u64::from(config!(texts_high_water));
-
-    let Some(mut words) = ring::reserve::<LastWords>(Program::SignalDeliver, Kind::LastWords)
-    else {
-        return;
-    };
-    task::describe(victim, &mut words.victim);
-    words.signal = sent.signal;
-    words.threads = task::threads(victim);
-    words.memory = memory::describe(Some(mm));
-    cgroup::tightest(task::css_set(victim).and_then(cgroup::memory_state), &mut words.tightest);
-    words.args_len = args.len;
-    words.env_len = env.len;
-    words.texts_skipped = u32::from(texts_skipped);
-    words._pad = 0;
-    let owner = (words.victim.tgid, words.victim.start_ns);
-    words.submit_from_a_crowd();
-    if texts_skipped {
-        return;
-    }
-    send::<SmallChunk, { killwatch_ebpf::wire::SMALL_CHUNK }>(
-        Kind::SmallChunk,
-        Text::Args,
-        args,
-        MAX_ARG_CHUNKS,
-        owner,
-    );
-    if env.len <= killwatch_ebpf::wire::SMALL_CHUNK as u64 {
-        send::<SmallChunk, { killwatch_ebpf::wire::SMALL_CHUNK }>(
-            Kind::SmallChunk,
-            Text::Env,
-            env,
-            1,
-            owner,
-        );
-    } else {
-        send::<LargeChunk, { killwatch_ebpf::wire::LARGE_CHUNK }>(
-            Kind::LargeChunk,
-            Text::Env,
-            env,
-            MAX_ENV_CHUNKS,
-            owner,
-        );
-    }
-}
-
-/// A record that carries `N` bytes of text.
-trait Carries<const N: usize>: Framed {
-    fn fill(&mut self, text: Text, offset: u32, owner: (u32, u64), from: UserText);
-}
-
-macro_rules! carries {
-    ($($chunk:ident: $len:ident),+) => {
-        $( impl Carries<{ killwatch_ebpf::wire::$len }> for $chunk {
-            #[inline(always)]
-            fn fill(&mut self, text: Text, offset: u32, owner: (u32, u64), from: UserText) {
-                (self.tgid, self.start_ns) = owner;
-                self.text = text as u32;
-                self.offset = offset;
-                self.len = memory::copy_text(from, u64::from(offset), &mut self.data);
-            }
-        } )+
-    };
-}
-carries!(SmallChunk: SMALL_CHUNK, LargeChunk: LARGE_CHUNK);
-
-#[inline(always)]
-fn send<C: Carries<N>, const N: usize>(
-    kind: Kind,
-    text: Text,
-    from: UserText,
-    most: usize,
-    owner: (u32, u64),
-) {
-    let mut offset = 0_u32;
-    for _ in 0..most {
-        if u64::from(offset) >= from.len {
-            return;
-        }
-        let Some(mut chunk) = ring::reserve::<C>(Program::SignalDeliver, kind) else { return };
-        chunk.fill(text, offset, owner, from);
-        chunk.submit_from_a_crowd();
-        offset += N as u32;
-    }
+    last_words::send(Program::SignalDeliver, victim, sent.signal);
 }

@@ -23,6 +23,7 @@ mod lxc;
 mod oom;
 mod pids;
 mod pods;
+mod poison;
 mod rlimits;
 mod runtime;
 mod senders;
@@ -74,6 +75,7 @@ fn main() -> ExitCode {
             ("oom", oom::SCENARIOS),
             ("pids", pids::SCENARIOS),
             ("pods", pods::SCENARIOS),
+            ("poison", poison::SCENARIOS),
             ("rlimits", rlimits::SCENARIOS),
             ("runtime", runtime::SCENARIOS),
             ("senders", senders::SCENARIOS),
