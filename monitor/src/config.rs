@@ -170,7 +170,7 @@ pub enum KernelLogLevel {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct QueueConfig {
-    /// Records that it holds. What does not fit is dropped and counted.
+    /// Records that it holds. While it is full, what comes waits on the ring.
     pub records: Count<64, 4_096, 1_000_000>,
 }
 

@@ -71,6 +71,16 @@ impl<T: Weigh> Sender<T> {
     }
 }
 
+impl<T> Sender<T> {
+    /// Whether so many items of so many bytes together would fit now. A queue whose receiver is gone takes, and drops, whatever comes.
+    #[must_use]
+    pub fn has_room(&self, items: usize, bytes: usize) -> bool {
+        let waiting = self.counts.waiting_bytes.load(Ordering::Relaxed);
+        self.queue.is_closed()
+            || (self.queue.capacity() >= items && waiting.saturating_add(bytes) <= self.max_bytes)
+    }
+}
+
 impl<T: Weigh> Receiver<T> {
     /// The next item, or `None` once the sender is gone and the queue is empty.
     pub async fn recv(&mut self) -> Option<T> {
@@ -104,6 +114,18 @@ mod tests {
         }
         assert_eq!(receiver.dropped(), 3);
         assert_eq!((receiver.recv().await, receiver.recv().await), (Some(1), Some(2)));
+    }
+
+    #[tokio::test]
+    async fn says_whether_there_is_room() {
+        let (sender, mut receiver) = bounded(3, 100, OnFull::DropNewest);
+        assert!(sender.has_room(3, 100) && !sender.has_room(4, 1) && !sender.has_room(1, 101));
+        sender.offer(60_usize);
+        assert!(sender.has_room(2, 40) && !sender.has_room(3, 40) && !sender.has_room(1, 41));
+        receiver.recv().await;
+        assert!(sender.has_room(3, 100));
+        drop(receiver);
+        assert!(sender.has_room(1000, 1000));
     }
 
     #[tokio::test]

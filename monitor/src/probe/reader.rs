@@ -1,4 +1,5 @@
-//! Drains the ring into the queue behind it, on a thread of its own that does nothing else: no network, no disk, no lock.
+//! Drains the ring into the queue behind it, on a thread of its own that does nothing else: no network, no disk, no lock. While the queue is full it
+//! leaves records on the ring, which is larger, and whose losses the kernel side counts.
 //!
 //! A thread and not a task, so that nothing that the rest of the house does can stand between the kernel and the queue, and so
 //! that the scheduler sees it as what it is: asleep nearly always, and urgent when not.
@@ -20,6 +21,11 @@ use crate::{attribute::environ::Allowlist, queue};
 
 /// Records that are read before the reader looks whether it is to stop.
 const BATCH: usize = 4096;
+
+/// Room in the queue without which nothing more is read: more than what comes of one record from the ring. And how long to sleep when there is none.
+const ROOM: usize = 8;
+const ROOM_BYTES: usize = 256 << 10;
+const FULL: Duration = Duration::from_millis(1);
 
 /// With records that wake nobody: how long to sleep when nothing goes on, and while something does, and how long that counts so after a record. A fatal signal
 /// wakes; what comes of it follows within the last, or waits for the first.
@@ -95,16 +101,29 @@ impl Drain {
         let mut busy_until = Instant::now();
         loop {
             let (stopping, woken) = self.wait(stop, busy_until)?;
-            let mut count = self.read();
-            while stopping && count == BATCH {
-                count = self.read();
-            }
+            let count = self.read();
             if woken || count > 0 {
                 busy_until = Instant::now() + BUSY_FOR;
             }
             if stopping {
+                while self.read() > 0 || !self.has_room() {
+                    self.wait_for_room();
+                }
                 return Ok(());
             }
+            self.wait_for_room();
+        }
+    }
+
+    /// Whether what comes of one more record from the ring fits into the queue.
+    fn has_room(&self) -> bool {
+        self.records.has_room(ROOM, ROOM_BYTES)
+    }
+
+    /// What the rest is too slow for waits on the ring: the kernel side counts what does not fit there.
+    fn wait_for_room(&self) {
+        while !self.has_room() {
+            thread::park_timeout(FULL);
         }
     }
 
@@ -138,6 +157,7 @@ impl Drain {
     fn read(&mut self) -> usize {
         let mut count = 0;
         while count < BATCH
+            && self.has_room()
             && let Some(item) = self.sources.ring.next()
         {
             count += 1;
