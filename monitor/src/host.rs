@@ -41,6 +41,8 @@ pub struct Facts {
     pub capabilities: Vec<(Capability, bool)>,
     /// Bytes of a page.
     pub page_size: u64,
+    /// Whether the kernel moves memory to the node where it is used, and to see where makes pages unreadable until they are touched.
+    pub numa_balancing: bool,
 }
 
 /// Capabilities that some part of killwatch may use.
@@ -69,6 +71,8 @@ impl Facts {
                 .and_then(|modes| chosen(&modes).map(str::to_owned)),
             capabilities: CAPABILITIES.map(|cap| (cap, effective.contains(&cap))).to_vec(),
             page_size: rustix::param::page_size() as u64,
+            numa_balancing: read_line(&roots.proc.join("sys/kernel/numa_balancing"))
+                .is_ok_and(|mode| mode != "0"),
         }
     }
 
@@ -122,10 +126,12 @@ mod tests {
         };
         write("proc/sys/kernel/random/boot_id", "abc-def\n");
         write("sys/kernel/security/lockdown", "none [integrity] confidentiality\n");
+        write("proc/sys/kernel/numa_balancing", "1\n");
         let roots = Roots { proc: root.path().join("proc"), sys: root.path().join("sys") };
         let facts = Facts::gather(&roots);
         assert_eq!(facts.boot_id.as_deref(), Some("abc-def"));
         assert_eq!(facts.lockdown.as_deref(), Some("integrity"));
+        assert!(facts.numa_balancing);
         assert!(facts.btf.is_err());
     }
 

@@ -305,7 +305,9 @@ fn missing_words(words: Option<&Words>) -> Vec<Missing> {
     if words.cmdline.is_empty() {
         missing.push(lack(
             "victim.cmdline",
-            words.environ_missing.unwrap_or("it has none, or it was not in memory"),
+            words
+                .environ_missing
+                .unwrap_or("it has none, or it was not in memory, or NUMA balancing held it back"),
         ));
     }
     if let Some(why) = words.environ_missing {

@@ -110,6 +110,13 @@ fn host(facts: &Facts) -> Vec<Finding> {
         ),
     });
     findings.push(capabilities(facts));
+    if facts.numa_balancing {
+        findings.push(Finding::lacks(
+            "NUMA balancing is on: of a process that has not looked at its command line and environment for a second or so, BPF can mostly not read them, and a \
+             job that is told by a variable alone is not known",
+            "echo 0 > /proc/sys/kernel/numa_balancing (sysctl kernel.numa_balancing=0), or have jobs told by path, label or tag (docs/jobs.md)",
+        ));
+    }
     if facts.lockdown.as_deref() == Some("confidentiality") {
         findings.push(Finding::fails(
             "the kernel is locked down (confidentiality): programs may not read kernel memory",
@@ -257,6 +264,7 @@ mod tests {
             lockdown: Some("none".into()),
             capabilities: vec![(Capability::CAP_SYS_ADMIN, true)],
             page_size: 4096,
+            numa_balancing: false,
         }
     }
 
@@ -279,6 +287,8 @@ mod tests {
         assert!(failing(&nobody)[0].contains("CAP_BPF"));
         let split = [Capability::CAP_BPF, Capability::CAP_PERFMON].map(|cap| (cap, true)).to_vec();
         assert_eq!(failing(&Facts { capabilities: split, ..facts() }), Vec::<String>::new());
+        let balanced = host(&Facts { numa_balancing: true, ..facts() });
+        assert!(balanced.iter().any(|f| f.verdict == Verdict::Lacks && f.what.contains("NUMA")));
         let locked = Facts { lockdown: Some("confidentiality".into()), ..facts() };
         assert!(failing(&locked)[0].contains("locked down"));
         assert!(host(&locked).iter().all(|f| f.verdict == Verdict::Ok || f.remedy.is_some()));

@@ -187,7 +187,9 @@ impl Open {
         let environ_missing = if self.words.texts_skipped != 0 {
             Some("left out while the ring was filling up: deaths come before texts")
         } else if !environ.complete {
-            Some("part of it was not in memory, or did not fit on the ring")
+            Some(
+                "part of it was not in memory, was held back by NUMA balancing, or did not fit on the ring",
+            )
         } else if self.words.env_len > env {
             Some("only its first 32 KiB were read")
         } else {

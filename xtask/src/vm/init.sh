@@ -21,6 +21,11 @@ for module in /killwatch/modules/*.ko; do
 done
 [ -e /dev/vda ] && mkswap /dev/vda >/dev/null && swapon /dev/vda
 
+# The machine has two memory nodes. Balancing between them makes what a process has not touched for a second unreadable to BPF until it is touched again,
+# its command line for one; how long a process of the tests lives depends on how busy their host is.
+balancing=/proc/sys/kernel/numa_balancing
+[ ! -e $balancing ] || echo 0 >$balancing
+
 if [ "$(option guest)" = systemd ]; then
     for systemd in /lib/systemd/systemd /usr/lib/systemd/systemd; do
         [ ! -x "$systemd" ] || exec "$systemd"
