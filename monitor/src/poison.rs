@@ -15,7 +15,6 @@ use uuid::Uuid;
 use crate::alert::{Alert, AlertKind, JobDeath, PoisonJob, SCHEMA};
 use crate::config::{Count, Period};
 use crate::death::{Cause, Death, Job, State};
-use crate::ledger::Item;
 
 /// Jobs that are watched; with one more, the one that was quiet for longest is forgotten.
 const MAX_JOBS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(4_095);
@@ -55,21 +54,6 @@ impl Poison {
     #[must_use]
     pub fn new(config: PoisonConfig) -> Self {
         Self { config, jobs: LruCache::new(MAX_JOBS) }
-    }
-
-    /// Takes in what the ledger holds from before the daemon's start, oldest first.
-    pub fn remember(&mut self, item: &Item) {
-        match item {
-            Item::Death(death) => {
-                self.count(death);
-            }
-            Item::Alert(alert) => {
-                let AlertKind::PoisonJob(job) = &alert.kind;
-                if let Some(key) = key(&job.job) {
-                    self.watched(key).reported = Some(alert.time);
-                }
-            }
-        }
     }
 
     /// Takes in a death. The alert, if it makes its job a poison job.
@@ -226,23 +210,6 @@ mod tests {
             other.job.as_mut().unwrap().scheduler = Some(format!("s{n}"));
             assert!(poison.died(&other).is_none());
         }
-    }
-
-    #[test]
-    fn a_restart_forgets_nothing_and_repeats_nothing() {
-        let all: Vec<Death> = (0..3).map(|n| death(n, 60 * n.cast_signed(), "a")).collect();
-        let mut poison = Poison::new(PoisonConfig::default());
-        let alert = all.iter().find_map(|death| poison.died(death)).unwrap();
-        let mut next = Poison::new(PoisonConfig::default());
-        for death in &all[..2] {
-            next.remember(&Item::from(death.clone()));
-        }
-        let again = next.died(&all[2]).unwrap();
-        assert_eq!(again, alert, "the same id, however often it is found");
-        let mut last = Poison::new(PoisonConfig::default());
-        all.iter().for_each(|death| last.remember(&Item::from(death.clone())));
-        last.remember(&Item::Alert(alert.into()));
-        assert!(last.died(&death(4, 200, "a")).is_none());
     }
 
     #[test]

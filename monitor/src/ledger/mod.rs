@@ -90,15 +90,6 @@ impl Item {
     }
 }
 
-/// How far a sink has got. `done <= told`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Cursor {
-    /// Everything up to here has been dealt with: the receiver has accepted it, or it was refused for good, filtered out, or counted as skipped.
-    pub done: u64,
-    /// What was to be told at once is told up to here. From `done` to here only summaries are owed.
-    pub told: u64,
-}
-
 /// What a reader has not seen yet.
 #[derive(Debug, Default)]
 pub struct Batch {
@@ -122,7 +113,6 @@ pub struct Ledger {
     config: LedgerConfig,
     ring: Mutex<Ring>,
     last: watch::Sender<u64>,
-    cursors: Mutex<HashMap<String, Cursor>>,
 }
 
 #[derive(Debug, Default)]
@@ -170,12 +160,7 @@ impl Ledger {
     /// An empty ledger.
     #[must_use]
     pub fn new(config: LedgerConfig) -> Self {
-        Self {
-            config,
-            ring: Mutex::default(),
-            last: watch::Sender::new(0),
-            cursors: Mutex::default(),
-        }
+        Self { config, ring: Mutex::default(), last: watch::Sender::new(0) }
     }
 
     /// Records a death or an alert; the oldest give way to it. A record that is larger than `max_bytes` alone is kept until the next comes.
@@ -233,29 +218,6 @@ impl Ledger {
         self.last.subscribe()
     }
 
-    /// The number up to which sinks may be told, and a wait for it to rise.
-    #[must_use]
-    pub fn settled(&self) -> watch::Receiver<u64> {
-        self.changed()
-    }
-
-    /// At most `max` entries after the cursor `seq` that sinks may be told of, oldest first. May read a disk: not for a task of the runtime.
-    #[must_use]
-    pub fn read_settled(&self, seq: u64, max: usize) -> Batch {
-        self.read_after(seq, max)
-    }
-
-    /// How far a sink had got; `None` if it is new.
-    #[must_use]
-    pub fn cursor(&self, sink: &str) -> Option<Cursor> {
-        self.cursors().get(sink).copied()
-    }
-
-    /// Remembers how far a sink has got. It is on disk with the next deaths, a second later, or at the end of the daemon, whatever comes first.
-    pub fn set_cursor(&self, sink: &str, cursor: Cursor) {
-        self.cursors().insert(sink.to_owned(), cursor);
-    }
-
     /// How many wait for it to rise.
     #[cfg(test)]
     pub(crate) fn watched(&self) -> usize {
@@ -278,10 +240,6 @@ impl Ledger {
     #[must_use]
     pub fn evicted(&self) -> u64 {
         self.ring().evicted
-    }
-
-    fn cursors(&self) -> MutexGuard<'_, HashMap<String, Cursor>> {
-        self.cursors.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A panic elsewhere leaves no half-made state here: nothing between lock and unlock can panic.

@@ -10,7 +10,6 @@ use crate::config::{AbsolutePath, Refused, values};
 
 mod lines;
 pub mod log;
-pub mod sink;
 
 /// Where each death is written as one line of JSON.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
