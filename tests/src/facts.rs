@@ -197,13 +197,7 @@ impl Expected {
     pub fn oom(self, truth: &Truth, limited: &Group, limit: u64) -> Self {
         let (seen, own, at_limit) = (truth.seen, truth.cgroup.clone(), limited.path());
         let own_tids = truth.tids.clone();
-        let words = if reaper_is_hasty() {
-            self.maybe("/victim/cmdline", truth.cmdline.clone())
-        } else {
-            self
-        };
-        words
-            .signal(9, "SIGKILL")
+        self.signal(9, "SIGKILL")
             .by_kernel("oom_memcg")
             .limit_named("memcg")
             .is("/killer/trigger/pid", truth.pid)
@@ -251,14 +245,6 @@ impl Expected {
             .is("/job/id", value)
             .is("/job/sources", json!({ "id": format!("environ:{name}") }))
     }
-}
-
-/// Up to Linux 5.17 the kernel's `oom_reaper` takes a victim's memory at once, on a busy machine before the victim itself has run again: a command line
-/// is gone then. Later ones give it two seconds.
-fn reaper_is_hasty() -> bool {
-    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let mut numbers = release.split('.').map_while(|part| part.parse::<u32>().ok());
-    numbers.next().zip(numbers.next()).is_some_and(|version| version < (5, 18))
 }
 
 fn boot_id() -> Option<String> {

@@ -34,8 +34,9 @@ impl Client {
     /// When there is no answer, or its body is no text.
     pub fn get(&self, path: &str) -> Result<(u16, String)> {
         let url = format!("http://{}{path}", self.address);
-        // A connection that is used again may have been closed by the server just then.
-        let mut answer = (self.agent.get(&url).call().or_else(|_| self.agent.get(&url).call()))
+        let ask = || self.agent.get(&url).call();
+        let mut answer = ask()
+            .or_else(|error| if was_closed(&error) { ask() } else { Err(error) })
             .with_context(|| format!("GET {path}"))?;
         let body = answer.body_mut().read_to_string();
         Ok((
@@ -43,6 +44,13 @@ impl Client {
             body.with_context(|| format!("read the answer to GET {path}"))?,
         ))
     }
+}
+
+/// Whether the server closed the connection before it answered: one that is used again it may have closed just then, for it had been idle.
+fn was_closed(error: &ureq::Error) -> bool {
+    use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    let closed = [BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof];
+    matches!(error, ureq::Error::Io(error) if closed.contains(&error.kind()))
 }
 
 #[cfg(test)]

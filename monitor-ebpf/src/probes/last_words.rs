@@ -15,9 +15,10 @@ use crate::kernel::{
     task,
 };
 
-/// Puts what can be read of `victim` on the ring. Its memory must be that of the running task.
+/// Puts what can be read of `victim` on the ring. Its memory must be that of the running task. `threads` must have been read before `delivered` was set: from then on the
+/// others pass in silence, and leave.
 #[inline(always)]
-pub(super) fn send(program: Program, victim: Address, signal: u32) {
+pub(super) fn send(program: Program, victim: Address, signal: u32, threads: u32) {
     let Some(mm) = task::mm(victim) else { return };
     let args = UserText::locate(mm, config!(layout.mm_arg_start), config!(layout.mm_arg_end));
     let env = UserText::locate(mm, config!(layout.mm_env_start), config!(layout.mm_env_end));
@@ -28,7 +29,7 @@ pub(super) fn send(program: Program, victim: Address, signal: u32) {
     };
     task::describe(victim, &mut words.victim);
     words.signal = signal;
-    words.threads = task::threads(victim);
+    words.threads = threads;
     words.memory = memory::describe(Some(mm));
     cgroup::tightest(task::css_set(victim).and_then(cgroup::memory_state), &mut words.tightest);
     words.args_len = args.len;

@@ -60,12 +60,13 @@ pub(crate) fn mark_victim(ctx: BtfTracePointContext) -> i32 {
 /// Reads a victim's words by way of the trigger, which has the same memory.
 #[inline(always)]
 fn speak_for(victim: Address, tgid: u32, start_ns: u64) {
+    let threads = task::threads(victim);
     let Some(sent) = map::change(&FATAL, &tgid) else { return };
     if sent.signal != SIGKILL || sent.delivered != 0 || sent.target_start_ns != start_ns {
         return;
     }
     sent.delivered = 1;
-    last_words::send(Program::MarkVictim, victim, SIGKILL);
+    last_words::send(Program::MarkVictim, victim, SIGKILL, threads);
 }
 
 #[inline(always)]

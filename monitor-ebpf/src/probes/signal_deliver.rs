@@ -36,6 +36,7 @@ fn speak(signal: u32) {
     if sent.target_start_ns != task::start_ns(victim) {
         return;
     }
+    let threads = task::threads(victim);
     sent.delivered = 1;
-    last_words::send(Program::SignalDeliver, victim, sent.signal);
+    last_words::send(Program::SignalDeliver, victim, sent.signal, threads);
 }

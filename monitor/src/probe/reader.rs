@@ -80,7 +80,7 @@ pub fn spawn(
 }
 
 impl Reader {
-    /// Makes the thread read what is there once more and end, and waits for that: a few ms at most, for it never blocks elsewhere.
+    /// Makes the thread read what is there once more and end, and waits for that: as long as the rest of the house takes to make room for it.
     pub fn stop(self) {
         // A counter that cannot take one more has woken the thread already.
         let _ = rustix::io::write(&self.wake, &1_u64.to_ne_bytes());
