@@ -8,8 +8,10 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use crate::config::{AbsolutePath, Refused, values};
 
+pub mod deliver;
 mod lines;
 pub mod log;
+pub mod summary;
 
 /// Where each death is written as one line of JSON.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
