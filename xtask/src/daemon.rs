@@ -72,6 +72,11 @@ impl Daemon {
         &self.api
     }
 
+    /// Its process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.child.id()
+    }
+
     /// Directory for files that go with the daemon.
     pub(crate) fn dir(&self) -> PathBuf {
         self.dir.path().to_path_buf()

@@ -14,6 +14,7 @@ mod process;
 mod programs;
 mod setup;
 mod stop;
+mod storm;
 mod test;
 mod toolchain;
 mod vm;
@@ -53,6 +54,8 @@ enum Command {
     Lint(lint::LintArgs),
     /// Measure the in-kernel cost of each program and the time from kill to API (build + 10 s)
     Bench(bench::BenchArgs),
+    /// Cause as many deaths as this machine can, every receiver down and then up, and account for each (build + 1 min)
+    Storm(storm::StormArgs),
     /// Stand-in for a victim: allocates until it is killed
     #[command(hide = true)]
     Hog(worker::HogArgs),
@@ -78,6 +81,7 @@ fn dispatch(command: Command) -> anyhow::Result<()> {
         Command::Fuzz(args) => fuzz::run(&ctx, &args),
         Command::Lint(args) => lint::run(&ctx, &args),
         Command::Bench(args) => bench::run(&ctx, &args),
+        Command::Storm(args) => storm::run(&ctx, &args),
         Command::Hog(_) | Command::Pause => Ok(()),
     }
 }
