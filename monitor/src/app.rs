@@ -42,6 +42,7 @@ use crate::{
     poison::Poison,
     probe::{load::Options, reader},
     procfs::Proc,
+    protect,
     record::Recorder,
     source::{self, Kind},
     tags::Tags,
@@ -62,6 +63,7 @@ pub async fn run(config: Config, log_lost: ErrorCounter) -> anyhow::Result<()> {
     let facts = Facts::gather(&Roots::default());
     let mounts = Mounts::detect(Path::new("/proc"), Some(&config.cgroup.root()))
         .context("the cgroups of this host cannot be used; see --cgroup.root")?;
+    protect(&config);
     let metrics = Arc::new(Metrics::new(config.metrics));
     let ops = Arc::new(Ops::new(Arc::clone(&metrics)));
     let ledger = Arc::new(Ledger::new(config.ledger));
@@ -226,6 +228,14 @@ pub async fn run(config: Config, log_lost: ErrorCounter) -> anyhow::Result<()> {
         None => Ok(()),
         Some(Ok(())) => anyhow::bail!("the reader of the ring ended: deaths are no longer seen"),
         Some(Err(error)) => Err(error).context("the pipeline ended"),
+    }
+}
+
+/// Keeps the daemon alive where memory is short, as far as it is allowed to.
+fn protect(config: &Config) {
+    let wanted = config.protect.oom_score_adj;
+    if let Err(error) = protect::from_the_oom_killer(wanted, Path::new("/proc")) {
+        tracing::info!(%wanted, %error, "protect.oom_score_adj cannot be set: whoever starts the daemon can (systemd: OOMScoreAdjust=)");
     }
 }
 

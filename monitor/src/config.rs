@@ -29,6 +29,7 @@ use crate::metrics::MetricsConfig;
 use crate::notify::LogSink;
 use crate::ops::LogConfig;
 use crate::poison::PoisonConfig;
+use crate::protect::ProtectConfig;
 use crate::verdict::names::VerdictConfig;
 
 /// Everything that a user may set.
@@ -69,6 +70,8 @@ pub struct Config {
     pub verdict: VerdictConfig,
     /// What outlives the daemon.
     pub state: StateConfig,
+    /// How the daemon protects itself.
+    pub protect: ProtectConfig,
     /// The end of the daemon.
     pub shutdown: ShutdownConfig,
     /// Name of this node in every record.

@@ -46,6 +46,7 @@ pub mod pipeline;
 pub mod poison;
 pub mod probe;
 pub mod procfs;
+pub mod protect;
 pub mod queue;
 pub mod record;
 pub mod source;

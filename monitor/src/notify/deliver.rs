@@ -4,9 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use tokio::time::Instant;
-use uuid::Uuid;
 
 use super::summary::Summary;
 use crate::ledger::Entry;
