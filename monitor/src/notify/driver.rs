@@ -236,7 +236,7 @@ impl<D: Deliver> Driver<D> {
     }
 
     /// Reads the ledger where it may block. `None` if that thread panicked, or the runtime is at its end.
-    async fn batch(&self, after: u64) -> Option<Batch> {
+    async fn batch(&mut self, after: u64) -> Option<Batch> {
         let ledger = Arc::clone(&self.house.ledger);
         match tokio::task::spawn_blocking(move || ledger.read_after(after, BATCH)).await {
             Ok(batch) => Some(batch),

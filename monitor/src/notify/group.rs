@@ -15,9 +15,9 @@ use super::summary::{MAX_DEATHS, SCHEMA, Summary};
 use crate::death::{Cause, Death, Workload};
 
 /// Groups at a time; a death that would need one more is told at once.
-pub const MAX_GROUPS: usize = 1024;
+pub(super) const MAX_GROUPS: usize = 1024;
 /// How long after its end a window waits for deaths that had to wait for their names.
-pub const GRACE: Duration = Duration::from_secs(10);
+pub(super) const GRACE: Duration = Duration::from_secs(10);
 /// Bytes of job ids that one group keeps.
 const MAX_JOB_BYTES: usize = 4096;
 

@@ -100,14 +100,14 @@ impl Health {
     }
 
     /// How much it has yet to be told, and how much is held.
-    pub(super) fn set_lag(&self, lag: u64, held: u64) {
+    pub(crate) fn set_lag(&self, lag: u64, held: u64) {
         let mut report = self.locked();
         (report.lag, report.held) = (lag, held);
         self.series.lag.set(i64::try_from(lag).unwrap_or(i64::MAX));
     }
 
     /// It took `messages`.
-    pub(super) fn written(&self, messages: u64, now: Timestamp) {
+    pub(crate) fn written(&self, messages: u64, now: Timestamp) {
         if messages > 0 {
             let mut report = self.locked();
             report.written += messages;
@@ -118,7 +118,7 @@ impl Health {
     }
 
     /// It took all that it was told. Whether it did not before.
-    pub(super) fn recovered(&self) -> bool {
+    pub(crate) fn recovered(&self) -> bool {
         let mut report = self.locked();
         report.why = None;
         let before = std::mem::replace(&mut report.state, State::Up);
@@ -127,7 +127,7 @@ impl Health {
     }
 
     /// An attempt failed. Whether the one before did not.
-    pub(super) fn failed(&self, why: &str, state: State) -> bool {
+    pub(crate) fn failed(&self, why: &str, state: State) -> bool {
         let mut report = self.locked();
         report.failed += 1;
         report.why = Some(one_line(&why.chars().take(MAX_WHY).collect::<String>()));
@@ -138,7 +138,7 @@ impl Health {
     }
 
     /// So many messages are lost to it.
-    pub(super) fn skipped(&self, messages: u64) {
+    pub(crate) fn skipped(&self, messages: u64) {
         self.locked().skipped += messages;
         self.series.skipped.inc_by(messages);
     }

@@ -252,7 +252,10 @@ async fn waits_grow_and_a_receivers_own_wish_is_kept() {
     let waits: Vec<_> = calls.windows(2).map(|pair| pair[1] - pair[0]).collect();
     assert!(waits.iter().all(|wait| *wait >= Duration::from_millis(100)));
     assert!(waits.iter().all(|wait| *wait <= Duration::from_secs(61)), "{waits:?}");
-    assert!(waits[12..].iter().sum::<Duration>() > waits[..8].iter().sum(), "{waits:?}");
+    assert!(
+        waits[12..].iter().sum::<Duration>() > waits[..8].iter().sum::<Duration>(),
+        "{waits:?}"
+    );
 
     *rig.receiver.script.lock().unwrap() = [Answer::Later(0, Some(90))].into();
     let asked = Instant::now();
