@@ -71,8 +71,14 @@ pub async fn run(config: Config, log_lost: ErrorCounter) -> anyhow::Result<()> {
     status.set_cgroup_mode(format!("{:?}", mounts.mode).to_lowercase());
     let server = api::bind(&config.web.listen_address).await?;
     let worker_socket = api::socket::bind::open(&config.api)?;
-    let sink = notify::log::Worker::open(&config.log_sink, Arc::clone(&ledger), Arc::clone(&ops))
-        .with_context(|| format!("log_sink: cannot open {}", config.log_sink))?;
+    let house = notify::driver::House {
+        ledger: Arc::clone(&ledger),
+        cursors: Arc::clone(&ledger) as Arc<dyn notify::driver::Cursors>,
+        ops: Arc::clone(&ops),
+        now: Arc::new(|| Clock.now()),
+    };
+    let drivers = notify::open(&config, &house, &metrics).map_err(anyhow::Error::msg)?;
+    status.set_sinks(drivers.iter().map(|driver| driver.health()).collect());
 
     let wanted = source::Wanted {
         source: config.probe.source,
@@ -158,8 +164,8 @@ pub async fn run(config: Config, log_lost: ErrorCounter) -> anyhow::Result<()> {
         tracker.spawn(api::socket::serve::run(bound, Arc::new(workers)));
     }
     let sinks = TaskTracker::new();
-    if let Some(sink) = sink {
-        sinks.spawn(sink.run(stop_sinks.clone(), deadline.mul_f64(SINKS_SHARE)));
+    for driver in drivers {
+        sinks.spawn(driver.run(stop_sinks.clone(), deadline.mul_f64(SINKS_SHARE)));
     }
     let announce = {
         let status = Arc::clone(&status);

@@ -26,7 +26,8 @@ use crate::containers::ContainersConfig;
 use crate::containers::kubernetes::KubernetesConfig;
 use crate::ledger::LedgerConfig;
 use crate::metrics::MetricsConfig;
-use crate::notify::LogSink;
+use crate::notify::config::named;
+use crate::notify::{Links, LogSink, SinkConfig};
 use crate::ops::LogConfig;
 use crate::poison::PoisonConfig;
 use crate::protect::ProtectConfig;
@@ -44,6 +45,10 @@ pub struct Config {
     pub log: LogConfig,
     /// Where each death is written as a line of JSON.
     pub log_sink: LogSink,
+    /// Who else is told of each death.
+    pub sinks: Vec<SinkConfig>,
+    /// Where a receiver's user finds more.
+    pub links: Links,
     /// The deaths that are kept.
     pub ledger: LedgerConfig,
     /// The metrics.
@@ -90,7 +95,16 @@ impl Config {
         };
         flags.apply(&mut config);
         config.check().map_err(ConfigError::Combination)?;
+        config.named_sinks().map_err(ConfigError::Combination)?;
         Ok(config)
+    }
+
+    /// All sinks with their names, that of `log_sink` first.
+    ///
+    /// # Errors
+    /// If there are too many, or two get in each other's way.
+    pub fn named_sinks(&self) -> Result<Vec<(String, SinkConfig)>, String> {
+        named(&self.sinks, &self.log_sink)
     }
 
     /// The variables of a victim's environment that are kept: the default ones, which are all that a built-in rule of
@@ -113,6 +127,8 @@ impl Config {
         bounded("workload.labels", &self.workload.labels, 0, WorkloadConfig::MAX_KEYS)?;
         bounded("workload.annotations", &self.workload.annotations, 0, WorkloadConfig::MAX_KEYS)?;
         self.allowlist()?;
+        // What `log_sink` adds is seen once flags had their say.
+        named(&self.sinks, &LogSink::None)?;
         bounded(
             "verdict.userspace_oom_killers",
             &self.verdict.userspace_oom_killers,

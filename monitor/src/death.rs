@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 mod cause;
+pub mod drill;
 mod killer;
 mod memory;
 #[cfg(test)]

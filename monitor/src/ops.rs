@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::alert::{Alert, AlertKind, PoisonJob};
 use crate::metrics::Metrics;
 use crate::probe::{ProbeReport, ProbeState};
+use crate::text::one_line;
 
 /// The daemon's own log.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -233,28 +234,40 @@ impl Ops {
         );
     }
 
-    /// A sink delivered.
-    pub fn sink_written(&self, sink: &'static str, deaths: u64) {
-        self.metrics.sink(sink).written.inc_by(deaths);
-    }
-
-    /// A sink's attempt failed; it will try again. `first`: the error differs from that of the attempt before.
-    pub fn sink_failed(&self, sink: &'static str, why: &dyn Display, first: bool) {
-        self.metrics.sink(sink).failed.inc();
-        if first {
-            tracing::warn!(sink, %why, "deaths cannot be delivered, trying on");
-        }
+    /// A sink's attempt failed; it will try again.
+    pub fn sink_failed(&self, sink: &str, why: &str) {
+        tracing::warn!(sink, why = one_line(why), "deaths cannot be delivered, trying on");
     }
 
     /// A sink works again.
-    pub fn sink_recovered(&self, sink: &'static str) {
+    pub fn sink_recovered(&self, sink: &str) {
         tracing::info!(sink, "deaths are delivered again");
     }
 
-    /// A sink will not be told of these deaths any more.
-    pub fn sink_skipped(&self, sink: &'static str, deaths: u64) {
-        self.metrics.sink(sink).skipped.inc_by(deaths);
-        tracing::error!(sink, deaths, "deaths were lost to this sink");
+    /// A receiver will never take a message; what follows it is delivered.
+    pub fn sink_refused(&self, sink: &str, why: &str) {
+        let why = one_line(why);
+        tracing::error!(sink, why, "a message was refused for good: it is lost to this sink");
+    }
+
+    /// A sink is told nothing any more.
+    pub fn sink_stopped(&self, sink: &str, why: &str) {
+        let why = one_line(why);
+        tracing::error!(sink, why, "this sink is stopped until the next start");
+    }
+
+    /// The ledger had to drop entries before a sink could be told of them.
+    pub fn sink_overtaken(&self, sink: &str, entries: u64) {
+        tracing::error!(sink, entries, "deaths were lost to this sink: it was too slow");
+    }
+
+    /// The daemon ends before a sink was told of all.
+    pub fn sink_unfinished(&self, sink: &str, entries: u64) {
+        tracing::warn!(
+            sink,
+            entries,
+            "the shutdown left deaths undelivered: the next start goes on with them"
+        );
     }
 }
 

@@ -10,6 +10,7 @@ use serde::{Serialize, Serializer};
 use crate::audit::Account;
 use crate::containers::Registry;
 use crate::containers::pods::Pods;
+use crate::notify::health::Health;
 use crate::probe::ProbeReport;
 use crate::source::Kind;
 use crate::text::one_line;
@@ -23,6 +24,7 @@ pub struct Status {
     sight: OnceLock<Sight>,
     account: Account,
     names: OnceLock<(Arc<Registry>, Arc<Pods>)>,
+    sinks: OnceLock<Vec<Arc<Health>>>,
     blind: OnceLock<String>,
     stopping: AtomicBool,
 }
@@ -60,6 +62,7 @@ impl Status {
             blind: OnceLock::new(),
             account: Account::default(),
             names: OnceLock::new(),
+            sinks: OnceLock::new(),
             stopping: AtomicBool::new(false),
         }
     }
@@ -78,6 +81,11 @@ impl Status {
     /// Where the sources of names tell how they fare. Only the first call counts.
     pub fn set_names(&self, registry: Arc<Registry>, pods: Arc<Pods>) {
         let _ = self.names.set((registry, pods));
+    }
+
+    /// Where the sinks tell how they fare. Only the first call counts.
+    pub fn set_sinks(&self, sinks: Vec<Arc<Health>>) {
+        let _ = self.sinks.set(sinks);
     }
 
     /// Which cgroup hierarchies account memory on this host. Only the first call counts.
@@ -126,7 +134,7 @@ impl Serialize for Status {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let ready = self.ready();
         let numbers = self.account.numbers();
-        let mut status = serializer.serialize_struct("Status", 12)?;
+        let mut status = serializer.serialize_struct("Status", 13)?;
         status.serialize_field("version", env!("CARGO_PKG_VERSION"))?;
         status.serialize_field("node", &self.node)?;
         field(&mut status, "boot_id", self.boot_id.as_ref())?;
@@ -142,6 +150,11 @@ impl Serialize for Status {
             registry.reports().into_iter().chain([pods.report()]).collect::<Vec<_>>()
         });
         field(&mut status, "sources", sources.as_ref())?;
+        let sinks = self
+            .sinks
+            .get()
+            .map(|sinks| sinks.iter().map(|sink| sink.report()).collect::<Vec<_>>());
+        field(&mut status, "sinks", sinks.as_ref())?;
         status.serialize_field("oom_kills", &numbers)?;
         field(&mut status, "missed", numbers.missed.map(|_| &numbers.places))?;
         status.end()

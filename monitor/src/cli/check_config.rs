@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use serde_json::Value;
 
 use super::{EX_USAGE, complain, print};
-use crate::config::{Config, file};
+use crate::config::{Config, ConfigError, file};
 use crate::text::{self, one_line};
 
 mod explain;
@@ -58,7 +58,12 @@ impl std::str::FromStr for Pair {
 }
 
 pub(super) fn main(args: &Args) -> anyhow::Result<ExitCode> {
-    let config = match args.file.as_deref().map(file::read).transpose() {
+    let read = |path| {
+        let config = file::read(path)?;
+        config.named_sinks().map_err(ConfigError::Combination)?;
+        Ok::<_, ConfigError>(config)
+    };
+    let config = match args.file.as_deref().map(read).transpose() {
         Ok(config) => config,
         Err(error) => {
             complain(&error.to_string());

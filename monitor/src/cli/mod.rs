@@ -12,6 +12,7 @@ mod exchange;
 mod run;
 pub mod story;
 mod tag;
+mod test_alert;
 mod usage;
 mod why;
 
@@ -44,6 +45,7 @@ Examples:
   killwatch why 4242                      What happened to process 4242?
   killwatch tag job_id=4711 -- ./work     Run it such that its death is told as job 4711's
   killwatch check-config /etc/killwatch/killwatch.yaml
+  killwatch test-alert --config.file /etc/killwatch/killwatch.yaml
 
 Exit codes: 0 well; 1 failed, or nothing is known; 64 wrong usage or configuration; 69 the daemon does not answer.";
 
@@ -57,6 +59,8 @@ enum Command {
     CheckConfig(check_config::Args),
     /// Say which job a command is on, and become it: killwatch tag job_id=4711 -- ./work
     Tag(tag::Args),
+    /// Tell every sink of a death that never was, and print what each answered
+    TestAlert(Box<test_alert::Args>),
     /// Tell the story of a process that died: who, what, why, what to do
     Why(why::Args),
 }
@@ -73,6 +77,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(Cli { command: Command::Doctor(args) }) => doctor::main(&args),
         Ok(Cli { command: Command::CheckConfig(args) }) => check_config::main(&args),
         Ok(Cli { command: Command::Tag(args) }) => tag::main(&args),
+        Ok(Cli { command: Command::TestAlert(args) }) => test_alert::main(&args),
         Ok(Cli { command: Command::Why(args) }) => why::main(&args),
         Err(error) => return usage::explain(&error, &args),
     };

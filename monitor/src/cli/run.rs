@@ -14,6 +14,7 @@ use tracing_subscriber::{Layer as _, fmt};
 
 use super::{EX_USAGE, complain};
 use crate::config::{Config, Flags};
+use crate::notify::config::MAX_SINKS;
 use crate::ops::{LogConfig, LogFormat, LogLevel};
 
 /// How long a write to a stuck output may hold up the end of the process, after the drain.
@@ -22,6 +23,9 @@ const ABANDON: Duration = Duration::from_millis(500);
 /// Lines of the log that may wait for a slow standard error. Further ones are dropped and counted: a log that nobody reads must not
 /// hold up the deaths.
 const LOG_LINES: usize = 4096;
+
+/// Threads for what may block: one for each sink that writes to a file, however stuck that is, and 16 for all else.
+const BLOCKING: usize = 16 + MAX_SINKS + 1;
 
 /// Arguments of `killwatch run`.
 #[derive(Debug, clap::Args)]
@@ -48,7 +52,7 @@ pub(super) fn main(args: &Args) -> anyhow::Result<ExitCode> {
     // Two threads: what the API is asked must not stand in the way of the ring.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
-        .max_blocking_threads(16)
+        .max_blocking_threads(BLOCKING)
         .enable_all()
         .build()
         .context("the runtime cannot start")?;

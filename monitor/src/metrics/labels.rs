@@ -128,7 +128,13 @@ impl From<Rejected> for ReasonLabel {
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct SinkLabel {
-    pub(super) sink: &'static str,
+    pub(super) sink: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct SinkStateLabel {
+    pub(super) sink: String,
+    pub(super) state: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]

@@ -30,6 +30,7 @@ mod labels;
 mod model;
 mod scheme;
 mod shelf;
+mod sinks;
 mod sources;
 #[cfg(test)]
 mod tests;
@@ -38,7 +39,9 @@ pub use config::{LabelsConfig, MetricsConfig};
 use containers::Containers;
 use jobs::Jobs;
 pub use labels::Rejected;
-use labels::{CauseLabel, GapLabel, ProbeLabel, ProgramLabel, QueueLabel, ReasonLabel, SinkLabel};
+use labels::{CauseLabel, GapLabel, ProbeLabel, ProgramLabel, QueueLabel, ReasonLabel};
+pub use sinks::SinkSeries;
+use sinks::Sinks;
 use sources::Sources;
 
 /// Content type of what [`Metrics::encode`] writes.
@@ -59,14 +62,6 @@ pub struct Counters {
     pub not_recorded: u64,
 }
 
-/// Counters of one sink.
-#[derive(Debug, Clone)]
-pub(crate) struct SinkCounters {
-    pub(crate) written: Counter,
-    pub(crate) failed: Counter,
-    pub(crate) skipped: Counter,
-}
-
 /// Everything that `/metrics` shows.
 #[derive(Debug)]
 pub struct Metrics {
@@ -79,9 +74,7 @@ pub struct Metrics {
     kernel_skipped: Family<ProgramLabel, Counter>,
     queues: Family<QueueLabel, Counter>,
     gaps: Family<GapLabel, Counter>,
-    written: Family<SinkLabel, Counter>,
-    failed: Family<SinkLabel, Counter>,
-    skipped: Family<SinkLabel, Counter>,
+    sinks: Sinks,
     attached: Family<ProbeLabel, Gauge>,
     ready: Gauge,
     degraded: Gauge,
@@ -144,13 +137,7 @@ impl Metrics {
                 "Records that did not fit into a queue of the daemon",
             ),
             gaps: add(r, "killwatch_gaps", "Times that the daemon had to let something go"),
-            written: add(r, "killwatch_sink_written", "Deaths that a sink has delivered"),
-            failed: add(r, "killwatch_sink_failed", "Attempts of a sink to deliver that failed"),
-            skipped: add(
-                r,
-                "killwatch_sink_skipped",
-                "Deaths that a sink was too slow for, or that a shutdown cut off",
-            ),
+            sinks: Sinks::new(r),
             attached: add(r, "killwatch_probe_attached", "Whether a probe is attached"),
             ready: add(r, "killwatch_ready", "Whether deaths are seen"),
             degraded: add(
@@ -356,14 +343,10 @@ impl Metrics {
         self.gaps.get_or_create_owned(&GapLabel::from(gap))
     }
 
-    /// The counters of a sink, at 0 from the first call on.
-    pub(crate) fn sink(&self, sink: &'static str) -> SinkCounters {
-        let label = SinkLabel { sink };
-        SinkCounters {
-            written: self.written.get_or_create_owned(&label),
-            failed: self.failed.get_or_create_owned(&label),
-            skipped: self.skipped.get_or_create_owned(&label),
-        }
+    /// The series of a sink.
+    #[must_use]
+    pub fn sink(&self, sink: &str) -> SinkSeries {
+        self.sinks.of(sink)
     }
 
     /// Numbers that the status page repeats.

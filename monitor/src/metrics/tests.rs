@@ -6,6 +6,7 @@ use super::containers::MAX_CONTAINERS;
 use super::{LabelsConfig, Metrics, MetricsConfig};
 use crate::containers::{MAX_TEXT, SourceReport, SourceState};
 use crate::death::{Cause, Death, Job, Workload, sample};
+use crate::notify::health::{self, Health};
 use crate::ops::{Ops, Queue};
 use crate::probe::{ProbeReport, ProbeState};
 
@@ -102,7 +103,10 @@ fn the_whole_text() {
     metrics.set_ready(true);
     ops.decode_error(&"too short");
     ops.queue_dropped(Queue::Records, 5);
-    ops.sink_written("log", 4);
+    let sink = Health::new("log", "stdout", metrics.sink("log"));
+    sink.written(4, "2026-01-31T12:00:00Z".parse().unwrap());
+    sink.set_lag(3, 0);
+    sink.failed("no room", health::State::Failing);
     ops.probes(&[ProbeReport {
         name: "mark_victim".into(),
         hook: "tp_btf/oom/mark_victim".into(),

@@ -4,10 +4,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+use jiff::Timestamp;
 use tokio::time::Instant;
+use uuid::Uuid;
 
 use super::summary::Summary;
-use crate::ledger::Entry;
+use crate::ledger::{Entry, Item};
 
 /// One thing that a receiver is told.
 #[derive(Debug, Clone)]
@@ -16,6 +19,42 @@ pub enum Message {
     Entry(Arc<Entry>),
     /// How many deaths of one workload and cause followed the one that was told at once.
     Summary(Arc<Summary>),
+}
+
+impl Message {
+    /// Its id, by which receivers deduplicate.
+    #[must_use]
+    pub fn id(&self) -> Uuid {
+        match self {
+            Self::Entry(entry) => match &entry.item {
+                Item::Death(death) => death.id,
+                Item::Alert(alert) => alert.id,
+            },
+            Self::Summary(summary) => summary.id,
+        }
+    }
+
+    /// When what it tells of happened; of a summary, the last of it.
+    #[must_use]
+    pub fn time(&self) -> Timestamp {
+        match self {
+            Self::Entry(entry) => match &entry.item {
+                Item::Death(death) => death.time,
+                Item::Alert(alert) => alert.time,
+            },
+            Self::Summary(summary) => summary.time,
+        }
+    }
+
+    /// Its JSON, one line without the newline: of an entry, the ledger's very bytes.
+    #[must_use]
+    pub fn json(&self) -> Bytes {
+        match self {
+            Self::Entry(entry) => entry.json.clone(),
+            // It has nothing that JSON could not hold: text, numbers, lists of them.
+            Self::Summary(summary) => serde_json::to_vec(&**summary).unwrap_or_default().into(),
+        }
+    }
 }
 
 /// How far a sink came with a batch.

@@ -1,17 +1,56 @@
-//! Who is told of a death, one sink per file. A sink reads the ledger behind a cursor of its own: however slow it is, it holds
-//! up nobody, and what the ledger had to drop in the meantime it counts.
+//! Who is told of a death. Each sink has a driver, a task that reads the ledger behind a cursor of its own: however slow a sink is, it holds up nobody,
+//! and what the ledger had to drop in the meantime is counted. [`deliver`] is the seam between the two.
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize, Serializer};
 
-use crate::config::{AbsolutePath, Refused, values};
+use crate::config::{AbsolutePath, Config, Refused, values};
+use crate::metrics::Metrics;
 
+pub mod config;
 pub mod deliver;
-mod lines;
-pub mod log;
+pub mod driver;
+pub mod filter;
+mod group;
+pub mod health;
+pub mod kind;
+pub mod links;
+pub mod local;
+mod outbox;
+mod retry;
 pub mod summary;
+
+pub use config::SinkConfig;
+use driver::{Driver, House, Terms};
+use health::Health;
+use kind::{Context, Open};
+pub use links::Links;
+
+/// Opens every sink of a configuration. To be called within the runtime, before the daemon says that it is ready.
+///
+/// # Errors
+/// Which one cannot be used, and why, in one line.
+pub fn open(
+    config: &Config,
+    house: &House,
+    metrics: &Metrics,
+) -> Result<Vec<Driver<Open>>, String> {
+    let context =
+        Context { node: config.node.as_str().to_owned(), links: Arc::new(config.links.clone()) };
+    let sinks = config.named_sinks()?;
+    let drivers = sinks.into_iter().map(|(name, sink)| {
+        let open = sink.kind.open(&context);
+        let open = open.map_err(|why| format!("the sink `{name}` cannot be used: {why}"))?;
+        let health = Health::new(&name, sink.kind.key(), metrics.sink(&name));
+        let terms =
+            Terms { filter: (&sink.filter).into(), group: sink.group(), rate: sink.rate(), name };
+        Ok(Driver::new(open, terms, house.clone(), health))
+    });
+    drivers.collect()
+}
 
 /// Where each death is written as one line of JSON.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]

@@ -3,6 +3,7 @@
 //! A line that was written in part is ended by a newline before anything else is written, also by the next run: a reader sees a
 //! line that is no JSON, never half a record with another glued to it. A line counts as written only with its newline.
 
+use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
@@ -10,20 +11,33 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 
+use super::rotate::{Rotation, rotate};
+
 /// Where lines go.
 pub(super) struct Lines {
     path: Option<PathBuf>,
     out: Box<dyn Write + Send>,
     /// Device and inode of the open file.
     identity: Option<(u64, u64)>,
+    /// When it is moved away; `None` for never.
+    rotation: Option<Rotation>,
+    /// Bytes of the open file, as far as it is known.
+    size: u64,
     /// Whether the last line lacks its end.
     torn: bool,
 }
 
+impl fmt::Debug for Lines {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lines").field("path", &self.path).field("torn", &self.torn).finish()
+    }
+}
+
 /// What became of some lines.
-pub(super) struct Outcome {
+#[derive(Debug)]
+pub(super) struct Written {
     /// Lines that were written whole, from the first on.
-    pub(super) written: usize,
+    pub(super) lines: usize,
     /// Why not all.
     pub(super) error: Option<io::Error>,
 }
@@ -36,37 +50,39 @@ impl Lines {
 
     /// Lines to any writer.
     pub(super) fn to(out: Box<dyn Write + Send>) -> Self {
-        Self { path: None, out, identity: None, torn: false }
+        Self { path: None, out, identity: None, rotation: None, size: 0, torn: false }
     }
 
-    /// Lines to the end of a file, made with mode 0640 if there is none.
+    /// Lines to the end of a file, made with mode 0640 if there is none. Only a regular file is ever rotated.
     ///
     /// # Errors
     /// If it cannot be opened or read.
-    pub(super) fn file(path: &Path) -> io::Result<Self> {
+    pub(super) fn file(path: &Path, rotation: Option<Rotation>) -> io::Result<Self> {
         let mut file =
             OpenOptions::new().append(true).read(true).create(true).mode(0o640).open(path)?;
         let torn = ends_torn(&mut file)?;
-        let identity = file.metadata().map(|m| (m.dev(), m.ino()))?;
+        let metadata = file.metadata()?;
         Ok(Self {
             path: Some(path.to_owned()),
             out: Box::new(file),
-            identity: Some(identity),
+            identity: Some((metadata.dev(), metadata.ino())),
+            rotation: rotation.filter(|_| metadata.is_file()),
+            size: metadata.len(),
             torn,
         })
     }
 
     /// Writes lines, each given without its newline, until one fails. May block.
-    pub(super) fn write(&mut self, lines: &[Bytes]) -> Outcome {
+    pub(super) fn write(&mut self, lines: &[Bytes]) -> Written {
         if let Err(error) = self.follow_rotation() {
-            return Outcome { written: 0, error: Some(error) };
+            return Written { lines: 0, error: Some(error) };
         }
         for (written, line) in lines.iter().enumerate() {
-            if let Err(error) = self.line(line) {
-                return Outcome { written, error: Some(error) };
+            if let Err(error) = self.make_room(line).and_then(|()| self.line(line)) {
+                return Written { lines: written, error: Some(error) };
             }
         }
-        Outcome { written: lines.len(), error: None }
+        Written { lines: lines.len(), error: None }
     }
 
     fn line(&mut self, line: &[u8]) -> io::Result<()> {
@@ -76,22 +92,46 @@ impl Lines {
         }
         whole.extend_from_slice(line);
         whole.push(b'\n');
+        self.put(&whole)
+    }
+
+    fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
         // Stays set if anything fails from here on: what reached the file is not known then.
         self.torn = true;
-        self.out.write_all(&whole)?;
+        self.size = self.size.saturating_add(bytes.len() as u64);
+        self.out.write_all(bytes)?;
         self.out.flush()?;
         self.torn = false;
         Ok(())
     }
 
-    /// Opens the file anew if its name stands for another one now, or for none: logrotate has moved it away.
+    /// Moves the file away if the line would make it too long. A torn line is ended first, where it is.
+    fn make_room(&mut self, line: &[u8]) -> io::Result<()> {
+        let (Some(path), Some(rotation)) = (self.path.clone(), self.rotation) else {
+            return Ok(());
+        };
+        let size = self.size.saturating_add(line.len() as u64 + 1);
+        if self.size == 0 || size <= rotation.max_bytes {
+            return Ok(());
+        }
+        if self.torn {
+            self.put(b"\n")?;
+        }
+        rotate(&path, rotation.keep)?;
+        *self = Self::file(&path, Some(rotation))?;
+        Ok(())
+    }
+
+    /// Opens the file anew if its name stands for another one now, or for none: logrotate, or another process that writes here, has moved it away.
     fn follow_rotation(&mut self) -> io::Result<()> {
         let Some(path) = &self.path else {
             return Ok(());
         };
-        let current = std::fs::metadata(path).ok().map(|m| (m.dev(), m.ino()));
-        if current != self.identity {
-            *self = Self::file(path)?;
+        let current = std::fs::metadata(path).ok();
+        if current.as_ref().map(|m| (m.dev(), m.ino())) != self.identity {
+            *self = Self::file(path, self.rotation)?;
+        } else if let Some(current) = current {
+            self.size = current.len();
         }
         Ok(())
     }
@@ -152,9 +192,9 @@ mod tests {
             let disk = Disk { bytes: Arc::clone(&bytes), room: Arc::clone(&left) };
             let mut out = Lines::to(Box::new(disk));
             let outcome = out.write(&lines());
-            assert_eq!(outcome.written, room / 8, "with room for {room} bytes");
+            assert_eq!(outcome.lines, room / 8, "with room for {room} bytes");
             *left.lock().unwrap() = 1000;
-            assert_eq!(out.write(&lines()[outcome.written..]).written, 3 - outcome.written);
+            assert_eq!(out.write(&lines()[outcome.lines..]).lines, 3 - outcome.lines);
 
             let text = String::from_utf8(bytes.lock().unwrap().clone()).unwrap();
             let records: Vec<_> = text
@@ -177,7 +217,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("deaths.jsonl");
         std::fs::write(&path, "{\"whole\":1}\n{\"half").unwrap();
-        assert_eq!(Lines::file(&path).unwrap().write(&lines()[..1]).written, 1);
+        assert_eq!(Lines::file(&path, None).unwrap().write(&lines()[..1]).lines, 1);
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "{\"whole\":1}\n{\"half\n{\"a\":1}\n");
     }
 
@@ -185,12 +225,52 @@ mod tests {
     fn follows_logrotate_and_is_not_world_readable() {
         let dir = tempfile::tempdir().unwrap();
         let (path, moved) = (dir.path().join("deaths.jsonl"), dir.path().join("deaths.jsonl.1"));
-        let mut out = Lines::file(&path).unwrap();
+        let mut out = Lines::file(&path, None).unwrap();
         out.write(&lines()[..1]);
         std::fs::rename(&path, &moved).unwrap();
         out.write(&lines()[1..2]);
         assert_eq!(std::fs::read_to_string(&moved).unwrap(), "{\"a\":1}\n");
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "{\"b\":2}\n");
         assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o007, 0);
+    }
+
+    #[test]
+    fn a_file_that_is_full_is_moved_with_whole_lines_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("deaths.jsonl");
+        let read = |n: &str| {
+            std::fs::read_to_string(dir.path().join(format!("deaths.jsonl{n}"))).unwrap_or_default()
+        };
+        std::fs::write(&path, "{\"half").unwrap();
+        let rotation = Rotation { max_bytes: 16, keep: 2 };
+        let mut out = Lines::file(&path, Some(rotation)).unwrap();
+        for _ in 0..2 {
+            assert_eq!(out.write(&lines()).lines, 3);
+        }
+        assert_eq!(read(""), "{\"b\":2}\n{\"c\":3}\n");
+        assert_eq!(read(".1"), "{\"c\":3}\n{\"a\":1}\n");
+        assert_eq!(
+            read(".2"),
+            "{\"a\":1}\n{\"b\":2}\n",
+            "the torn one has gone, and ended by itself"
+        );
+        // A line that is too long for any file has one of its own.
+        let long = Bytes::from(vec![b'x'; 50]);
+        assert_eq!(out.write(&[long.clone(), lines()[0].clone()]).lines, 2);
+        assert_eq!((read("").as_str(), read(".1").len()), ("{\"a\":1}\n", 51));
+    }
+
+    #[test]
+    fn another_process_that_writes_or_rotates_is_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("deaths.jsonl");
+        let rotation = Some(Rotation { max_bytes: 16, keep: 1 });
+        let mut ours = Lines::file(&path, rotation).unwrap();
+        let mut theirs = Lines::file(&path, rotation).unwrap();
+        ours.write(&lines()[..1]);
+        theirs.write(&lines()[1..]);
+        ours.write(&lines()[..1]);
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(text, "{\"c\":3}\n{\"a\":1}\n");
     }
 }

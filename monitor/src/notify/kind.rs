@@ -1,0 +1,148 @@
+//! The kinds of sinks: the one place where a new one is added. Its settings, how it is opened, and how it is spoken to are its own file's.
+
+use std::sync::Arc;
+
+use serde::de::MapAccess;
+use serde::ser::SerializeMap;
+use tokio::time::Instant;
+
+use super::LogSink;
+use super::config::Output;
+use super::deliver::{Deliver, Message, Outcome};
+use super::links::Links;
+use super::local::journald::{Journald, JournaldConfig};
+use super::local::lines::{FileConfig, LineSink, StdoutConfig, Target};
+
+/// What a sink speaks to, with its settings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Kind {
+    /// Lines of JSON to standard output.
+    Stdout(StdoutConfig),
+    /// Lines of JSON to a file that is rotated.
+    File(FileConfig),
+    /// Lines of JSON to a file that somebody else rotates: `log_sink`.
+    PlainFile(crate::config::AbsolutePath),
+    /// systemd's journal.
+    Journald(JournaldConfig),
+}
+
+/// What sinks are given as they are opened.
+#[derive(Debug, Clone)]
+pub struct Context {
+    /// Name of the node.
+    pub node: String,
+    /// Where a receiver's user finds more.
+    pub links: Arc<Links>,
+}
+
+impl Kind {
+    /// The keys that stand for a kind.
+    pub const KEYS: &'static [&'static str] = &["stdout", "file", "journald"];
+
+    /// The key that stands for it.
+    #[must_use]
+    pub const fn key(&self) -> &'static str {
+        match self {
+            Self::Stdout(_) => "stdout",
+            Self::File(_) | Self::PlainFile(_) => "file",
+            Self::Journald(_) => "journald",
+        }
+    }
+
+    /// Whether it stays on this host: then it is told of each death, as fast as it can take them, unless set otherwise.
+    #[must_use]
+    pub const fn is_local(&self) -> bool {
+        matches!(self, Self::Stdout(_) | Self::File(_) | Self::PlainFile(_) | Self::Journald(_))
+    }
+
+    /// Reads the settings of the kind `key`, one of [`Kind::KEYS`].
+    pub(super) fn read<'de, A: MapAccess<'de>>(key: &str, map: &mut A) -> Result<Self, A::Error> {
+        Ok(match key {
+            "stdout" => Self::Stdout(map.next_value()?),
+            "file" => Self::File(map.next_value()?),
+            "journald" => Self::Journald(map.next_value()?),
+            other => return Err(serde::de::Error::unknown_field(other, Self::KEYS)),
+        })
+    }
+
+    /// Writes its key and its settings. Secrets hide themselves.
+    pub(super) fn write<M: SerializeMap>(&self, map: &mut M) -> Result<(), M::Error> {
+        match self {
+            Self::Stdout(config) => map.serialize_entry(self.key(), config),
+            Self::File(config) => map.serialize_entry(self.key(), config),
+            Self::PlainFile(path) => map.serialize_entry(self.key(), path),
+            Self::Journald(config) => map.serialize_entry(self.key(), config),
+        }
+    }
+
+    /// What `log_sink` stands for.
+    pub(super) fn of_log_sink(sink: &LogSink) -> Option<Self> {
+        match sink {
+            LogSink::None => None,
+            LogSink::Stdout => Some(Self::Stdout(StdoutConfig {})),
+            LogSink::File(path) => Some(Self::PlainFile(path.clone())),
+        }
+    }
+
+    /// What no other sink may write to.
+    pub(super) fn output(&self) -> Option<Output> {
+        match self {
+            Self::Stdout(_) => Some(Output::Stdout),
+            Self::File(config) => Some((&config.path).into()),
+            Self::PlainFile(path) => Some(path.into()),
+            Self::Journald(_) => None,
+        }
+    }
+
+    /// Opens it.
+    ///
+    /// # Errors
+    /// Why it cannot be used, in one line without secrets.
+    pub fn open(&self, _context: &Context) -> Result<Open, String> {
+        Ok(match self {
+            Self::Stdout(_) => Open::Lines(LineSink::open(Target::Stdout)?),
+            Self::File(config) => Open::Lines(LineSink::open(Target::Rotated(config.clone()))?),
+            Self::PlainFile(path) => Open::Lines(LineSink::open(Target::Plain(path.clone()))?),
+            Self::Journald(config) => Open::Journald(Journald::open(config)?),
+        })
+    }
+}
+
+/// A sink that is open.
+#[derive(Debug)]
+pub enum Open {
+    /// Standard output or a file.
+    Lines(LineSink),
+    /// systemd's journal.
+    Journald(Journald),
+}
+
+impl Deliver for Open {
+    fn batch(&self) -> usize {
+        match self {
+            Self::Lines(sink) => sink.batch(),
+            Self::Journald(sink) => sink.batch(),
+        }
+    }
+
+    async fn deliver(&mut self, messages: &[Message]) -> Outcome {
+        match self {
+            Self::Lines(sink) => sink.deliver(messages).await,
+            Self::Journald(sink) => sink.deliver(messages).await,
+        }
+    }
+
+    fn due(&self) -> Option<Instant> {
+        match self {
+            Self::Lines(sink) => sink.due(),
+            Self::Journald(sink) => sink.due(),
+        }
+    }
+
+    async fn upkeep(&mut self) -> Result<(), String> {
+        match self {
+            Self::Lines(sink) => sink.upkeep().await,
+            Self::Journald(sink) => sink.upkeep().await,
+        }
+    }
+}
