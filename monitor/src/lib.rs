@@ -16,6 +16,7 @@
 //! * [`tags`] holds what workers say of themselves before they die.
 //! * [`verdict`] tells the cause, the evidence and the advice. Pure.
 //! * [`ledger`] keeps deaths; [`notify`], [`api`] and [`metrics`] tell of them.
+//! * [`moment`] reads a time, or how long ago, as people write it.
 //! * [`audit`] holds our count of OOM kills to the kernel's.
 //! * [`death`] holds the types that flow, [`config`] what a user may set, [`host`] facts about the machine, [`procfs`] what `/proc` says,
 //!   [`app`] builds it all, [`cli`] is the command line.
@@ -39,6 +40,7 @@ pub mod join;
 pub mod kmsg;
 pub mod ledger;
 pub mod metrics;
+pub mod moment;
 pub mod naming;
 pub mod notify;
 pub mod ops;

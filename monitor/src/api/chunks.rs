@@ -12,13 +12,15 @@ use hyper::body::{Body, Frame, SizeHint};
 use crate::ledger::Entry;
 
 /// `begin`, then the records with commas between them, then the end of a list in an object.
-pub(super) fn page(begin: &'static [u8], entries: &[Arc<Entry>]) -> Chunks {
-    let ends = |text: &'static [u8]| std::iter::once(Bytes::from_static(text));
+pub(super) fn page(begin: impl Into<Bytes>, entries: &[Arc<Entry>]) -> Chunks {
     let records = entries.iter().enumerate().flat_map(|(n, entry)| {
         let comma = (n > 0).then_some(Bytes::from_static(b","));
         comma.into_iter().chain([entry.json.clone()])
     });
-    ends(begin).chain(records).chain(ends(b"]}")).collect()
+    std::iter::once(begin.into())
+        .chain(records)
+        .chain([Bytes::from_static(b"]}")])
+        .collect()
 }
 
 /// The pieces that are still to be sent.

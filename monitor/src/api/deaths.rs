@@ -1,39 +1,58 @@
 //! `/api/v1/deaths`: the record's bytes as the ledger keeps them, never made anew.
+//!
+//! Beside the records an answer says how far it looked (`last`, a place in the ledger) in which `run` of the daemon. Whoever asks for
+//! what is `after` that misses nothing; if the run is another one, places may be counted anew.
 
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::{Path, Query, State as Shared};
+use axum::extract::{Path, Query as Pairs, State as Shared};
 use axum::http::StatusCode;
 use axum::response::Response;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
+use uuid::Uuid;
 
 use super::chunks::page;
+use super::query::{Query, refuse};
 use super::{State, answer};
-use crate::ledger::Filter;
+use crate::ledger::{Entry, Filter, Ledger};
 
-/// Largest `limit`.
-pub const MAX_LIMIT: usize = 1000;
-/// `limit` unless given.
-const LIMIT: usize = 100;
+/// Entries that are looked at in one go.
+const BATCH: usize = 256;
+/// And in one answer: a filter that lets nothing through must not keep a thread busy for long.
+const LOOKED_AT: usize = 64 * BATCH;
 
-/// `{"deaths":[…]}`, newest first.
+/// What a look into the ledger found.
+struct Found {
+    entries: Vec<Arc<Entry>>,
+    /// Place up to which it looked.
+    last: u64,
+    /// Deaths after the cursor that are kept no more.
+    missed: u64,
+}
+
+/// `{"run":…,"last":…,"deaths":[…]}`, newest first; with `after` oldest first.
 pub(super) async fn list(
     Shared(state): Shared<Arc<State>>,
-    query: Result<Query<Vec<(String, String)>>, axum::extract::rejection::QueryRejection>,
+    query: Result<Pairs<Vec<(String, String)>>, axum::extract::rejection::QueryRejection>,
 ) -> Response {
-    let Ok(Query(pairs)) = query else {
+    let Ok(Pairs(pairs)) = query else {
         return answer::error(
             StatusCode::BAD_REQUEST,
             "the query cannot be read: must be key=value pairs joined by `&`",
         );
     };
-    match parse(&pairs, Timestamp::now()) {
-        Ok((filter, limit)) => answer::json_text(
-            StatusCode::OK,
-            Body::new(page(br#"{"deaths":["#, &state.ledger.newest(&filter, limit))),
-        ),
-        Err(error) => answer::error(StatusCode::BAD_REQUEST, &error),
+    let query = match Query::parse(&pairs, Timestamp::now()) {
+        Ok(query) => query,
+        Err(error) => return answer::error(StatusCode::BAD_REQUEST, &error),
+    };
+    let run = state.status.run();
+    match look(&state, move |ledger| Found::by(ledger, &query)).await {
+        Ok(found) => {
+            answer::json_text(StatusCode::OK, Body::new(page(found.begin(run), &found.entries)))
+        }
+        Err(response) => response,
     }
 }
 
@@ -46,59 +65,67 @@ pub(super) async fn one(Shared(state): Shared<Arc<State>>, Path(id): Path<String
         );
     };
     let filter = Filter { id: Some(id), ..Filter::default() };
-    match state.ledger.newest(&filter, 1).first() {
-        Some(entry) => answer::json_text(StatusCode::OK, entry.json.clone().into()),
-        None => answer::error(StatusCode::NOT_FOUND, "no death with this id is kept"),
+    match look(&state, move |ledger| ledger.newest(&filter, 1)).await.map(|found| found.into_iter().next()) {
+        Ok(Some(entry)) => answer::json_text(StatusCode::OK, entry.json.clone().into()),
+        Ok(None) => answer::error(StatusCode::NOT_FOUND, "no death with this id is kept"),
+        Err(response) => response,
     }
 }
 
-/// The query's meaning, or what is wrong with it: key, value, and what is allowed.
-fn parse(pairs: &[(String, String)], now: Timestamp) -> Result<(Filter, usize), String> {
-    let (mut filter, mut limit) = (Filter::default(), None);
-    for (key, value) in pairs {
-        let twice = match key.as_str() {
-            "since" => filter.since.replace(since(value, now)?).is_some(),
-            "limit" => limit.replace(number(key, value, 1, MAX_LIMIT as u64)?).is_some(),
-            "pid" => filter.pid.replace(number(key, value, 1, u64::from(u32::MAX))?).is_some(),
-            "job" if value.is_empty() => return Err(refuse(key, value, "must be the id of a job")),
-            "job" => filter.job.replace(value.clone()).is_some(),
-            _ => {
-                return Err(format!(
-                    "{}: no such parameter; allowed are since, limit, pid, job",
-                    short(key)
-                ));
-            }
-        };
-        if twice {
-            return Err(format!("{key}: given twice"));
-        }
-    }
-    Ok((filter, limit.unwrap_or(LIMIT)))
-}
-
-fn since(value: &str, now: Timestamp) -> Result<Timestamp, String> {
-    let ago = || {
-        let span = value.parse::<SignedDuration>().ok().filter(|span| !span.is_negative())?;
-        now.checked_sub(span).ok()
-    };
-    value.parse().ok().or_else(ago).ok_or_else(|| {
-        refuse("since", value, "must be a time such as 2026-01-31T12:00:00Z (in a URL, write + as %2B), or a time span such as 15m")
+/// Looks into the ledger, which may have to read the disk.
+async fn look<T: Send + 'static>(
+    state: &State,
+    look: impl FnOnce(&Ledger) -> T + Send + 'static,
+) -> Result<T, Response> {
+    let ledger = Arc::clone(&state.ledger);
+    tokio::task::spawn_blocking(move || look(&ledger)).await.map_err(|_| {
+        answer::error(StatusCode::INTERNAL_SERVER_ERROR, "the ledger could not be read")
     })
 }
 
-fn number<N: TryFrom<u64>>(key: &str, value: &str, min: u64, max: u64) -> Result<N, String> {
-    let digits = !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit());
-    let number = value.parse().ok().filter(|n| digits && (min..=max).contains(n));
-    number
-        .and_then(|n| N::try_from(n).ok())
-        .ok_or_else(|| refuse(key, value, &format!("must be a whole number from {min} to {max}")))
-}
+impl Found {
+    fn by(ledger: &Ledger, query: &Query) -> Self {
+        match query.after {
+            Some(after) => Self::after(ledger, after, &query.filter, query.limit),
+            None => Self::newest(ledger, &query.filter, query.limit),
+        }
+    }
 
-fn refuse(key: &str, value: &str, allowed: &str) -> String {
-    format!("{key}: {} is not allowed: {allowed}", short(value))
-}
+    fn newest(ledger: &Ledger, filter: &Filter, limit: usize) -> Self {
+        // Before the look: what comes meanwhile is told twice rather than never.
+        let last = *ledger.changed().borrow();
+        Self { entries: ledger.newest(filter, limit), last, missed: 0 }
+    }
 
-/// What a stranger sent, quoted and cut.
-fn short(text: &str) -> String {
-    format!("{:?}", text.chars().take(100).collect::<String>())
+    fn after(ledger: &Ledger, after: u64, filter: &Filter, limit: usize) -> Self {
+        let mut found = Self { entries: Vec::new(), last: after, missed: 0 };
+        for _ in 0..LOOKED_AT / BATCH {
+            let batch = ledger.read_after(found.last, BATCH);
+            found.missed = found.missed.saturating_add(batch.skipped);
+            found.last = found.last.saturating_add(batch.skipped);
+            if batch.entries.is_empty() {
+                break;
+            }
+            for entry in batch.entries {
+                found.last = entry.seq;
+                if filter.lets(&entry) {
+                    found.entries.push(entry);
+                }
+                if found.entries.len() == limit {
+                    return found;
+                }
+            }
+        }
+        found
+    }
+
+    /// The answer up to its records.
+    fn begin(&self, run: Uuid) -> String {
+        let mut begin = format!(r#"{{"run":"{run}","last":{},"#, self.last);
+        if self.missed > 0 {
+            // Writing to a String cannot fail.
+            let _ = write!(begin, r#""missed":{},"#, self.missed);
+        }
+        begin + r#""deaths":["#
+    }
 }

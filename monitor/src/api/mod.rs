@@ -26,13 +26,14 @@ mod chunks;
 mod deaths;
 mod health;
 mod landing;
+mod query;
 pub mod serve;
 pub mod socket;
 mod status;
 #[cfg(test)]
 mod tests;
 
-pub use deaths::MAX_LIMIT;
+pub use query::MAX_LIMIT;
 pub use serve::{Server, bind};
 pub use socket::config::{ApiConfig, SocketGroup, SocketMode, SocketPath};
 pub use status::{NotReady, Sight, Status};

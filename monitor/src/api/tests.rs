@@ -70,7 +70,8 @@ fn pids(page: &Value) -> Vec<u64> {
 #[tokio::test]
 async fn deaths_come_newest_first_and_filtered() {
     let state = state();
-    assert_eq!(get(&state, "/api/v1/deaths").await.1, r#"{"deaths":[]}"#);
+    let empty = format!(r#"{{"run":"{}","last":0,"deaths":[]}}"#, state.status.run());
+    assert_eq!(get(&state, "/api/v1/deaths").await.1, empty);
     for pid in 1..=150 {
         let mut death = sample::oom_memcg();
         death.victim.pid = pid;
@@ -98,6 +99,73 @@ async fn deaths_come_newest_first_and_filtered() {
 }
 
 #[tokio::test]
+async fn each_condition_of_the_query_is_heard() {
+    let state = state();
+    for pid in 1..=3 {
+        let mut death = sample::in_a_pod();
+        death.victim.pid = pid;
+        death.time += jiff::SignedDuration::from_hours(i64::from(pid));
+        if pid == 2 {
+            death.cause = crate::death::Cause::Crash;
+            death.workload.pod = Some("other".into());
+        }
+        state.ledger.append(death).unwrap();
+    }
+    for (query, found) in [
+        ("until=2026-01-31T15:00:00.123456789Z", &[2, 1][..]),
+        ("since=2026-01-31T14:00:00Z&until=2026-01-31T15:00:00Z", &[2]),
+        ("cause=crash", &[2]),
+        ("cause=crash,oom_memcg", &[3, 2, 1]),
+        ("cause=crash&cause=oom_memcg&limit=2", &[3, 2]),
+        ("cause=oom_global", &[]),
+        ("pod=shop/render-x7k2p", &[3, 1]),
+        ("pod=shop%2Fother", &[2]),
+        ("pod=3f9f0a52-6b8e-4c8e-9d53-0d9d5b1c2f10", &[3, 2, 1]),
+        ("container=4d6c1b2a3f4e5d6c7b8a9f0e1d2c3b4a5f6e7d8c9b0a1f2e3d4c5b6a7f8e9d0c&pid=1", &[1]),
+        ("container=4d6c", &[]),
+    ] {
+        let page = get_json(&state, &format!("/api/v1/deaths?{query}")).await;
+        assert_eq!(pids(&page), found, "{query}");
+    }
+}
+
+#[tokio::test]
+async fn whoever_asks_for_what_comes_after_misses_nothing() {
+    let state = state();
+    for pid in 1..=700 {
+        let mut death = sample::oom_memcg();
+        death.victim.pid = pid;
+        state.ledger.append(death).unwrap();
+    }
+    let ask = async |query: String| {
+        let page = get_json(&state, &format!("/api/v1/deaths?{query}")).await;
+        (pids(&page), page["last"].as_u64().unwrap(), page.get("missed").cloned())
+    };
+    let (newest, last, _) = ask("limit=1".into()).await;
+    assert_eq!((newest, last), (vec![700], 700));
+    assert_eq!(ask("after=700".into()).await, (vec![], 700, None));
+    assert_eq!(ask("after=697".into()).await, (vec![698, 699, 700], 700, None));
+    assert_eq!(ask("after=697&limit=2".into()).await, (vec![698, 699], 699, None));
+    assert_eq!(ask(format!("after={}", u64::MAX)).await, (vec![], u64::MAX, None));
+    // What is not meant is passed by, not asked for again.
+    assert_eq!(ask("after=0&pid=600".into()).await, (vec![600], 700, None));
+    assert_eq!(ask("after=0&pid=600&limit=1".into()).await, (vec![600], 600, None));
+}
+
+#[tokio::test]
+async fn whoever_was_overtaken_is_told() {
+    let config = LedgerConfig { max_deaths: 3.try_into().unwrap(), ..LedgerConfig::default() };
+    let ledger = Arc::new(Ledger::new(config));
+    let state = Arc::new(State { ledger, ..Arc::into_inner(state()).unwrap() });
+    for _ in 0..10 {
+        state.ledger.append(sample::oom_memcg()).unwrap();
+    }
+    let page = get_json(&state, "/api/v1/deaths?after=4&limit=2").await;
+    assert_eq!((&page["missed"], &page["last"]), (&3.into(), &9.into()));
+    assert_eq!(pids(&page).len(), 2);
+}
+
+#[tokio::test]
 async fn hostile_names_come_back_as_they_were() {
     let state = state();
     state.ledger.append(sample::hostile()).unwrap();
@@ -121,7 +189,19 @@ async fn what_is_refused_and_how_it_reads() {
         "since=yesterday",
         "since=-5m",
         "since=",
+        "until=tomorrow",
+        "after=-1",
+        "after=18446744073709551616",
+        "after=1&after=2",
         "job=",
+        "pod=",
+        "pod=shop/",
+        "pod=/web",
+        "pod=a/b/c",
+        "container=",
+        "cause=",
+        "cause=oom",
+        "cause=crash,oom_memcg,",
         "jobs=1",
         "%ff=1",
         "x",

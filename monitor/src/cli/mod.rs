@@ -7,6 +7,8 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 mod check_config;
+mod client;
+mod deaths;
 mod doctor;
 mod exchange;
 mod run;
@@ -18,7 +20,7 @@ mod why;
 
 /// `EX_USAGE`: a flag, a variable or the file holds something that is not allowed.
 pub const EX_USAGE: u8 = 64;
-/// `EX_UNAVAILABLE`: the daemon does not answer.
+/// `EX_UNAVAILABLE`: the daemon does not answer, and there is nothing else to read.
 pub const EX_UNAVAILABLE: u8 = 69;
 
 /// Tells who was killed on this host, by what, why, and what to do
@@ -43,6 +45,7 @@ Examples:
   killwatch run                           Watch; metrics and API on 127.0.0.1:9435
   killwatch run --log-sink stdout         And print each death as a line of JSON
   killwatch why 4242                      What happened to process 4242?
+  killwatch deaths --since 2h -f          Who died in the last two hours, and from now on?
   killwatch tag job_id=4711 -- ./work     Run it such that its death is told as job 4711's
   killwatch check-config /etc/killwatch/killwatch.yaml
   killwatch test-alert --config.file /etc/killwatch/killwatch.yaml
@@ -61,6 +64,8 @@ enum Command {
     Tag(tag::Args),
     /// Tell every sink of a death that never was, and print what each answered
     TestAlert(Box<test_alert::Args>),
+    /// List the deaths that are kept, and follow those to come
+    Deaths(Box<deaths::Args>),
     /// Tell the story of a process that died: who, what, why, what to do
     Why(why::Args),
 }
@@ -78,6 +83,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(Cli { command: Command::CheckConfig(args) }) => check_config::main(&args),
         Ok(Cli { command: Command::Tag(args) }) => tag::main(&args),
         Ok(Cli { command: Command::TestAlert(args) }) => test_alert::main(&args),
+        Ok(Cli { command: Command::Deaths(args) }) => deaths::main(&args),
         Ok(Cli { command: Command::Why(args) }) => why::main(&args),
         Err(error) => return usage::explain(&error, &args),
     };

@@ -11,7 +11,8 @@ mod tests;
 mod words;
 mod workload;
 
-use words::{bytes, command, signal, span};
+use words::{command, span};
+pub(in crate::cli) use words::{bytes, signal};
 
 /// Characters of a command line that are shown.
 const COMMAND: usize = 300;

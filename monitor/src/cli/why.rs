@@ -6,12 +6,9 @@ use anyhow::Context as _;
 use serde::Deserialize;
 use uuid::Uuid;
 
+use super::client::Api;
 use super::{EX_UNAVAILABLE, complain, print};
 use crate::death::Death;
-
-mod client;
-
-use client::Api;
 
 /// Deaths of one pid that are asked for: a pid is reused, the newest is told and the others are mentioned.
 const SAME_PID: usize = 10;

@@ -87,6 +87,12 @@ impl Cause {
         }
     }
 
+    /// The cause of this name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|cause| cause.as_str() == name)
+    }
+
     /// Whether the kernel's OOM killer chose it as a victim.
     #[must_use]
     pub const fn is_kernel_oom(self) -> bool {

@@ -1,0 +1,126 @@
+//! Lines of cells under a header. Whatever stands in a cell, a row is one line, and each of its columns begins below its name or, if
+//! something before it is wider than all before, after that.
+//!
+//! Pure. The width of a character is that of the Unicode standard (annex 11); whatever takes no column of its own, or would turn
+//! the rest of the line around, is written as its number.
+
+use unicode_width::UnicodeWidthChar as _;
+
+/// Between two columns.
+const GAP: usize = 2;
+/// To fit a terminal, no column is made narrower than this.
+const NARROWEST: usize = 8;
+/// Stands for what was cut.
+const CUT: char = '…';
+/// Columns, the most flexible first, that are cut to fit a terminal: WHERE, JOB, VICTIM.
+const FLEXIBLE: [usize; 3] = [3, 4, 2];
+
+/// A list that grows. The header comes with the first rows.
+#[derive(Debug)]
+pub(super) struct Table {
+    widths: Vec<usize>,
+    names: Option<&'static [&'static str]>,
+    columns: Option<usize>,
+}
+
+impl Table {
+    /// A list with these columns, cut to a terminal of so many.
+    pub(super) fn new(names: &'static [&'static str], columns: Option<usize>) -> Self {
+        let widths = names.iter().map(|name| name.len()).collect();
+        Self { widths, names: Some(names), columns }
+    }
+
+    /// The lines of some more rows, each ended by a newline.
+    pub(super) fn lines(&mut self, rows: &[Vec<String>]) -> String {
+        if rows.is_empty() {
+            return String::new();
+        }
+        let rows: Vec<Vec<String>> =
+            rows.iter().map(|cells| cells.iter().map(|cell| safe(cell)).collect()).collect();
+        for cells in &rows {
+            for (widest, cell) in self.widths.iter_mut().zip(cells) {
+                *widest = (*widest).max(width(cell));
+            }
+        }
+        let widths = self.fitted();
+        let header = self.names.take().into_iter();
+        let header = header.map(|names| names.iter().map(|name| (*name).to_owned()).collect());
+        let header: Vec<Vec<String>> = header.collect();
+        let mut text = String::new();
+        for cells in header.iter().chain(&rows) {
+            let line = line(cells, &widths);
+            text.push_str(&self.columns.map_or_else(|| line.clone(), |columns| cut(&line, columns)));
+            text.push('\n');
+        }
+        text
+    }
+
+    /// Widths with which a row fits the terminal, so far as it can.
+    fn fitted(&self) -> Vec<usize> {
+        let mut widths = self.widths.clone();
+        let Some(columns) = self.columns else { return widths };
+        let gaps = GAP * widths.len().saturating_sub(1);
+        for column in FLEXIBLE {
+            let excess = (widths.iter().sum::<usize>() + gaps).saturating_sub(columns);
+            if let Some(width) = widths.get_mut(column) {
+                *width = width.saturating_sub(excess).max(NARROWEST.min(*width));
+            }
+        }
+        widths
+    }
+}
+
+fn line(cells: &[String], widths: &[usize]) -> String {
+    let mut line = String::new();
+    for (cell, columns) in cells.iter().zip(widths) {
+        let cell = cut(cell, *columns);
+        let rest = columns - width(&cell).min(*columns) + GAP;
+        line.push_str(&cell);
+        line.extend(std::iter::repeat_n(' ', rest));
+    }
+    line.truncate(line.trim_end_matches(' ').len());
+    line
+}
+
+/// Text of which each character takes one or two columns, and does nothing but that.
+fn safe(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for c in text.chars() {
+        let tame = c.width().is_some_and(|width| width > 0) && !turns(c) && !c.is_control();
+        if tame {
+            safe.push(c);
+        } else {
+            safe.extend(c.escape_default());
+        }
+    }
+    safe
+}
+
+/// Marks that change the order of what follows, or end a line (Unicode annex 9; U+2028 and U+2029).
+fn turns(c: char) -> bool {
+    matches!(c, '\u{61c}' | '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+fn width(text: &str) -> usize {
+    text.chars().filter_map(|c| c.width()).sum()
+}
+
+/// At most so many columns of a safe text, the last of them saying that there was more.
+fn cut(text: &str, columns: usize) -> String {
+    if width(text) <= columns {
+        return text.to_owned();
+    }
+    let mut room = columns.saturating_sub(1);
+    let mut kept: String = text
+        .chars()
+        .take_while(|c| {
+            let fits = c.width().unwrap_or(0) <= room;
+            room = if fits { room - c.width().unwrap_or(0) } else { 0 };
+            fits
+        })
+        .collect();
+    if columns > 0 {
+        kept.push(CUT);
+    }
+    kept
+}

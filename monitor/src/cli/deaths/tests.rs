@@ -1,0 +1,6 @@
+//! The list as a reader meets it: its forms, hostile names, and a daemon that is asked, follows on, and is started anew.
+
+mod daemon;
+mod forms;
+mod places;
+mod usage;
