@@ -51,7 +51,7 @@ pub(super) fn ids(api: &Api) -> Result<BTreeSet<String>> {
         let page: Value = serde_json::from_str(&text).context("the answer is not JSON")?;
         let deaths = page["deaths"].as_array().context("the answer has no `deaths`")?;
         ids.extend(deaths.iter().filter_map(|death| death["id"].as_str().map(str::to_owned)));
-        let next = page["cursor"].as_u64().context("the answer has no `cursor`")?;
+        let next = page["last"].as_u64().context("the answer has no `last`")?;
         if deaths.is_empty() || next <= after {
             return Ok(ids);
         }
