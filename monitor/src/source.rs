@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Bytes that may wait between the reader and the pipeline, however few records they are.
-const QUEUE_BYTES: usize = 8 << 20;
+pub const QUEUE_BYTES: usize = 8 << 20;
 
 /// Sources of deaths.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

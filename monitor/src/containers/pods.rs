@@ -19,7 +19,7 @@ pub const NAME: &str = "kubernetes";
 /// Pods that are known or asked for, those that are gone included.
 const MAX_PODS: usize = 4_096;
 /// Bytes of what is known of them.
-const MAX_BYTES: usize = 8 << 20;
+pub const MAX_BYTES: usize = 8 << 20;
 /// After how long a pod that the API did not know is asked for again.
 const ASK_AGAIN_NS: u64 = 1_000_000_000;
 /// Pods that may wait to be asked for.
