@@ -20,7 +20,7 @@ pub mod cri;
 pub mod docker;
 pub mod kubernetes;
 pub mod pods;
-mod registry;
+pub(crate) mod registry;
 pub mod sources;
 pub mod systemd;
 pub mod worker;
