@@ -180,7 +180,8 @@ impl From<&AbsolutePath> for Output {
 
 impl<'de> Deserialize<'de> for SinkConfig {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(Item)
+        // Not `deserialize_map`: whatever else stands there is told what a sink looks like.
+        deserializer.deserialize_any(Item)
     }
 }
 
@@ -190,7 +191,7 @@ impl<'de> Visitor<'de> for Item {
     type Value = SinkConfig;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "a sink, such as `{}: {{}}`", Kind::KEYS[0])
+        f.write_str("a sink: its kind and its settings, such as `stdout: {}`")
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<SinkConfig, A::Error> {

@@ -244,7 +244,7 @@ async fn a_refusal_of_nothing_skips_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn waits_grow_and_a_receivers_own_wish_is_kept() {
-    let mut rig = Rig::new(&vec![Answer::Later(0, None); 20]);
+    let mut rig = Rig::new(&vec![Answer::Later(0, None); 40]);
     rig.append(1);
     let running = rig.start(5);
     rig.until(|rig| rig.report().written == 1).await;
@@ -417,12 +417,11 @@ async fn a_backlog_of_many_windows_is_read_as_it_would_have_been_then() {
         tokio::time::advance(Duration::from_secs(60)).await;
     }
     let running = rig.start(5);
-    rig.until(|rig| rig.report().lag == 0 && rig.report().held == 0).await;
+    rig.until(|rig| rig.cursors.open_cursor("it") == 500).await;
     rig.end(running).await;
     let mut took = rig.took();
     took.sort_unstable();
     assert_eq!(took, [1, 101, 201, 301, 401, 1099, 1099, 1099, 1099, 1099]);
-    assert_eq!(rig.cursors.open_cursor("it"), 500);
 }
 
 #[tokio::test(start_paused = true)]

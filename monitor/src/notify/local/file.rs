@@ -110,7 +110,7 @@ impl Lines {
         let (Some(path), Some(rotation)) = (self.path.clone(), self.rotation) else {
             return Ok(());
         };
-        let size = self.size.saturating_add(line.len() as u64 + 1);
+        let size = self.size.saturating_add(line.len() as u64 + 1 + u64::from(self.torn));
         if self.size == 0 || size <= rotation.max_bytes {
             return Ok(());
         }
@@ -247,13 +247,9 @@ mod tests {
         for _ in 0..2 {
             assert_eq!(out.write(&lines()).lines, 3);
         }
-        assert_eq!(read(""), "{\"b\":2}\n{\"c\":3}\n");
-        assert_eq!(read(".1"), "{\"c\":3}\n{\"a\":1}\n");
-        assert_eq!(
-            read(".2"),
-            "{\"a\":1}\n{\"b\":2}\n",
-            "the torn one has gone, and ended by itself"
-        );
+        assert_eq!(read(""), "{\"c\":3}\n");
+        assert_eq!(read(".1"), "{\"a\":1}\n{\"b\":2}\n");
+        assert_eq!(read(".2"), "{\"b\":2}\n{\"c\":3}\n", "the torn one is pushed off the end");
         // A line that is too long for any file has one of its own.
         let long = Bytes::from(vec![b'x'; 50]);
         assert_eq!(out.write(&[long.clone(), lines()[0].clone()]).lines, 2);
