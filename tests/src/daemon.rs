@@ -15,16 +15,14 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::http::Client;
-use crate::schema;
-use crate::truth::Truth;
 use crate::wait::wait_until;
 
 pub use crate::launch::{Launch, binary};
 
+mod records;
+
 /// From the start until the probes must be attached.
 const STARTS_WITHIN: Duration = Duration::from_secs(15);
-/// From a death until its record must be out.
-const TELLS_WITHIN: Duration = Duration::from_secs(5);
 /// From SIGTERM until the end.
 const STOPS_WITHIN: Duration = Duration::from_secs(5);
 /// Name of its socket for workers, in its directory.
@@ -66,7 +64,7 @@ impl Daemon {
     /// # Errors
     /// As there.
     pub fn start_as(launch: Launch) -> Result<Self> {
-        Self::start_in(own_directory()?, launch)
+        Self::start_in(own_directory()?, launch, None)
     }
 
     /// Like [`Daemon::start`], and the kernel kills it when the calling thread ends. `victim` is the program that ties it.
@@ -78,9 +76,9 @@ impl Daemon {
         Self::start_as(Launch { wrapper, ..Launch::default() })
     }
 
-    /// Starts one in this directory; its log sink continues there.
-    fn start_in(dir: TempDir, launch: Launch) -> Result<Self> {
-        let mut daemon = Self::spawn(dir, launch.clone())?;
+    /// Starts one in this directory; its log sink continues there. If it can be had, at this address.
+    fn start_in(dir: TempDir, launch: Launch, address: Option<String>) -> Result<Self> {
+        let mut daemon = Self::spawn(dir, launch.clone(), address)?;
         for _ in 0..3 {
             match daemon.wait_until_ready() {
                 Ok(()) => {
@@ -100,7 +98,7 @@ impl Daemon {
                         &mut daemon.dir,
                         TempDir::new().context("make a directory")?,
                     );
-                    daemon = Self::spawn(files, launch.clone())?;
+                    daemon = Self::spawn(files, launch.clone(), None)?;
                 }
                 Err(error) => {
                     return Err(error.context(format!(
@@ -113,10 +111,8 @@ impl Daemon {
         bail!("no port stays free for the daemon")
     }
 
-    fn spawn(dir: TempDir, launch: Launch) -> Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("find a free port")?;
-        let address = listener.local_addr().context("find a free port")?.to_string();
-        drop(listener);
+    fn spawn(dir: TempDir, launch: Launch, address: Option<String>) -> Result<Self> {
+        let address = address.map_or_else(free_address, Ok)?;
         let node = format!("node-of-{}", std::process::id());
         let log = File::options()
             .create(true)
@@ -171,6 +167,49 @@ impl Daemon {
         Ok(probes.iter().any(|probe| probe["name"] == name && probe["state"] == state))
     }
 
+    /// Kills it at once, by SIGKILL.
+    ///
+    /// # Errors
+    /// When it had ended already, or cannot be waited for.
+    pub fn kill(&mut self) -> Result<()> {
+        if let Some(status) = self.child.try_wait().context("look after the daemon")? {
+            self.status = Some(status);
+            bail!("the daemon had ended already: {status}; its log:\n{}", self.log()?);
+        }
+        self.child.kill().context("kill the daemon")?;
+        self.status = Some(self.child.wait().context("wait for the daemon")?);
+        Ok(())
+    }
+
+    /// Starts another one in place of one that has ended, with the same files and, if it is still free, at the same address.
+    ///
+    /// # Errors
+    /// As [`Daemon::start`], and when it runs still.
+    pub fn start_again(&mut self) -> Result<()> {
+        let (files, launch) = self.take_over()?;
+        *self = Self::start_in(files, launch, Some(self.client.address().to_owned()))?;
+        Ok(())
+    }
+
+    /// The same without waiting for it to be ready.
+    ///
+    /// # Errors
+    /// When it cannot be started, or the one before runs still.
+    pub fn start_again_and_go_on(&mut self) -> Result<()> {
+        let (files, launch) = self.take_over()?;
+        *self = Self::spawn(files, launch, Some(self.client.address().to_owned()))?;
+        Ok(())
+    }
+
+    /// What the next one goes on with.
+    fn take_over(&mut self) -> Result<(TempDir, Launch)> {
+        if self.status.is_none() {
+            bail!("the daemon runs still");
+        }
+        let files = std::mem::replace(&mut self.dir, TempDir::new().context("make a directory")?);
+        Ok((files, std::mem::take(&mut self.launch)))
+    }
+
     /// Stops it and starts another one in its place, with the same files.
     ///
     /// # Errors
@@ -180,9 +219,7 @@ impl Daemon {
         if !status.success() {
             bail!("the daemon was to end well, but: {status}");
         }
-        let files = std::mem::replace(&mut self.dir, TempDir::new().context("make a directory")?);
-        *self = Self::start_in(files, std::mem::take(&mut self.launch))?;
-        Ok(())
+        self.start_again()
     }
 
     /// The name it was given for this node.
@@ -238,96 +275,6 @@ impl Daemon {
             (200, page) => Ok(page),
             (status, body) => bail!("GET /metrics says {status}: {body}"),
         }
-    }
-
-    /// Records, newest first, each held to the schema. `query` such as `pid=7`.
-    ///
-    /// # Errors
-    /// When the answer or a record in it is malformed.
-    pub fn deaths(&self, query: &str) -> Result<Vec<Value>> {
-        let answer = self.json(&format!("/api/v1/deaths?{query}"))?;
-        let records =
-            answer.get("deaths").and_then(Value::as_array).context("an answer without `deaths`")?;
-        records.iter().try_for_each(schema::validate)?;
-        Ok(records.clone())
-    }
-
-    /// Records of a process: of none that had its pid before.
-    ///
-    /// # Errors
-    /// As [`Daemon::deaths`].
-    pub fn deaths_of(&self, truth: &Truth) -> Result<Vec<Value>> {
-        let mut records = self.deaths(&format!("pid={}", truth.pid))?;
-        records.retain(|record| truth.is_told_in(record));
-        Ok(records)
-    }
-
-    /// The record of a process's death, as soon as it is there.
-    ///
-    /// # Errors
-    /// When it does not come in time, or twice.
-    pub fn death_of(&self, truth: &Truth) -> Result<Value> {
-        self.record_of(truth, "dead", TELLS_WITHIN)
-    }
-
-    /// The record of a process with this `state`, as soon as it is there.
-    ///
-    /// # Errors
-    /// When it does not come `within` that time, or twice.
-    pub fn record_of(&self, truth: &Truth, state: &str, within: Duration) -> Result<Value> {
-        let what = format!("a record that process {} is {state}", truth.pid);
-        wait_until(within, &what, || {
-            let mut records = self.deaths_of(truth)?;
-            records.retain(|record| record["state"] == state);
-            one(records, &what)
-        })
-    }
-
-    /// All records of deaths in the log sink so far, oldest first, each held to the schema.
-    ///
-    /// # Errors
-    /// When a whole line is no record.
-    pub fn sink(&self) -> Result<Vec<Value>> {
-        let mut lines = self.sunk()?;
-        lines.retain(|line| line.get("alert").is_none());
-        lines.iter().try_for_each(schema::validate)?;
-        Ok(lines)
-    }
-
-    /// All alerts in the log sink so far, oldest first, each held to the schema.
-    ///
-    /// # Errors
-    /// When a whole line is no record.
-    pub fn alerts(&self) -> Result<Vec<Value>> {
-        let mut lines = self.sunk()?;
-        lines.retain(|line| line.get("alert").is_some());
-        lines.iter().try_for_each(schema::validate_alert)?;
-        Ok(lines)
-    }
-
-    fn sunk(&self) -> Result<Vec<Value>> {
-        self.sink_text()?
-            .split_inclusive('\n')
-            // What has no end yet is being written.
-            .filter(|line| line.ends_with('\n'))
-            .map(|line| {
-                serde_json::from_str(line)
-                    .with_context(|| format!("a line of the log sink: {line}"))
-            })
-            .collect()
-    }
-
-    /// The record of a process's death in the log sink, as soon as it is there.
-    ///
-    /// # Errors
-    /// When it does not come in time, or twice.
-    pub fn sunk_death_of(&self, truth: &Truth) -> Result<Value> {
-        let what = format!("process {} in the log sink", truth.pid);
-        wait_until(TELLS_WITHIN, &what, || {
-            let mut records = self.sink()?;
-            records.retain(|record| truth.is_told_in(record));
-            one(records, &what)
-        })
     }
 
     /// The log sink as it is.
@@ -390,12 +337,9 @@ impl Drop for Daemon {
     }
 }
 
-/// The one that there is; none if there is none yet.
-fn one(mut records: Vec<Value>, what: &str) -> Result<Option<Value>> {
-    match records.len() {
-        0 | 1 => Ok(records.pop()),
-        count => bail!("{what} is there {count} times: {:#}", Value::from(records)),
-    }
+fn free_address() -> Result<String> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("find a free port")?;
+    Ok(listener.local_addr().context("find a free port")?.to_string())
 }
 
 fn own_directory() -> Result<TempDir> {

@@ -28,6 +28,12 @@ impl Client {
         Self { address, agent: config.build().new_agent() }
     }
 
+    /// The server's address.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
     /// Status and body of an answer, whatever the status.
     ///
     /// # Errors

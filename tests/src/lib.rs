@@ -8,6 +8,8 @@
 //! * [`cgroup`] makes limited cgroups on v1, v2 and hybrid hosts, and removes them.
 //! * [`runc`] runs containers by a real runtime, [`engine`] by a real Podman or Docker, [`slurm`] jobs by a real batch system.
 //! * [`containerd`] runs pods as a kubelet does, over [`cri`]; [`fake_cri`] is a mock of CRI that answers in bad ways too.
+//! * [`disk`] is a small disk that can be filled.
+//! * [`receiver`] is a mock of who is told of deaths by HTTP.
 //! * [`victim`] runs the `victim` binary; [`truth`] reads what the kernel says of it while it lives.
 //! * [`sender`] is who sent a signal. [`facts`] turns a truth into what the record must say, [`record`] compares and reports every difference at once.
 //! * [`kernel_log`] is what the kernel writes there; [`http`] asks a server, [`metrics`] reads the metrics page, [`wait`] is the only way to wait: for a state, with a deadline.
@@ -23,6 +25,7 @@
 //! | `KILLWATCH_EARLYOOM` | the program earlyoom; no default |
 //! | `KILLWATCH_OOMD_CGROUP` | directory of a cgroup whose children systemd-oomd kills under pressure, and which is limited; no default |
 //! | `KILLWATCH_SYSTEMD=1` | the first process is a systemd, which may be asked for units |
+//! | `KILLWATCH_ROUNDS`, `KILLWATCH_SEED` | how often the scenarios of `survives` kill the daemon, 8 by default, and when: the seed of a run is printed |
 //! | `KILLWATCH_VM_LOCKDOWN=1` | the kernel is locked down to confidentiality |
 //! | `KILLWATCH_VM=1` | this is a virtual machine of our own: deadlines ×10, and the host's memory may be used up |
 #![forbid(unsafe_code)]
@@ -33,6 +36,7 @@ pub mod containerd;
 pub mod corpus;
 pub mod cri;
 pub mod daemon;
+pub mod disk;
 pub mod engine;
 pub mod facts;
 pub mod fake_cri;
@@ -42,6 +46,7 @@ mod launch;
 mod leftovers;
 pub mod matrix;
 pub mod metrics;
+pub mod receiver;
 pub mod record;
 pub mod runc;
 pub mod schema;

@@ -16,6 +16,7 @@ mod faults;
 mod global;
 mod hostile;
 mod kin;
+mod ledger;
 mod lifecycle;
 mod limits;
 mod lockdown;
@@ -28,11 +29,13 @@ mod rlimits;
 mod runtime;
 mod senders;
 mod signals;
+mod sinks;
 mod slurm;
 mod socket;
 mod sources;
 mod stops;
 mod stuck;
+mod survives;
 mod systemd;
 mod threads;
 mod userspace;
@@ -68,6 +71,7 @@ fn main() -> ExitCode {
             ("faults", faults::SCENARIOS),
             ("hostile", hostile::SCENARIOS),
             ("kin", kin::SCENARIOS),
+            ("ledger", ledger::SCENARIOS),
             ("lifecycle", lifecycle::SCENARIOS),
             ("limits", limits::SCENARIOS),
             ("lockdown", lockdown::SCENARIOS),
@@ -80,11 +84,13 @@ fn main() -> ExitCode {
             ("runtime", runtime::SCENARIOS),
             ("senders", senders::SCENARIOS),
             ("signals", signals::SCENARIOS),
+            ("sinks", sinks::SCENARIOS),
             ("slurm", slurm::SCENARIOS),
             ("socket", socket::SCENARIOS),
             ("sources", sources::SCENARIOS),
             ("stops", stops::SCENARIOS),
             ("stuck", stuck::SCENARIOS),
+            ("survives", survives::SCENARIOS),
             ("systemd", systemd::SCENARIOS),
             ("threads", threads::SCENARIOS),
             ("userspace", userspace::SCENARIOS),
@@ -147,4 +153,19 @@ fn dies_alone(stage: &Stage, how: &[&str], signal: i32) -> Result<Truth> {
     victim.go()?;
     victim.reap_killed_by(signal)?;
     Ok(truth)
+}
+
+/// Has a victim abort in the cgroup of the scenario, and waits until it is gone.
+fn aborts(stage: &Stage) -> Result<Truth> {
+    let casting = stage.cast().within(stage.tree.top()).args(["--gate", "abort"]);
+    let (mut victim, truth) = at_the_gate(&casting)?;
+    victim.go()?;
+    victim.reap_killed_by(6)?;
+    Ok(truth)
+}
+
+/// The records of these processes among all, in their order.
+fn of(truths: &[Truth], records: &[Value]) -> Vec<Value> {
+    let meant = |record: &&Value| truths.iter().any(|truth| truth.is_told_in(record));
+    records.iter().filter(meant).cloned().collect()
 }
