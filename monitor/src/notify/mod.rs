@@ -9,8 +9,10 @@ use serde::{Deserialize, Serialize, Serializer};
 use crate::config::{AbsolutePath, Refused, values};
 
 pub mod deliver;
+pub mod http;
 mod lines;
 pub mod log;
+pub mod secret;
 pub mod summary;
 
 /// Where each death is written as one line of JSON.
