@@ -8,12 +8,14 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use crate::config::{AbsolutePath, Refused, values};
 
+pub mod alertmanager;
 pub mod deliver;
 pub mod http;
 mod lines;
 pub mod log;
 pub mod secret;
 pub mod summary;
+pub mod webhook;
 
 /// Where each death is written as one line of JSON.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
