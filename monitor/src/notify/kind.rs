@@ -7,11 +7,14 @@ use serde::ser::SerializeMap;
 use tokio::time::Instant;
 
 use super::LogSink;
+use super::alertmanager::{Alertmanager, AlertmanagerConfig};
 use super::config::Output;
 use super::deliver::{Deliver, Message, Outcome};
+use super::http::links::Linked;
 use super::links::Links;
 use super::local::journald::{Journald, JournaldConfig};
 use super::local::lines::{FileConfig, LineSink, StdoutConfig, Target};
+use super::webhook::{Webhook, WebhookConfig};
 
 /// What a sink speaks to, with its settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +27,10 @@ pub enum Kind {
     PlainFile(crate::config::AbsolutePath),
     /// systemd's journal.
     Journald(JournaldConfig),
+    /// CloudEvents over HTTP.
+    Webhook(WebhookConfig),
+    /// All instances of an Alertmanager.
+    Alertmanager(AlertmanagerConfig),
 }
 
 /// What sinks are given as they are opened.
@@ -35,9 +42,19 @@ pub struct Context {
     pub links: Arc<Links>,
 }
 
+impl Context {
+    fn linked(&self) -> Linked {
+        let (runbook, dashboard) = (Arc::clone(&self.links), Arc::clone(&self.links));
+        Linked {
+            runbook: Some(Arc::new(move |death| runbook.runbook(death))),
+            dashboard: Some(Arc::new(move |death| dashboard.dashboard(death))),
+        }
+    }
+}
+
 impl Kind {
     /// The keys that stand for a kind.
-    pub const KEYS: &'static [&'static str] = &["stdout", "file", "journald"];
+    pub const KEYS: &'static [&'static str] = &["stdout", "file", "journald", "webhook", "alertmanager"];
 
     /// The key that stands for it.
     #[must_use]
@@ -46,6 +63,8 @@ impl Kind {
             Self::Stdout(_) => "stdout",
             Self::File(_) | Self::PlainFile(_) => "file",
             Self::Journald(_) => "journald",
+            Self::Webhook(_) => "webhook",
+            Self::Alertmanager(_) => "alertmanager",
         }
     }
 
@@ -61,6 +80,8 @@ impl Kind {
             "stdout" => Self::Stdout(map.next_value()?),
             "file" => Self::File(map.next_value()?),
             "journald" => Self::Journald(map.next_value()?),
+            "webhook" => Self::Webhook(map.next_value()?),
+            "alertmanager" => Self::Alertmanager(map.next_value()?),
             other => return Err(serde::de::Error::unknown_field(other, Self::KEYS)),
         })
     }
@@ -72,6 +93,8 @@ impl Kind {
             Self::File(config) => map.serialize_entry(self.key(), config),
             Self::PlainFile(path) => map.serialize_entry(self.key(), path),
             Self::Journald(config) => map.serialize_entry(self.key(), config),
+            Self::Webhook(config) => map.serialize_entry(self.key(), config),
+            Self::Alertmanager(config) => map.serialize_entry(self.key(), config),
         }
     }
 
@@ -90,7 +113,7 @@ impl Kind {
             Self::Stdout(_) => Some(Output::Stdout),
             Self::File(config) => Some((&config.path).into()),
             Self::PlainFile(path) => Some(path.into()),
-            Self::Journald(_) => None,
+            Self::Journald(_) | Self::Webhook(_) | Self::Alertmanager(_) => None,
         }
     }
 
@@ -98,12 +121,16 @@ impl Kind {
     ///
     /// # Errors
     /// Why it cannot be used, in one line without secrets.
-    pub fn open(&self, _context: &Context) -> Result<Open, String> {
+    pub fn open(&self, context: &Context) -> Result<Open, String> {
         Ok(match self {
             Self::Stdout(_) => Open::Lines(LineSink::open(Target::Stdout)?),
             Self::File(config) => Open::Lines(LineSink::open(Target::Rotated(config.clone()))?),
             Self::PlainFile(path) => Open::Lines(LineSink::open(Target::Plain(path.clone()))?),
             Self::Journald(config) => Open::Journald(Journald::open(config)?),
+            Self::Webhook(config) => Open::Webhook(Webhook::new(config, context.linked())?),
+            Self::Alertmanager(config) => {
+                Open::Alertmanager(Alertmanager::new(config, context.linked())?)
+            }
         })
     }
 }
@@ -115,6 +142,10 @@ pub enum Open {
     Lines(LineSink),
     /// systemd's journal.
     Journald(Journald),
+    /// CloudEvents over HTTP.
+    Webhook(Webhook),
+    /// All instances of an Alertmanager.
+    Alertmanager(Alertmanager),
 }
 
 impl Deliver for Open {
@@ -122,6 +153,8 @@ impl Deliver for Open {
         match self {
             Self::Lines(sink) => sink.batch(),
             Self::Journald(sink) => sink.batch(),
+            Self::Webhook(sink) => sink.batch(),
+            Self::Alertmanager(sink) => sink.batch(),
         }
     }
 
@@ -129,6 +162,8 @@ impl Deliver for Open {
         match self {
             Self::Lines(sink) => sink.deliver(messages).await,
             Self::Journald(sink) => sink.deliver(messages).await,
+            Self::Webhook(sink) => sink.deliver(messages).await,
+            Self::Alertmanager(sink) => sink.deliver(messages).await,
         }
     }
 
@@ -136,6 +171,8 @@ impl Deliver for Open {
         match self {
             Self::Lines(sink) => sink.due(),
             Self::Journald(sink) => sink.due(),
+            Self::Webhook(sink) => sink.due(),
+            Self::Alertmanager(sink) => sink.due(),
         }
     }
 
@@ -143,6 +180,8 @@ impl Deliver for Open {
         match self {
             Self::Lines(sink) => sink.upkeep().await,
             Self::Journald(sink) => sink.upkeep().await,
+            Self::Webhook(sink) => sink.upkeep().await,
+            Self::Alertmanager(sink) => sink.upkeep().await,
         }
     }
 }

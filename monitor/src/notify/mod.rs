@@ -10,18 +10,22 @@ use serde::{Deserialize, Serialize, Serializer};
 use crate::config::{AbsolutePath, Config, Refused, values};
 use crate::metrics::Metrics;
 
+pub mod alertmanager;
 pub mod config;
 pub mod deliver;
 pub mod driver;
 pub mod filter;
 mod group;
 pub mod health;
+pub mod http;
 pub mod kind;
 pub mod links;
 pub mod local;
 mod outbox;
 mod retry;
+pub mod secret;
 pub mod summary;
+pub mod webhook;
 
 pub use config::SinkConfig;
 use driver::{Driver, House, Terms};
