@@ -11,6 +11,7 @@ use crate::audit::Account;
 use crate::containers::Registry;
 use crate::containers::pods::Pods;
 use crate::probe::ProbeReport;
+use crate::probe::pins::state::Pins;
 use crate::source::Kind;
 use crate::text::one_line;
 
@@ -22,6 +23,7 @@ pub struct Status {
     cgroup_mode: OnceLock<String>,
     sight: OnceLock<Sight>,
     account: Account,
+    pins: OnceLock<Arc<Pins>>,
     names: OnceLock<(Arc<Registry>, Arc<Pods>)>,
     blind: OnceLock<String>,
     stopping: AtomicBool,
@@ -59,6 +61,7 @@ impl Status {
             sight: OnceLock::new(),
             blind: OnceLock::new(),
             account: Account::default(),
+            pins: OnceLock::new(),
             names: OnceLock::new(),
             stopping: AtomicBool::new(false),
         }
@@ -73,6 +76,11 @@ impl Status {
     /// Deaths are seen no more. Only the first call counts.
     pub fn set_blind(&self, why: &dyn fmt::Display) {
         let _ = self.blind.set(one_line(&why.to_string()));
+    }
+
+    /// What of the kernel side outlives the daemon. Only the first call counts.
+    pub fn set_pins(&self, pins: Arc<Pins>) {
+        let _ = self.pins.set(pins);
     }
 
     /// Where the sources of names tell how they fare. Only the first call counts.
@@ -126,7 +134,7 @@ impl Serialize for Status {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let ready = self.ready();
         let numbers = self.account.numbers();
-        let mut status = serializer.serialize_struct("Status", 12)?;
+        let mut status = serializer.serialize_struct("Status", 13)?;
         status.serialize_field("version", env!("CARGO_PKG_VERSION"))?;
         status.serialize_field("node", &self.node)?;
         field(&mut status, "boot_id", self.boot_id.as_ref())?;
@@ -138,6 +146,7 @@ impl Serialize for Status {
         let lacks = sight.map(|sight| &sight.lacks).filter(|lacks| !lacks.is_empty());
         field(&mut status, "degraded", lacks)?;
         field(&mut status, "probes", sight.map(|sight| &sight.probes))?;
+        field(&mut status, "pins", self.pins.get().map(|pins| &**pins))?;
         let sources = self.names.get().map(|(registry, pods)| {
             registry.reports().into_iter().chain([pods.report()]).collect::<Vec<_>>()
         });

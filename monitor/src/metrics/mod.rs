@@ -18,7 +18,7 @@ use serde::Serialize;
 use crate::containers::SourceReport;
 use crate::death::{Cause, Death, State, Workload};
 use crate::ops::{Gap, Queue};
-use crate::probe::{ProbeReport, ProbeState};
+use crate::probe::{Loss, ProbeReport, ProbeState};
 
 mod config;
 mod containers;
@@ -79,6 +79,7 @@ pub struct Metrics {
     kernel_skipped: Family<ProgramLabel, Counter>,
     queues: Family<QueueLabel, Counter>,
     gaps: Family<GapLabel, Counter>,
+    lost: Family<ReasonLabel, Counter>,
     written: Family<SinkLabel, Counter>,
     failed: Family<SinkLabel, Counter>,
     skipped: Family<SinkLabel, Counter>,
@@ -142,6 +143,11 @@ impl Metrics {
                 r,
                 "killwatch_queue_dropped",
                 "Records that did not fit into a queue of the daemon",
+            ),
+            lost: add(
+                r,
+                "killwatch_deaths_lost",
+                "Deaths that the kernel side told and that were lost with an earlier daemon",
             ),
             gaps: add(r, "killwatch_gaps", "Times that the daemon had to let something go"),
             written: add(r, "killwatch_sink_written", "Deaths that a sink has delivered"),
@@ -221,6 +227,9 @@ impl Metrics {
         }
         for gap in Gap::ALL {
             drop(self.gaps.get_or_create(&GapLabel::from(*gap)));
+        }
+        for loss in Loss::ALL {
+            drop(self.deaths_lost(*loss));
         }
         for rejected in Rejected::ALL {
             drop(self.rejected.get_or_create(&ReasonLabel::from(*rejected)));
@@ -354,6 +363,10 @@ impl Metrics {
 
     pub(crate) fn gap(&self, gap: Gap) -> Counter {
         self.gaps.get_or_create_owned(&GapLabel::from(gap))
+    }
+
+    pub(crate) fn deaths_lost(&self, why: Loss) -> Counter {
+        self.lost.get_or_create_owned(&ReasonLabel::from(why))
     }
 
     /// The counters of a sink, at 0 from the first call on.

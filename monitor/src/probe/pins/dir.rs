@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rustix::fs::{FlockOperation, flock, fstatfs};
+use rustix::fs::{FlockOperation, StatFs, flock, fstatfs, statfs};
 use thiserror::Error;
 
 use super::name::{Named, SetName};
@@ -78,11 +78,19 @@ impl Directory {
     /// # Errors
     /// If it cannot be made or written to, is in no BPF file system, or is taken.
     pub fn open(path: &Path) -> Result<Self, PinError> {
-        match DirBuilder::new().mode(0o700).create(path) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                return Err(PinError::Unusable { path: path.to_owned(), error });
+        let unusable = |error| PinError::Unusable { path: path.to_owned(), error };
+        if !path.exists() {
+            let above = path.parent().unwrap_or(path);
+            // Nothing is left behind where nothing can be pinned.
+            if !is_bpf_fs(statfs(above).map_err(|error| unusable(error.into()))?) {
+                return Err(PinError::NoBpfFs { path: path.to_owned() });
             }
-            _ => {}
+            match DirBuilder::new().mode(0o700).create(path) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                    return Err(unusable(error));
+                }
+                _ => {}
+            }
         }
         Self::open_existing(path)
     }
@@ -94,11 +102,7 @@ impl Directory {
     pub fn open_existing(path: &Path) -> Result<Self, PinError> {
         let unusable = |error| PinError::Unusable { path: path.to_owned(), error };
         let lock = File::open(path).map_err(unusable)?;
-        let kind = fstatfs(&lock).map_err(|error| unusable(error.into()))?.f_type;
-        // Its width differs from machine to machine.
-        if u32::try_from(kind).ok() != Some(BPF_FS) {
-            // Made a moment ago, if it is empty; whoever put something in it keeps it.
-            let _ = fs::remove_dir(path);
+        if !is_bpf_fs(fstatfs(&lock).map_err(|error| unusable(error.into()))?) {
             return Err(PinError::NoBpfFs { path: path.to_owned() });
         }
         flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|error| match error {
@@ -164,6 +168,11 @@ impl Directory {
         fs::rename(self.path.join(set.unfinished()), &whole)?;
         Ok(whole)
     }
+}
+
+/// The width of the number differs from machine to machine.
+fn is_bpf_fs(stat: StatFs) -> bool {
+    u32::try_from(stat.f_type).is_ok_and(|kind| kind == BPF_FS)
 }
 
 /// Removes the links of a set: its programs run no more, a moment later.

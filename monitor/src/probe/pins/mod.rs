@@ -16,6 +16,7 @@ use crate::config::{AbsolutePath, Refused, values};
 
 pub mod dir;
 pub mod name;
+pub mod state;
 
 pub use dir::{Directory, PinError};
 pub use name::{Identity, Plan, SetName};
