@@ -7,7 +7,8 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-/// Version of everything in this file. A reader that meets another version must not interpret the record.
+/// Version of everything in this file. A reader that meets another version must not interpret the record; it may count it: the first
+/// four bytes of a record are its kind and its version, and [`Kind::Exit`] is an end, in every version.
 pub const VERSION: u16 = 3;
 
 /// Length of a task's name in the kernel, with its terminating zero.
@@ -416,6 +417,19 @@ pub struct CgroupGone {
     pub hierarchy: u32,
     /// Explicit padding.
     pub _pad: u32,
+}
+
+/// What went over the ring since the programs were loaded: the one value, for each CPU, of the map `TRAFFIC`. While `begun` is what `done` was a
+/// moment before, no record was in the making between the two looks. This, too, is the same in every version.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Traffic {
+    /// Records for which a place was asked.
+    pub begun: u64,
+    /// Those that were submitted, or found no place.
+    pub done: u64,
+    /// [`Exit`]s that were submitted.
+    pub ends: u64,
 }
 
 /// The programs, in the order of their slots in the per-CPU map `LOST`: records that did not fit on the ring.

@@ -1,10 +1,10 @@
 //! Builds every stage and every channel, runs until told to stop, drains. The only room that knows them all.
 //!
-//! Order of the start: addresses and sinks are taken (a bad one ends the start), the kernel side is loaded, its reader runs, then the
-//! probes attach, and once the cgroups that were there before are known the daemon is ready. Order of the end: the probes
-//! detach, the reader reads what is left, the pipeline empties, the sinks deliver, all within one deadline.
+//! Order of the start: addresses and sinks are taken (a bad one ends the start), the kernel side is taken over as an earlier daemon left it, or
+//! loaded and attached, then its reader runs, and once the cgroups that were there before are known the daemon is ready. Order of the end: the
+//! probes detach unless they are pinned, the reader reads what is left, the pipeline empties, the sinks deliver, all within one deadline.
 //!
-//! Two daemons at once are sound: each has programs, ring and maps of its own. Only an address that both want ends the second.
+//! Two daemons at once are sound: the second has programs, ring and maps of its own. Only an address that both want ends it.
 
 use std::{num::NonZeroUsize, path::Path, sync::Arc, time::Duration};
 
@@ -40,7 +40,11 @@ use crate::{
     ops::{Gap, Ops},
     pipeline::Pipeline,
     poison::Poison,
-    probe::{load::Options, reader},
+    probe::{
+        load::Options,
+        reader,
+        tally::{Kept, Note},
+    },
     procfs::Proc,
     protect,
     record::Recorder,
@@ -80,19 +84,27 @@ pub async fn run(config: Config, log_lost: ErrorCounter) -> anyhow::Result<()> {
     let drivers = notify::open(&config, &house, &metrics).map_err(anyhow::Error::msg)?;
     status.set_sinks(drivers.iter().map(|driver| driver.health()).collect());
 
+    // A ledger that outlives the daemon keeps it.
+    let kept: Option<Arc<dyn Kept>> = None;
     let wanted = source::Wanted {
         source: config.probe.source,
         options: options(&config, mounts.memory.id),
+        pin: &config.probe.pin,
+        note: kept.as_ref().and_then(|kept| Note::parse(&kept.noted()?)),
         allowlist: config.allowlist().map_err(anyhow::Error::msg)?,
         records: config.queue.records.get(),
         hierarchy: &mounts.memory,
     };
     let observer = Arc::new(Observer { ops: Arc::clone(&ops), status: Arc::clone(&status) });
-    let source::Source { kind, records, lost, reports, lacks, guard } =
+    let source::Source { kind, records, lost, pins, reports, lacks, guard } =
         tokio::task::block_in_place(|| source::open(wanted, &observer))?;
     match kind {
         Some(Kind::Bpf) => ops.probes(&reports),
         _ => metrics.set_probes(&reports),
+    }
+    if let Some(pins) = pins {
+        ops.pinned(&pins);
+        status.set_pins(pins);
     }
     for lack in &lacks {
         tracing::error!(%lack, "degraded");
@@ -141,6 +153,7 @@ pub async fn run(config: Config, log_lost: ErrorCounter) -> anyhow::Result<()> {
         ),
         poison: Poison::new(config.poison),
         ledger: Arc::clone(&ledger),
+        kept,
         metrics: Arc::clone(&metrics),
         ops: Arc::clone(&ops),
         audit,
@@ -212,7 +225,7 @@ pub async fn run(config: Config, log_lost: ErrorCounter) -> anyhow::Result<()> {
     status.set_stopping();
     let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Stopping]);
     let drain = async {
-        // Detaching waits for programs that run; then no record can come after the reader's last look. On a thread that may be
+        // Detaching waits for programs that run; then, unless they are pinned, no record can come after the reader's last look. On a thread that may be
         // left behind: what blocks the task itself would block the deadline too.
         let stopped = tokio::task::spawn_blocking(move || guard.close());
         let _ = stopped.await;

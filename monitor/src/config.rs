@@ -30,6 +30,7 @@ use crate::notify::config::named;
 use crate::notify::{Links, LogSink, SinkConfig};
 use crate::ops::LogConfig;
 use crate::poison::PoisonConfig;
+use crate::probe::pins::PinPath;
 use crate::protect::ProtectConfig;
 use crate::verdict::names::VerdictConfig;
 
@@ -139,13 +140,15 @@ impl Config {
 }
 
 /// The way from the kernel.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ProbeConfig {
     /// Where deaths are heard of.
     pub source: ProbeSource,
     /// Bytes of the ring that the programs write to: a power of two.
     pub ring_bytes: RingBytes,
+    /// Where the kernel side is pinned, so that it outlives the daemon.
+    pub pin: PinPath,
     /// What the programs themselves log, through the daemon's log.
     pub log_level: KernelLogLevel,
     /// Whether programs that do nothing are attached too, for `cargo xtask bench`.

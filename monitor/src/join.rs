@@ -263,6 +263,12 @@ impl Join {
         !self.held.is_empty()
     }
 
+    /// Ends that wait.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.held.len()
+    }
+
     /// What was let go so far.
     #[must_use]
     pub const fn forgotten(&self) -> Forgotten {

@@ -12,7 +12,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::alert::{Alert, AlertKind, PoisonJob};
 use crate::metrics::Metrics;
-use crate::probe::{ProbeReport, ProbeState};
+use crate::probe::pins::state::{How, Pins};
+use crate::probe::{Loss, ProbeReport, ProbeState};
 use crate::text::one_line;
 
 /// The daemon's own log.
@@ -204,6 +205,28 @@ impl Ops {
                 times,
                 "a queue of the daemon was full: what did not fit is lost"
             );
+        }
+    }
+
+    /// Ends of processes that the kernel side has told and nobody will.
+    pub fn deaths_lost(&self, why: Loss, deaths: u64) {
+        if deaths > 0 {
+            self.metrics.deaths_lost(why).inc_by(deaths);
+            let reason = why.as_str();
+            tracing::error!(reason, deaths, "deaths are lost with an earlier daemon");
+        }
+    }
+
+    /// What of the kernel side outlives the daemon.
+    pub fn pinned(&self, pins: &Pins) {
+        match (pins.how(), pins.why()) {
+            (How::Unpinned, why) => tracing::warn!(
+                why,
+                "the kernel side is not pinned: what happens while no daemon runs is not told"
+            ),
+            (how, _) => {
+                tracing::info!(?how, "the kernel side is pinned, and goes on without the daemon")
+            }
         }
     }
 

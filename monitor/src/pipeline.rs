@@ -26,7 +26,7 @@ use crate::{
         scan::{Found, Outcome, Walk},
     },
     clock::Clock,
-    death::{Death, Workload},
+    death::{Death, State, Workload},
     host,
     join::{Forgotten, Join, ProcessId},
     kmsg::story::Event,
@@ -35,7 +35,12 @@ use crate::{
     naming::{Naming, Seen},
     ops::{Gap, Ops, Queue},
     poison::Poison,
-    probe::{Record, stats::Lost},
+    probe::{
+        Loss, News, Record,
+        pins::dir,
+        stats::Lost,
+        tally::{Kept, Note, Tally},
+    },
     queue,
     record::Recorder,
     verdict::kin::Kin,
@@ -72,6 +77,8 @@ pub struct Pipeline {
     pub poison: Poison,
     /// Where deaths go.
     pub ledger: Arc<Ledger>,
+    /// Keeps how many of the ring's ends were dealt with, beside the deaths.
+    pub kept: Option<Arc<dyn Kept>>,
     /// Counts.
     pub metrics: Arc<Metrics>,
     /// Tells what goes wrong.
@@ -87,6 +94,10 @@ struct Running {
     parts: Pipeline,
     join: Join,
     kin: Kin,
+    tally: Tally,
+    /// Ends that wait for names.
+    unnamed_ends: u64,
+    noted: Option<Note>,
     /// Losses that were told already.
     told: Told,
     walk: Option<JoinHandle<Walked>>,
@@ -114,6 +125,9 @@ impl Pipeline {
             parts: self,
             join: Join::default(),
             kin: Kin::default(),
+            tally: Tally::default(),
+            unnamed_ends: 0,
+            noted: None,
             told: Told::default(),
             walk: None,
             last_walk: Instant::now(),
@@ -164,7 +178,11 @@ impl Running {
                 self.join.mark(mark);
             }
             Record::Words(words) => self.join.words(words),
-            Record::Exit(exit) => self.join.exit(exit, self.parts.clock.boot_ns()),
+            Record::Exit(exit) => {
+                self.tally.read();
+                self.join.exit(exit, self.parts.clock.boot_ns());
+            }
+            Record::Ring(news) => self.hear(news),
             Record::CountedAgain(again) => {
                 self.parts.audit.killed(again.victim.cgroup_memory, &self.parts.index);
             }
@@ -183,6 +201,40 @@ impl Running {
                 self.parts.audit.gone(id, &self.parts.index);
                 self.parts.index.gone(id, ktime_ns);
             }
+        }
+    }
+
+    /// Keeps the count of what was on the ring and was dealt with.
+    fn hear(&mut self, news: News) {
+        match news {
+            News::Begins { set, base, done_with } => {
+                self.tally.begin(set, base);
+                self.note();
+                for set in done_with {
+                    if let Err(error) = dir::remove(&set) {
+                        tracing::warn!(set = %set.display(), %error, "what is pinned cannot be removed");
+                    }
+                }
+            }
+            News::Lost(why, deaths) => {
+                self.parts.ops.deaths_lost(why, deaths);
+                if why == Loss::Killed {
+                    self.tally.told(deaths);
+                }
+                self.note();
+            }
+            News::Repeated => self.tally.read(),
+        }
+    }
+
+    /// Notes how many of the ring's ends are dealt with, if that has changed.
+    fn note(&mut self) {
+        let note = self.tally.note(self.join.held() as u64 + self.unnamed_ends);
+        if let (Some(note), Some(kept)) = (note, &self.parts.kept)
+            && self.noted != Some(note)
+        {
+            kept.note(&note.to_bytes());
+            self.noted = Some(note);
         }
     }
 
@@ -237,6 +289,7 @@ impl Running {
     fn pass_on(&mut self, now_ns: u64) {
         while let Some(ended) = self.join.next(now_ns) {
             let death = self.parts.recorder.record(&ended, &self.parts.index, &mut self.kin);
+            self.unnamed_ends += 1;
             self.parts.naming.death(death, self.parts.clock.boot_ns());
         }
         while let Some(Seen { workload, gone }) = self.parts.naming.next_seen(now_ns) {
@@ -248,6 +301,8 @@ impl Running {
         while let Some(death) = self.parts.naming.next_death(now_ns) {
             self.keep(death);
         }
+        // Of some ends no death comes.
+        self.note();
     }
 
     /// Tells of victims that are stuck in the kernel.
@@ -263,6 +318,9 @@ impl Running {
 
     fn keep(&mut self, death: Death) {
         let alert = self.parts.poison.died(&death);
+        if death.state == State::Dead {
+            self.unnamed_ends = self.unnamed_ends.saturating_sub(1);
+        }
         match self.parts.ledger.append(death) {
             Ok(entry) => {
                 if let Some(death) = entry.death() {
@@ -271,6 +329,7 @@ impl Running {
             }
             Err(error) => self.parts.ops.not_recorded(&error),
         }
+        self.note();
         if let Some(alert) = alert {
             self.parts.ops.poison_job(&alert);
             if let Err(error) = self.parts.ledger.append(Item::Alert(Arc::new(alert))) {

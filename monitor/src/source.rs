@@ -12,10 +12,13 @@ use crate::{
     kmsg,
     probe::{
         ProbeReport, ProbeState, Record,
-        load::{self, Kernel, Options},
+        hold::{self, Held},
+        load::Options,
+        pins::{PinPath, state::Pins},
         plan::{PROBES, TELLS_DEATHS},
         reader,
         stats::Lost,
+        tally::Note,
     },
     queue::{self, OnFull, Receiver, Sender},
 };
@@ -40,6 +43,10 @@ pub struct Wanted<'a> {
     pub source: ProbeSource,
     /// About the kernel side.
     pub options: Options,
+    /// Where what outlives the daemon is pinned.
+    pub pin: &'a PinPath,
+    /// What an earlier daemon noted of the ring that it read.
+    pub note: Option<Note>,
     /// Variables to keep.
     pub allowlist: Allowlist,
     /// Records that may wait.
@@ -59,6 +66,8 @@ pub struct Source {
     pub records: Receiver<Record>,
     /// What the kernel side could not put on the ring.
     pub lost: Option<Lost>,
+    /// What of the kernel side outlives the daemon, if it is the source.
+    pub pins: Option<Arc<Pins>>,
     /// How each probe fared.
     pub reports: Vec<ProbeReport>,
     /// What is lacking, a reason each. Empty if all that is required is there.
@@ -72,7 +81,7 @@ pub struct Guard(Open);
 
 enum Open {
     Bpf {
-        kernel: Box<Kernel>,
+        held: Box<Held>,
         reader: reader::Reader,
     },
     Kmsg(kmsg::reader::Reader),
@@ -83,12 +92,17 @@ enum Open {
 }
 
 impl Guard {
-    /// Takes in what is still to be read, and ends. May take a while: detaching waits for programs that run.
+    /// Takes in what is still to be read, and ends. May take a while: detaching waits for programs that run. What is pinned stays.
     pub fn close(self) {
         match self.0 {
-            Open::Bpf { kernel, reader } => {
+            // What is pinned goes on, and what it tells waits for the next daemon, which may come when this one has read its last.
+            Open::Bpf { held, reader } if held.is_pinned() => {
+                reader.stop();
+                drop(held);
+            }
+            Open::Bpf { held, reader } => {
                 // First, so that no record can come after the reader's last look.
-                drop(kernel);
+                drop(held);
                 reader.stop();
             }
             Open::Kmsg(reader) => reader.stop(),
@@ -129,6 +143,7 @@ pub fn open<O: Observer + 'static>(
             kind: Some(Kind::Kmsg),
             records,
             lost: None,
+            pins: None,
             reports,
             lacks: vec![format!(
                 "{why}: OOM kills are told from the kernel log, and no other deaths"
@@ -144,6 +159,7 @@ pub fn open<O: Observer + 'static>(
                 kind: None,
                 records,
                 lost: None,
+                pins: None,
                 reports,
                 lacks: vec![why, format!("{} cannot be read: {error}", kmsg::PATH)],
                 guard: Guard(Open::Nothing { _sender: sender }),
@@ -158,23 +174,20 @@ fn bounded(wanted: &Wanted<'_>) -> (Sender<Record>, Receiver<Record>) {
 
 fn bpf(wanted: &Wanted<'_>, observer: Arc<dyn reader::Observer>) -> Result<Source, String> {
     let cannot = |error: &dyn Display| format!("BPF cannot be used: {error}");
-    let (mut kernel, sources, mut lost) = load::load(&wanted.options).map_err(|e| cannot(&e))?;
+    let opened = hold::open(&wanted.options, wanted.pin, wanted.note).map_err(|e| cannot(&e))?;
+    let hold::Opened { held, sources, lost, reports, pins } = opened;
     let (sender, records) = bounded(wanted);
     let reader = reader::spawn(sources, wanted.allowlist.clone(), sender, observer)
         .map_err(|error| cannot(&error))?;
-    // Only now, so that nothing is put on a ring that nobody reads.
-    let reports = kernel.attach();
-    if let Some(lost) = &mut lost {
-        lost.watch(kernel.skips());
-    }
     let lacks = lacks(&reports);
-    let guard = Guard(Open::Bpf { kernel: Box::new(kernel), reader });
+    let guard = Guard(Open::Bpf { held: Box::new(held), reader });
     let tells = |report: &&ProbeReport| report.name == TELLS_DEATHS;
     if reports.iter().find(tells).is_none_or(|report| report.state != ProbeState::Attached) {
         guard.close();
         return Err(format!("BPF cannot be used: {}", lacks.join("; ")));
     }
-    Ok(Source { kind: Some(Kind::Bpf), records, lost, reports, lacks, guard })
+    let (lost, pins) = (Some(lost), Some(pins));
+    Ok(Source { kind: Some(Kind::Bpf), records, lost, pins, reports, lacks, guard })
 }
 
 /// A reason for each probe that is required and not attached.

@@ -1,13 +1,16 @@
 //! The ring to the daemon.
 
-use core::ops::{Deref, DerefMut};
+use core::{
+    ops::{Deref, DerefMut},
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 use aya_ebpf::{
     helpers::generated::bpf_ktime_get_boot_ns,
     macros::map,
     maps::{PerCpuArray, RingBuf, ring_buf::RingBufEntry},
 };
-use killwatch_ebpf::wire::{Header, Kind, PROGRAMS, VERSION};
+use killwatch_ebpf::wire::{Header, Kind, PROGRAMS, Traffic, VERSION};
 use zerocopy::FromBytes;
 
 use super::config::config;
@@ -25,6 +28,10 @@ static RECORDS: RingBuf = RingBuf::with_byte_size(1 << 22, 0);
 /// Records that did not fit, per program in the order of [`PROGRAMS`].
 #[map]
 static LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(PROGRAMS.len() as u32, 0);
+
+/// What goes over the ring, per CPU: whoever reads the ring next finds out by it what another had read and did not keep.
+#[map]
+static TRAFFIC: PerCpuArray<Traffic> = PerCpuArray::with_max_entries(1, 0);
 
 /// A program's slot in [`LOST`].
 #[derive(Clone, Copy)]
@@ -54,16 +61,34 @@ pub(crate) fn waiting() -> u64 {
 /// Wakes the daemon, for records that will come without: from a program that nothing can interrupt.
 #[inline(always)]
 pub(crate) fn wake() {
-    if config!(quiet) == 1
-        && let Some(nothing) = RECORDS.reserve::<u64>(0)
-    {
-        nothing.discard(FORCE_WAKEUP);
+    if config!(quiet) == 1 {
+        count(|traffic| &mut traffic.begun);
+        if let Some(nothing) = RECORDS.reserve::<u64>(0) {
+            nothing.discard(FORCE_WAKEUP);
+        }
+        count(|traffic| &mut traffic.done);
     }
+}
+
+/// Adds one to a number of this CPU's [`TRAFFIC`].
+#[inline(always)]
+fn count(which: impl FnOnce(&mut Traffic) -> &mut u64) {
+    if let Some(traffic) = TRAFFIC.get_ptr_mut(0) {
+        // SAFETY: the slot is this CPU's own, and what else runs there only adds, by `add`.
+        add(which(unsafe { &mut *traffic }));
+    }
+}
+
+/// Adds one, also where one program may interrupt another on its CPU.
+#[inline(always)]
+fn add(number: *mut u64) {
+    // SAFETY: a map's memory, aligned. Relaxed is an instruction that kernels know since 3.18; any other order needs 5.12.
+    unsafe { AtomicU64::from_ptr(number) }.fetch_add(1, Ordering::Relaxed);
 }
 
 /// A place on the ring, to be filled and submitted. Its bytes are whatever was there before: write every field.
 #[must_use = "the verifier requires a reserved record to be submitted"]
-pub(crate) struct Record<T: 'static>(RingBufEntry<T>);
+pub(crate) struct Record<T: 'static>(RingBufEntry<T>, Kind);
 
 /// Types that begin with a [`Header`].
 pub(crate) trait Framed: FromBytes + 'static {
@@ -73,14 +98,16 @@ pub(crate) trait Framed: FromBytes + 'static {
 /// Reserves a record and fills in its header; a full ring counts a loss of `program`.
 #[inline(always)]
 pub(crate) fn reserve<T: Framed>(program: Program, kind: Kind) -> Option<Record<T>> {
+    // Before the place on the ring is taken, so that no record is in the making while both numbers are equal.
+    count(|traffic| &mut traffic.begun);
     let Some(entry) = RECORDS.reserve::<T>(0) else {
         if let Some(lost) = LOST.get_ptr_mut(program as u32) {
-            // SAFETY: the slot is this CPU's own. A program that preempts another between load and store may lose one count.
-            unsafe { *lost += 1 };
+            add(lost);
         }
+        count(|traffic| &mut traffic.done);
         return None;
     };
-    let mut record = Record(entry);
+    let mut record = Record(entry, kind);
     *record.header() = Header {
         kind: kind as u16,
         version: VERSION,
@@ -94,14 +121,24 @@ impl<T> Record<T> {
     /// Hands the record to the daemon and wakes it if it sleeps.
     #[inline(always)]
     pub(crate) fn submit(self) {
-        self.0.submit(0);
+        self.submit_with(0);
     }
 
     /// The same from a program that other tasks may run beside: on a kernel where they may, the daemon looks by itself.
     #[inline(always)]
     pub(crate) fn submit_from_a_crowd(self) {
         // Without a branch: `quiet` is 0 or 1, and NO_WAKEUP is 1.
-        self.0.submit(u64::from(config!(quiet)) & NO_WAKEUP);
+        self.submit_with(u64::from(config!(quiet)) & NO_WAKEUP);
+    }
+
+    #[inline(always)]
+    fn submit_with(self, flags: u64) {
+        // The submission orders it before `done`.
+        if matches!(self.1, Kind::Exit) {
+            count(|traffic| &mut traffic.ends);
+        }
+        self.0.submit(flags);
+        count(|traffic| &mut traffic.done);
     }
 }
 

@@ -13,6 +13,7 @@ use crate::containers::Registry;
 use crate::containers::pods::Pods;
 use crate::notify::health::Health;
 use crate::probe::ProbeReport;
+use crate::probe::pins::state::Pins;
 use crate::source::Kind;
 use crate::text::one_line;
 
@@ -25,6 +26,7 @@ pub struct Status {
     cgroup_mode: OnceLock<String>,
     sight: OnceLock<Sight>,
     account: Account,
+    pins: OnceLock<Arc<Pins>>,
     names: OnceLock<(Arc<Registry>, Arc<Pods>)>,
     sinks: OnceLock<Vec<Arc<Health>>>,
     blind: OnceLock<String>,
@@ -64,6 +66,7 @@ impl Status {
             sight: OnceLock::new(),
             blind: OnceLock::new(),
             account: Account::default(),
+            pins: OnceLock::new(),
             names: OnceLock::new(),
             sinks: OnceLock::new(),
             stopping: AtomicBool::new(false),
@@ -85,6 +88,11 @@ impl Status {
     /// Deaths are seen no more. Only the first call counts.
     pub fn set_blind(&self, why: &dyn fmt::Display) {
         let _ = self.blind.set(one_line(&why.to_string()));
+    }
+
+    /// What of the kernel side outlives the daemon. Only the first call counts.
+    pub fn set_pins(&self, pins: Arc<Pins>) {
+        let _ = self.pins.set(pins);
     }
 
     /// Where the sources of names tell how they fare. Only the first call counts.
@@ -155,6 +163,7 @@ impl Serialize for Status {
         let lacks = sight.map(|sight| &sight.lacks).filter(|lacks| !lacks.is_empty());
         field(&mut status, "degraded", lacks)?;
         field(&mut status, "probes", sight.map(|sight| &sight.probes))?;
+        field(&mut status, "pins", self.pins.get().map(|pins| &**pins))?;
         let sources = self.names.get().map(|(registry, pods)| {
             registry.reports().into_iter().chain([pods.report()]).collect::<Vec<_>>()
         });

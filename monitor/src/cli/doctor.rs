@@ -88,8 +88,11 @@ fn try_probes(memory_hierarchy: u32) -> Result<Tried, String> {
         log: None,
         empty_programs: false,
     };
-    let (mut kernel, _sources, _lost) = load::load(&options).map_err(|error| error.to_string())?;
-    Ok(Tried { reports: kernel.attach(), absent: layout::absent(&kernel.config) })
+    let configured = load::configure(&options).map_err(|error| error.to_string())?;
+    let (mut kernel, _parts) =
+        load::load(&options, &configured, None).map_err(|error| error.to_string())?;
+    let (reports, _) = kernel.attach(None);
+    Ok(Tried { reports, absent: layout::absent(&kernel.config) })
 }
 
 fn host(facts: &Facts) -> Vec<Finding> {

@@ -13,6 +13,7 @@ use crate::audit::state::StatePath;
 use crate::containers::{Sockets, Switch};
 use crate::notify::LogSink;
 use crate::ops::{LogFormat, LogLevel};
+use crate::probe::pins::PinPath;
 
 /// Flags of `killwatch run`.
 #[derive(Debug, Clone, Default, Args)]
@@ -69,6 +70,10 @@ pub struct Flags {
     /// Size of the ring that the kernel side writes to, a power of two [default: 4MiB]
     #[arg(long = "probe.ring-bytes", value_name = "SIZE", env = "KILLWATCH_PROBE_RING_BYTES")]
     probe_ring_bytes: Option<RingBytes>,
+
+    /// Directory of a BPF file system in which the kernel side is pinned, so that it goes on without the daemon, or `none` [default: /sys/fs/bpf/killwatch]
+    #[arg(long = "probe.pin", value_name = "PATH", env = "KILLWATCH_PROBE_PIN")]
+    probe_pin: Option<PinPath>,
 
     /// What the kernel side logs of itself [default: off]
     #[arg(long = "kernel.log-level", value_name = "LEVEL", env = "KILLWATCH_KERNEL_LOG_LEVEL")]
@@ -162,6 +167,7 @@ impl Flags {
         over(&mut config.ledger.max_deaths, &self.ledger_max_deaths);
         over(&mut config.probe.source, &self.probe_source);
         over(&mut config.probe.ring_bytes, &self.probe_ring_bytes);
+        over(&mut config.probe.pin, &self.probe_pin);
         over(&mut config.probe.log_level, &self.kernel_log_level);
         over(&mut config.queue.records, &self.queue_records);
         over(&mut config.cgroup.root, &self.cgroup_root.clone().map(CgroupRoot));

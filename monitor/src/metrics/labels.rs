@@ -2,6 +2,7 @@
 
 use prometheus_client::encoding::EncodeLabelSet;
 
+use crate::probe::Loss;
 use crate::death::{Cause, Death};
 use crate::ops::{Gap, Queue};
 
@@ -123,6 +124,12 @@ pub(super) struct ReasonLabel {
 impl From<Rejected> for ReasonLabel {
     fn from(rejected: Rejected) -> Self {
         Self { reason: rejected.as_str() }
+    }
+}
+
+impl From<Loss> for ReasonLabel {
+    fn from(loss: Loss) -> Self {
+        Self { reason: loss.as_str() }
     }
 }
 

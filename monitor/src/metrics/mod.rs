@@ -18,7 +18,7 @@ use serde::Serialize;
 use crate::containers::SourceReport;
 use crate::death::{Cause, Death, State, Workload};
 use crate::ops::{Gap, Queue};
-use crate::probe::{ProbeReport, ProbeState};
+use crate::probe::{Loss, ProbeReport, ProbeState};
 
 mod config;
 mod containers;
@@ -75,6 +75,7 @@ pub struct Metrics {
     queues: Family<QueueLabel, Counter>,
     gaps: Family<GapLabel, Counter>,
     sinks: Sinks,
+    lost: Family<ReasonLabel, Counter>,
     attached: Family<ProbeLabel, Gauge>,
     ready: Gauge,
     degraded: Gauge,
@@ -135,6 +136,11 @@ impl Metrics {
                 r,
                 "killwatch_queue_dropped",
                 "Records that did not fit into a queue of the daemon",
+            ),
+            lost: add(
+                r,
+                "killwatch_deaths_lost",
+                "Deaths that the kernel side told and that were lost with an earlier daemon",
             ),
             gaps: add(r, "killwatch_gaps", "Times that the daemon had to let something go"),
             sinks: Sinks::new(r),
@@ -208,6 +214,9 @@ impl Metrics {
         }
         for gap in Gap::ALL {
             drop(self.gaps.get_or_create(&GapLabel::from(*gap)));
+        }
+        for loss in Loss::ALL {
+            drop(self.deaths_lost(*loss));
         }
         for rejected in Rejected::ALL {
             drop(self.rejected.get_or_create(&ReasonLabel::from(*rejected)));
@@ -347,6 +356,10 @@ impl Metrics {
     #[must_use]
     pub fn sink(&self, sink: &str) -> SinkSeries {
         self.sinks.of(sink)
+    }
+
+    pub(crate) fn deaths_lost(&self, why: Loss) -> Counter {
+        self.lost.get_or_create_owned(&ReasonLabel::from(why))
     }
 
     /// Numbers that the status page repeats.

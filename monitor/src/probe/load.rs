@@ -3,14 +3,14 @@
 use std::{
     collections::BTreeMap,
     io,
-    os::fd::{AsFd as _, AsRawFd as _},
-    path::PathBuf,
+    os::fd::{AsFd as _, AsRawFd as _, RawFd},
+    path::{Path, PathBuf},
 };
 
 use aya::{
     Btf as AyaBtf, Ebpf, EbpfLoader,
-    maps::{MapData, PerCpuArray, RingBuf},
-    programs::{BtfTracePoint, FEntry, ProgramError},
+    maps::{Map, MapData, MapError, PerCpuArray, RingBuf},
+    programs::{BtfTracePoint, FEntry, ProgramError, links::FdLink},
 };
 use aya_log::EbpfLogger;
 use killwatch_ebpf::layout::Config;
@@ -21,9 +21,13 @@ use super::{
     ProbeReport, ProbeState,
     btf::{Btf, BtfError},
     layout::{self, Choices, LayoutError},
-    plan::{EMPTY, Hook, PROBES, Probe, SECOND_LOOK},
-    reader::Sources,
+    pins::{
+        Identity,
+        dir::{LINK, PROGRAM},
+    },
+    plan::{EMPTY, Hook, PROBES, Probe, SECOND_LOOK, TELLS_DEATHS},
     stats::Lost,
+    traffic::Counter,
 };
 use crate::host;
 
@@ -31,6 +35,13 @@ use crate::host;
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/killwatch.bpf.o"));
 /// Where the kernel describes its types.
 pub const BTF_PATH: &str = "/sys/kernel/btf/vmlinux";
+/// Maps that a daemon reads.
+const RECORDS: &str = "RECORDS";
+const TRAFFIC: &str = "TRAFFIC";
+const LOST: &str = "LOST";
+const MAPS: [&str; 3] = [RECORDS, TRAFFIC, LOST];
+/// Why a program is not loaded.
+const NO_PROGRAM: &str = "the object has no such program";
 /// Bytes of the ring for the kernel side's own log, with and without it.
 const LOG_RING: [u32; 2] = [4096, 128 << 10];
 
@@ -56,6 +67,9 @@ pub enum LoadError {
         "the kernel refused the maps of the kernel side: {0}; root, or CAP_BPF with CAP_PERFMON, is needed"
     )]
     Refused(String),
+    /// Loaded, and not pinned.
+    #[error("the maps of the kernel side cannot be pinned: {0}")]
+    NotPinned(String),
 }
 
 /// What a user may choose about the kernel side.
@@ -71,9 +85,11 @@ pub struct Options {
     pub empty_programs: bool,
 }
 
-/// The kernel side, loaded. Dropping it detaches everything.
+/// The kernel side, loaded. Dropping it detaches what is not pinned.
 pub struct Kernel {
     ebpf: Ebpf,
+    /// What is attached. It stays so with this or with its file, whichever is there longer.
+    links: Vec<FdLink>,
     /// Until everything is attached; it is large.
     btf: Option<AyaBtf>,
     /// Why this kernel cannot have a program.
@@ -83,11 +99,35 @@ pub struct Kernel {
     pub config: Config,
 }
 
+/// What programs are told, and why this kernel cannot have some.
+#[derive(Debug)]
+pub struct Configured {
+    /// What they are told.
+    pub config: Config,
+    /// Why not, by program.
+    pub unsupported: BTreeMap<&'static str, String>,
+}
+
+/// What is read of a kernel side.
+pub struct Parts {
+    /// The ring of records.
+    pub ring: RingBuf<MapData>,
+    /// What went over it.
+    pub traffic: Counter,
+    /// What found no room on it.
+    pub lost: Lost,
+    /// The kernel side's own log, if asked for.
+    pub log: Option<EbpfLogger<&'static dyn log::Log>>,
+}
+
 /// Reads the kernel's types and works out what the programs are told.
 ///
 /// # Errors
 /// If the kernel lacks BTF or something that the main job needs.
-pub fn configure(options: &Options) -> Result<(Config, BTreeMap<&'static str, String>), LoadError> {
+pub fn configure(options: &Options) -> Result<Configured, LoadError> {
+    if OBJECT.is_empty() {
+        return Err(LoadError::NoObject);
+    }
     let bytes = std::fs::read(BTF_PATH).map_err(LoadError::NoBtf)?;
     let btf = Btf::parse(&bytes)?;
     let choices = Choices {
@@ -99,30 +139,45 @@ pub fn configure(options: &Options) -> Result<(Config, BTreeMap<&'static str, St
     let config = layout::resolve(&btf, choices)?;
     let unsupported =
         PROBES.iter().filter_map(|probe| Some((probe.program, probe.unsupported(&btf)?))).collect();
-    Ok((config, unsupported))
+    Ok(Configured { config, unsupported })
 }
 
-/// Loads the kernel side. Nothing is attached yet, so that whoever reads can be there first.
-///
-/// # Errors
-/// If it cannot be loaded at all.
-pub fn load(options: &Options) -> Result<(Kernel, Sources, Option<Lost>), LoadError> {
-    if OBJECT.is_empty() {
-        return Err(LoadError::NoObject);
-    }
-    // The file's bytes are dropped before aya reads them again: both at once would double the peak.
-    let (config, unsupported) = configure(options)?;
-    let btf = AyaBtf::from_sys_fs().map_err(|error| LoadError::Refused(chain(&error)))?;
-    allow_locked_memory();
+/// What [`load`] would load.
+#[must_use]
+pub fn identity(options: &Options, config: &Config) -> Identity {
+    let log_level = options.log.map_or(0, |level| level as u8);
+    let told = [log_level, u8::from(options.empty_programs)];
+    let sizes = [options.ring_bytes.to_le_bytes(), recent().to_le_bytes()].concat();
+    // The log has a ring of its own, which goes with the daemon that reads it.
+    let may_take_over = options.log.is_none() && !options.empty_programs;
+    Identity::of(&[OBJECT, config.as_bytes(), &told, &sizes], may_take_over)
+}
+
+/// Entries of maps with a place for each recent process.
+fn recent() -> u32 {
     // An LRU map keeps free places per CPU (LOCAL_FREE_TARGET, 128): without room for these it evicts although nearly empty.
     let cpus = aya::util::nr_cpus().map_or(1, |cpus| u32::try_from(cpus).unwrap_or(u32::MAX));
-    let recent = cpus.saturating_mul(1024).clamp(8192, 1 << 18);
+    cpus.saturating_mul(1024).clamp(8192, 1 << 18)
+}
+
+/// Loads the kernel side. Nothing is attached yet. `pins`: where the maps that another daemon would go on with are pinned.
+///
+/// # Errors
+/// If it cannot be loaded at all, or not pinned.
+pub fn load(
+    options: &Options,
+    configured: &Configured,
+    pins: Option<&Path>,
+) -> Result<(Kernel, Parts), LoadError> {
+    let btf = AyaBtf::from_sys_fs().map_err(|error| LoadError::Refused(chain(&error)))?;
+    allow_locked_memory();
+    let recent = recent();
     let log_level: u8 = options.log.map_or(0, |level| level as u8);
     let mut ebpf = EbpfLoader::new()
         .btf(Some(&btf))
-        .override_global("CONFIG", config.as_bytes(), true)
+        .override_global("CONFIG", configured.config.as_bytes(), true)
         .override_global("AYA_LOG_LEVEL", &log_level, true)
-        .map_max_entries("RECORDS", options.ring_bytes)
+        .map_max_entries(RECORDS, options.ring_bytes)
         .map_max_entries("FATAL", recent)
         .map_max_entries("TERM", recent)
         .map_max_entries("REPORTED", recent)
@@ -132,50 +187,101 @@ pub fn load(options: &Options) -> Result<(Kernel, Sources, Option<Lost>), LoadEr
         .map_max_entries("AYA_LOGS", LOG_RING[usize::from(options.log.is_some())])
         .load(OBJECT)
         .map_err(|error| LoadError::Refused(chain(&error)))?;
-    let ring = take_ring(&mut ebpf)?;
-    let lost = ebpf.take_map("LOST").and_then(|map| PerCpuArray::try_from(map).ok()).map(Lost::new);
-    let log = options.log.and_then(|_| EbpfLogger::init(&mut ebpf).ok());
+    for (name, file) in MAPS.iter().filter_map(|name| Some((name, pins?.join(name)))) {
+        let map = ebpf.map(name).ok_or(LoadError::NoObject)?;
+        map.pin(file).map_err(|error| LoadError::NotPinned(chain(&error)))?;
+    }
+    let mut take = |name| ebpf.take_map(name).ok_or(LoadError::NoObject);
+    let [ring, traffic, lost] = [take(RECORDS)?, take(TRAFFIC)?, take(LOST)?];
+    let mut parts = Parts::from_maps(ring, traffic, lost)?;
+    parts.log = options.log.and_then(|_| EbpfLogger::init(&mut ebpf).ok());
     let kernel = Kernel {
         ebpf,
+        links: Vec::new(),
         btf: Some(btf),
-        unsupported,
+        unsupported: configured.unsupported.clone(),
         empty_programs: options.empty_programs,
-        config,
+        config: configured.config,
     };
-    let quiet = kernel.config.quiet == 1;
-    Ok((kernel, Sources { ring, log, quiet }, lost))
+    Ok((kernel, parts))
+}
+
+impl Parts {
+    fn from_maps(ring: Map, traffic: Map, lost: Map) -> Result<Self, LoadError> {
+        Ok(Self {
+            ring: RingBuf::try_from(ring).map_err(refused)?,
+            traffic: Counter::new(PerCpuArray::try_from(traffic).map_err(refused)?),
+            lost: Lost::new(PerCpuArray::try_from(lost).map_err(refused)?),
+            log: None,
+        })
+    }
+
+    /// What another daemon has pinned in `set`.
+    ///
+    /// # Errors
+    /// If something of it is not there, or is something else.
+    pub fn from_pins(set: &Path) -> Result<Self, LoadError> {
+        Self::from_maps(open(set, RECORDS)?, open(set, TRAFFIC)?, open(set, LOST)?)
+    }
+
+    /// The ring alone.
+    ///
+    /// # Errors
+    /// As [`Self::from_pins`].
+    pub fn ring_from_pins(set: &Path) -> Result<RingBuf<MapData>, LoadError> {
+        RingBuf::try_from(open(set, RECORDS)?).map_err(refused)
+    }
+
+    /// What went over it alone.
+    ///
+    /// # Errors
+    /// As [`Self::from_pins`].
+    pub fn traffic_from_pins(set: &Path) -> Result<Counter, LoadError> {
+        PerCpuArray::try_from(open(set, TRAFFIC)?).map(Counter::new).map_err(refused)
+    }
+}
+
+fn open(set: &Path, map: &str) -> Result<Map, LoadError> {
+    MapData::from_pin(set.join(map)).and_then(Map::from_map_data).map_err(refused)
+}
+
+fn refused(error: MapError) -> LoadError {
+    LoadError::Refused(chain(&error))
 }
 
 impl Kernel {
     /// Where the kernel tells of each program how often it was skipped; for those that are loaded, and for which no other stands in.
     #[must_use]
     pub fn skips(&self) -> Vec<(&'static str, PathBuf)> {
-        let info = |program: &'static str| {
-            let fd = self.ebpf.program(program)?.fd().ok()?.as_fd().as_raw_fd();
-            Some((program, PathBuf::from(format!("/proc/self/fdinfo/{fd}"))))
-        };
-        let second = info(SECOND_LOOK.program);
-        let covered = |probe: &&Probe| second.is_some() && probe.program == "sched_process_exit";
-        let first = PROBES.iter().filter(|probe| !covered(probe));
-        first.filter_map(|probe| info(probe.program)).chain(second.clone()).collect()
+        skips(|probe| Some(self.ebpf.program(probe.program)?.fd().ok()?.as_fd().as_raw_fd()))
     }
 
-    /// Attaches what this kernel can have. A probe that cannot be attached is no error; its report says why. A second call
-    /// attaches nothing.
-    pub fn attach(&mut self) -> Vec<ProbeReport> {
-        let Some(btf) = self.btf.take() else { return Vec::new() };
+    /// Attaches what this kernel can have, and pins it in `pins`. A probe that cannot be attached is no error; its report says why. A second call
+    /// attaches nothing. The error is why not all could be pinned: all is attached then too, and ends with this value and the files.
+    pub fn attach(&mut self, pins: Option<&Path>) -> (Vec<ProbeReport>, Result<(), String>) {
+        let Some(btf) = self.btf.take() else { return (Vec::new(), Ok(())) };
         let empty = if self.empty_programs { EMPTY } else { &[] };
-        let second: &[Probe] = if self.config.quiet == 1 { &[SECOND_LOOK] } else { &[] };
-        let probes = PROBES.iter().chain(second).chain(empty);
-        probes.map(|probe| self.attach_one(probe, &btf)).collect()
+        let mut pinned = Ok(());
+        let probes = wanted(&self.config).chain(empty);
+        let reports = probes.map(|probe| self.attach_one(probe, &btf, pins, &mut pinned)).collect();
+        (reports, pinned)
     }
 
-    fn attach_one(&mut self, probe: &Probe, btf: &AyaBtf) -> ProbeReport {
+    fn attach_one(
+        &mut self,
+        probe: &Probe,
+        btf: &AyaBtf,
+        pins: Option<&Path>,
+        pinned: &mut Result<(), String>,
+    ) -> ProbeReport {
         let mut report = probe.pending();
         (report.state, report.why) = match self.unsupported.get(probe.program) {
             Some(why) => (ProbeState::Unsupported, Some(why.clone())),
             None => match attach(&mut self.ebpf, probe, btf) {
-                Ok(()) => (ProbeState::Attached, None),
+                Ok(link) => match self.hold(probe, link, pins, pinned) {
+                    Ok(()) => (ProbeState::Attached, None),
+                    Err(why) => (ProbeState::Failed, Some(why)),
+                },
                 // Function entries need what a kernel may be built without; a tracepoint that is there should attach.
                 Err(why) if matches!(probe.hook, Hook::FunctionEntry(_)) => {
                     (ProbeState::Unsupported, Some(why))
@@ -185,6 +291,52 @@ impl Kernel {
         };
         report
     }
+
+    /// Pins a program and its link, if that is wanted and went well so far, and keeps the link.
+    fn hold(
+        &mut self,
+        probe: &Probe,
+        link: FdLink,
+        pins: Option<&Path>,
+        pinned: &mut Result<(), String>,
+    ) -> Result<(), String> {
+        let Some(pins) = pins.filter(|_| pinned.is_ok()) else {
+            self.links.push(link);
+            return Ok(());
+        };
+        let name = probe.program;
+        let program = self.ebpf.program_mut(name).ok_or(NO_PROGRAM)?;
+        let result = program
+            .pin(pins.join(format!("{PROGRAM}{name}")))
+            .and_then(|()| link.pin(pins.join(format!("{LINK}{name}"))));
+        let link = match result {
+            Ok(link) => FdLink::from(link),
+            Err(error) => {
+                *pinned = Err(chain(&error));
+                // The attempt took the link with it.
+                link_to(&mut self.ebpf, probe).map_err(|error| chain(&error))?
+            }
+        };
+        self.links.push(link);
+        Ok(())
+    }
+}
+
+/// As [`Kernel::skips`], of programs with these descriptors.
+pub(super) fn skips(fd: impl Fn(&Probe) -> Option<RawFd>) -> Vec<(&'static str, PathBuf)> {
+    let info = |probe: &Probe| {
+        Some((probe.program, PathBuf::from(format!("/proc/self/fdinfo/{}", fd(probe)?))))
+    };
+    let second = info(&SECOND_LOOK);
+    let covered = |probe: &&Probe| second.is_some() && probe.program == TELLS_DEATHS;
+    let first = PROBES.iter().filter(|probe| !covered(probe));
+    first.filter_map(info).chain(second.clone()).collect()
+}
+
+/// The programs that a kernel with this configuration is to have.
+pub fn wanted(config: &Config) -> impl Iterator<Item = &'static Probe> + use<> {
+    let second: &[Probe] = if config.quiet == 1 { &[SECOND_LOOK] } else { &[] };
+    PROBES.iter().chain(second)
 }
 
 /// Whether tracepoints of this kernel can be interrupted by other tasks. Nothing in BTF tells; seen on 7.3, not on 6.18.
@@ -201,25 +353,18 @@ fn allow_locked_memory() {
     );
 }
 
-fn take_ring(ebpf: &mut Ebpf) -> Result<RingBuf<MapData>, LoadError> {
-    let map = ebpf.take_map("RECORDS").ok_or(LoadError::NoObject)?;
-    RingBuf::try_from(map).map_err(|error| LoadError::Refused(chain(&error)))
-}
-
-fn attach(ebpf: &mut Ebpf, probe: &Probe, btf: &AyaBtf) -> Result<(), String> {
-    let program = ebpf.program_mut(probe.program).ok_or("the object has no such program")?;
-    let result = match probe.hook {
+/// Loads and attaches a program.
+fn attach(ebpf: &mut Ebpf, probe: &Probe, btf: &AyaBtf) -> Result<FdLink, String> {
+    let program = ebpf.program_mut(probe.program).ok_or(NO_PROGRAM)?;
+    let loaded = match probe.hook {
         Hook::Tracepoint { name, .. } => {
-            <&mut BtfTracePoint>::try_from(program).and_then(|program| {
-                program.load(name, btf)?;
-                program.attach().map(drop)
-            })
+            <&mut BtfTracePoint>::try_from(program).and_then(|program| program.load(name, btf))
         }
-        Hook::FunctionEntry(function) => <&mut FEntry>::try_from(program).and_then(|program| {
-            program.load(function, btf)?;
-            program.attach().map(drop)
-        }),
+        Hook::FunctionEntry(function) => {
+            <&mut FEntry>::try_from(program).and_then(|program| program.load(function, btf))
+        }
     };
+    let result = loaded.and_then(|()| link_to(ebpf, probe));
     result.map_err(|error| match &error {
         ProgramError::LoadError { io_error, verifier_log } => {
             let log = verifier_log.to_string();
@@ -241,8 +386,25 @@ fn attach(ebpf: &mut Ebpf, probe: &Probe, btf: &AyaBtf) -> Result<(), String> {
     })
 }
 
+/// Attaches a program that is loaded.
+fn link_to(ebpf: &mut Ebpf, probe: &Probe) -> Result<FdLink, ProgramError> {
+    let program = ebpf.program_mut(probe.program).ok_or(ProgramError::NotLoaded)?;
+    match probe.hook {
+        Hook::Tracepoint { .. } => {
+            let program = <&mut BtfTracePoint>::try_from(program)?;
+            let id = program.attach()?;
+            program.take_link(id).map(FdLink::from)
+        }
+        Hook::FunctionEntry(_) => {
+            let program = <&mut FEntry>::try_from(program)?;
+            let id = program.attach()?;
+            program.take_link(id).map(FdLink::from)
+        }
+    }
+}
+
 /// An error with its causes, on one line.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(inner) = source {

@@ -1,18 +1,27 @@
 //! From the kernel to user space: what to attach, loading it, reading the ring, decoding records.
 //! The only room that imports aya.
 
+use std::path::PathBuf;
+
 use killwatch_ebpf::wire::{CountedAgain, Exit, Mark};
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use crate::{cgroup::CgroupId, kmsg::story::Event, queue::Weigh};
 
 pub mod btf;
 pub mod decode;
 pub mod layout;
+pub mod hold;
 pub mod load;
+pub mod overlap;
+pub mod pins;
 pub mod plan;
 pub mod reader;
+pub mod retire;
 pub mod stats;
+pub mod tally;
+pub mod traffic;
 pub mod words;
 
 /// What the rest of the house hears from the kernel.
@@ -53,6 +62,49 @@ pub enum Record {
         /// When, ns since boot.
         ktime_ns: u64,
     },
+    /// About the ring itself.
+    Ring(News),
+}
+
+/// What the reader says of the ring, between the records that it is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum News {
+    /// The ends that come now were on the ring of this set.
+    Begins {
+        /// The set.
+        set: Uuid,
+        /// What [`tally::Tally::begin`] is told.
+        base: Option<i64>,
+        /// Directories of sets whose ring was read to its end, to be removed once this is noted.
+        done_with: Vec<PathBuf>,
+    },
+    /// Ends will never be told.
+    Lost(Loss, u64),
+    /// An end that came before.
+    Repeated,
+}
+
+/// Why ends of processes that the kernel side has told are lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Loss {
+    /// A daemon was killed that had read them and not kept them yet.
+    Killed,
+    /// They were written by another version of the kernel side.
+    Layout,
+}
+
+impl Loss {
+    /// Every reason, for metrics.
+    pub const ALL: &'static [Self] = &[Self::Killed, Self::Layout];
+
+    /// Its name in labels and log lines.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Killed => "killed",
+            Self::Layout => "layout",
+        }
+    }
 }
 
 impl Weigh for Record {
@@ -64,7 +116,7 @@ impl Weigh for Record {
             Self::Exit(_) => size_of::<Exit>(),
             Self::Logged(event) => event.bytes(),
             Self::CgroupMade { path, .. } | Self::CgroupRenamed { path, .. } => path.len(),
-            Self::CgroupGone { .. } => 0,
+            Self::CgroupGone { .. } | Self::Ring(_) => 0,
         };
         size_of::<Self>() + held
     }

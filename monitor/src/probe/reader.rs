@@ -15,8 +15,18 @@ use std::{
 use aya::maps::{MapData, RingBuf};
 use aya_log::EbpfLogger;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use uuid::Uuid;
 
-use super::{Record, decode::decode, words::Assembler};
+use super::{
+    Loss, News, Record,
+    decode::decode,
+    overlap::Overlap,
+    pins::state::{Meanwhile, Pins},
+    retire::Old,
+    tally::lost,
+    traffic::{Counter, is_end, submitted},
+    words::Assembler,
+};
 use crate::{attribute::environ::Allowlist, queue};
 
 /// Records that are read before the reader looks whether it is to stop.
@@ -33,6 +43,9 @@ const IDLE: Duration = Duration::from_millis(100);
 const BUSY: Duration = Duration::from_millis(1);
 const BUSY_FOR: Duration = Duration::from_millis(50);
 
+/// How often a reader whose ring goes on without it looks once more as it is told to stop.
+const LAST_LOOKS: usize = 16;
+
 /// What the reader tells of itself.
 pub trait Observer: Send + Sync {
     /// A record could not be decoded. `why` is for the log.
@@ -41,14 +54,35 @@ pub trait Observer: Send + Sync {
     fn blind(&self, why: &dyn std::fmt::Display);
 }
 
+/// The kernel side's own log.
+pub type KernelLog = EbpfLogger<&'static dyn log::Log>;
+
 /// What the kernel side writes to.
 pub struct Sources {
     /// The ring of records.
     pub ring: RingBuf<MapData>,
     /// The kernel side's own log, if asked for.
-    pub log: Option<EbpfLogger<&'static dyn log::Log>>,
+    pub log: Option<KernelLog>,
     /// Whether some records come without waking anybody.
     pub quiet: bool,
+    /// What the ring belongs to, if it outlives the daemon.
+    pub set: Option<Set>,
+    /// Rings that are to be read to their end before.
+    pub old: Vec<Old>,
+    /// Told of what waited.
+    pub pins: Arc<Pins>,
+}
+
+/// A set that is pinned.
+pub struct Set {
+    /// Which.
+    pub id: Uuid,
+    /// What went over its ring.
+    pub traffic: Counter,
+    /// Its ends that were dealt with, if somebody noted it.
+    pub noted: Option<i64>,
+    /// Whether nobody has read its ring before.
+    pub fresh: bool,
 }
 
 /// The running thread. Dropping it lets the thread run on; call [`Self::stop`].
@@ -71,7 +105,18 @@ pub fn spawn(
     let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
     let stopped = Arc::clone(&wake);
     let thread = thread::Builder::new().name("killwatch-ring".to_owned()).spawn(move || {
-        let mut drain = Drain { sources, assembler: Assembler::new(allowlist), records, observer };
+        let mut drain = Drain {
+            sources,
+            assembler: Assembler::new(allowlist.clone()),
+            allowlist,
+            overlap: Overlap::default(),
+            records,
+            observer,
+            read: Meanwhile::default(),
+            old_deaths: 0,
+            passed: 0,
+            settled: true,
+        };
         if let Err(error) = drain.run(stopped.as_fd()) {
             drain.observer.blind(&error);
         }
@@ -89,24 +134,39 @@ impl Reader {
     }
 }
 
-struct Drain {
+pub(super) struct Drain {
     sources: Sources,
     assembler: Assembler,
-    records: queue::Sender<Record>,
-    observer: Arc<dyn Observer>,
+    pub(super) allowlist: Allowlist,
+    pub(super) overlap: Overlap,
+    pub(super) records: queue::Sender<Record>,
+    pub(super) observer: Arc<dyn Observer>,
+    /// What was read from the ring.
+    read: Meanwhile,
+    /// Ends of rings before it: those that were read, and those of them that went into the queue.
+    old_deaths: u64,
+    passed: u64,
+    /// Whether it is known what an earlier reader of the ring had lost.
+    settled: bool,
 }
 
 impl Drain {
     fn run(&mut self, stop: BorrowedFd<'_>) -> io::Result<()> {
-        let mut busy_until = Instant::now();
+        self.begin();
+        let mut busy_until = Instant::now() + BUSY_FOR;
         loop {
             let (stopping, woken) = self.wait(stop, busy_until)?;
-            let count = self.read();
+            let count = if self.settled { self.read() } else { self.settle() };
             if woken || count > 0 {
                 busy_until = Instant::now() + BUSY_FOR;
             }
             if stopping {
-                while self.read() > 0 || !self.has_room() {
+                // What is pinned does not end: what comes after that, the next daemon reads.
+                let last_looks = if self.sources.set.is_some() { LAST_LOOKS } else { usize::MAX };
+                for _ in 0..last_looks {
+                    if self.read() == 0 && self.has_room() {
+                        break;
+                    }
                     self.wait_for_room();
                 }
                 return Ok(());
@@ -115,13 +175,66 @@ impl Drain {
         }
     }
 
+    /// Reads what is on the rings of earlier daemons, and says whose ring comes then.
+    fn begin(&mut self) {
+        let (mut waited, mut done_with) = (Meanwhile::default(), Vec::new());
+        for old in std::mem::take(&mut self.sources.old) {
+            done_with.push(old.path.clone());
+            let (read, passed) = self.retire(old);
+            waited.records += read.records;
+            waited.deaths += read.deaths;
+            self.passed += passed;
+        }
+        let Some(set) = &self.sources.set else {
+            self.tell(News::Begins { set: Uuid::nil(), base: None, done_with });
+            return;
+        };
+        let (id, fresh) = (set.id, set.fresh);
+        let base = set.noted.map(|noted| noted.saturating_sub_unsigned(self.passed));
+        self.tell(News::Begins { set: id, base, done_with });
+        if fresh {
+            self.sources.pins.set_meanwhile(waited);
+        } else {
+            // Counted together with what waits here.
+            self.settled = false;
+            self.read = waited;
+            self.old_deaths = waited.deaths;
+        }
+    }
+
+    /// Reads, and finds out what an earlier reader had read and lost, if nothing was in the making at that.
+    fn settle(&mut self) -> usize {
+        let look = |drain: &Self| drain.sources.set.as_ref().and_then(|set| set.traffic.read());
+        let before = look(self);
+        let count = self.read();
+        // What did not fit into the queue is still there.
+        let is_empty = count < BATCH && self.has_room();
+        let (Some(before), Some(after)) = (before, look(self)) else { return count };
+        let Some(all) = submitted(before, after).filter(|_| is_empty) else { return count };
+        self.settled = true;
+        self.sources.pins.set_meanwhile(self.read);
+        let set = self.sources.set.as_ref().map(|set| (set.id, set.noted));
+        let Some((id, noted)) = set else { return count };
+        let own = self.read.deaths - self.old_deaths;
+        match lost(all, own, noted) {
+            Some(killed) => self.tell(News::Lost(Loss::Killed, killed)),
+            // Nobody knows; from here on it is known.
+            None => {
+                let before = i64::try_from(all.saturating_sub(own)).unwrap_or(i64::MAX);
+                let base = Some(before.saturating_sub_unsigned(self.passed));
+                self.tell(News::Begins { set: id, base, done_with: Vec::new() });
+            }
+        }
+        count
+    }
+
     /// Whether what comes of one more record from the ring fits into the queue.
     fn has_room(&self) -> bool {
         self.records.has_room(ROOM, ROOM_BYTES)
     }
 
     /// What the rest is too slow for waits on the ring: the kernel side counts what does not fit there.
-    fn wait_for_room(&self) {
+    pub(super) fn wait_for_room(&self) {
         while !self.has_room() {
             thread::park_timeout(FULL);
         }
@@ -129,7 +242,8 @@ impl Drain {
 
     /// Sleeps until there is something to read or time to look, and says whether it is time to stop, and whether anything woke it.
     fn wait(&self, stop: BorrowedFd<'_>, busy_until: Instant) -> io::Result<(bool, bool)> {
-        let sleep = match (self.sources.quiet, Instant::now() < busy_until) {
+        let looks = self.sources.quiet || !self.settled;
+        let sleep = match (looks, Instant::now() < busy_until) {
             (false, _) => None,
             (true, true) => Timespec::try_from(BUSY).ok(),
             (true, false) => Timespec::try_from(IDLE).ok(),
@@ -161,7 +275,15 @@ impl Drain {
             && let Some(item) = self.sources.ring.next()
         {
             count += 1;
+            let is_end = is_end(&item);
+            self.read.records += 1;
+            self.read.deaths += u64::from(is_end);
             match decode(&item) {
+                Ok(raw) if self.overlap.repeats(&raw) => {
+                    if is_end {
+                        self.records.offer(Record::Ring(News::Repeated));
+                    }
+                }
                 Ok(raw) => self.assembler.push(raw, |record| self.records.offer(record)),
                 Err(error) => self.observer.undecodable(&error),
             }

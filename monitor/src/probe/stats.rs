@@ -8,6 +8,8 @@ use killwatch_ebpf::wire::PROGRAMS;
 /// Reads the per-CPU loss counters, and the kernel's own of each program.
 pub struct Lost {
     counters: PerCpuArray<MapData, u64>,
+    /// Of programs whose place these have taken.
+    before: Vec<PerCpuArray<MapData, u64>>,
     skips: Vec<(&'static str, PathBuf)>,
 }
 
@@ -15,7 +17,12 @@ impl Lost {
     /// Wraps the map `LOST`.
     #[must_use]
     pub const fn new(map: PerCpuArray<MapData, u64>) -> Self {
-        Self { counters: map, skips: Vec::new() }
+        Self { counters: map, before: Vec::new(), skips: Vec::new() }
+    }
+
+    /// Goes on from what the programs before have lost. They wrote the same records.
+    pub fn follow(&mut self, before: Self) {
+        self.before.push(before.counters);
     }
 
     /// Reads the skips of these programs too: each with its file below `/proc/self/fdinfo`.
@@ -30,14 +37,17 @@ impl Lost {
         self.skips.iter().filter_map(|(name, file)| Some((*name, read(file)?))).collect()
     }
 
-    /// Records lost since load, per program.
+    /// Records lost since the first of these programs were loaded, per program.
     #[must_use]
     pub fn read(&self) -> Vec<(&'static str, u64)> {
         (0_u32..)
             .zip(PROGRAMS)
             .filter_map(|(slot, program)| {
-                let per_cpu = self.counters.get(&slot, 0).ok()?;
-                Some((*program, per_cpu.iter().sum()))
+                let lost = |map: &PerCpuArray<MapData, u64>| {
+                    map.get(&slot, 0).map(|per_cpu| per_cpu.iter().sum::<u64>())
+                };
+                let before: u64 = self.before.iter().filter_map(|map| lost(map).ok()).sum();
+                Some((*program, lost(&self.counters).ok()?.saturating_add(before)))
             })
             .collect()
     }

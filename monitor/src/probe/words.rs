@@ -129,6 +129,11 @@ impl Assembler {
         }
     }
 
+    /// Passes on what is open: no more pieces will come.
+    pub fn finish(&mut self, mut pass: impl FnMut(Record)) {
+        self.open.drain(..).for_each(|open| pass(open.close()));
+    }
+
     fn find(&self, tgid: u32, start_ns: u64) -> Option<usize> {
         self.open.iter().position(|open| {
             open.words.victim.tgid == tgid && open.words.victim.start_ns == start_ns
