@@ -23,6 +23,9 @@ enum Answer {
     Lies,
 }
 
+/// When upkeep is due, and how it goes.
+type Upkeep = (Instant, VecDeque<Result<(), String>>);
+
 /// A receiver that answers by its script, and takes everything when that is at its end.
 #[derive(Clone, Default)]
 struct Receiver {
@@ -31,7 +34,7 @@ struct Receiver {
     took: Arc<Mutex<Vec<(Message, Instant)>>>,
     calls: Arc<Mutex<Vec<Instant>>>,
     batch: usize,
-    upkeep: Arc<Mutex<Option<(Instant, VecDeque<Result<(), String>>)>>>,
+    upkeep: Arc<Mutex<Option<Upkeep>>>,
 }
 
 impl Deliver for Receiver {

@@ -28,7 +28,7 @@ fn take(groups: &mut Groups, deaths: &[Death]) -> Vec<bool> {
 #[tokio::test(start_paused = true)]
 async fn the_first_is_told_and_the_rest_are_counted() {
     let mut groups = Groups::new(WINDOW);
-    let deaths: Vec<_> = (1..=5).map(|n| death(n, n as i64)).collect();
+    let deaths: Vec<_> = (1..=5).map(|n| death(n, i64::try_from(n).unwrap())).collect();
     assert_eq!(take(&mut groups, &deaths), [false, true, true, true, true]);
     assert_eq!((groups.first_held(), groups.held()), (Some(2), 4));
     assert!(groups.close(time(309), Instant::now()).is_empty(), "the grace");

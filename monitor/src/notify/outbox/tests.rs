@@ -108,7 +108,7 @@ impl Life {
                     *self.ever.entry(entry.seq).or_default() += 1;
                 }
                 Message::Summary(summary) => {
-                    assert_eq!(summary.count as usize, summary.deaths.len());
+                    assert_eq!(summary.count, summary.deaths.len() as u64);
                     for id in &summary.deaths {
                         let of = |entry: &&Arc<Entry>| entry.death().unwrap().id == *id;
                         let seq = self.ledger.iter().find(of).unwrap().seq;

@@ -39,7 +39,7 @@ fn messages(n: u128) -> Vec<Message> {
         let mut death = sample::killed();
         death.id = Uuid::from_u128(death.id.as_u128() + n);
         let json = serde_json::to_vec(&death).unwrap().into();
-        Message::Entry(Arc::new(Entry { seq: n as u64, item: Item::from(death), json }))
+        Message::Entry(Arc::new(Entry { seq: 1, item: Item::from(death), json }))
     };
     (1..=n).map(entry).collect()
 }
