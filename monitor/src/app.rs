@@ -33,17 +33,17 @@ use crate::{
     },
     host::{Facts, Roots},
     kmsg,
-    ledger::Ledger,
+    ledger::{Item, Ledger},
     metrics::Metrics,
     naming::Naming,
     notify,
     ops::{Gap, Ops},
     pipeline::Pipeline,
-    poison::Poison,
+    poison::{Poison, PoisonConfig},
     probe::{
         load::Options,
         reader,
-        tally::{Kept, Note},
+        tally::{KEY, Note},
     },
     procfs::Proc,
     protect,
@@ -58,6 +58,9 @@ const SINKS_SHARE: f64 = 0.8;
 /// Time for answers that are on their way when everything else has ended.
 const LAST_ANSWERS: Duration = Duration::from_millis(500);
 
+/// Time for the ledger to be written at the very end, also if the drain took all of its own.
+const CLOSE: Duration = Duration::from_secs(1);
+
 /// Runs the daemon until SIGTERM or SIGINT. `log_lost` counts the lines of its own log that standard error was too slow for.
 ///
 /// # Errors
@@ -70,7 +73,9 @@ pub async fn run(config: Config, log_lost: ErrorCounter) -> anyhow::Result<()> {
     protect(&config);
     let metrics = Arc::new(Metrics::new(config.metrics));
     let ops = Arc::new(Ops::new(Arc::clone(&metrics)));
-    let ledger = Arc::new(Ledger::new(config.ledger));
+    let ledger =
+        tokio::task::block_in_place(|| Ledger::open(&config.ledger, &config.state.path));
+    let ledger = Arc::new(ledger);
     let status = Arc::new(api::Status::new(config.node.as_str().to_owned(), facts.boot_id.clone()));
     status.set_cgroup_mode(format!("{:?}", mounts.mode).to_lowercase());
     let server = api::bind(&config.web.listen_address).await?;
@@ -84,13 +89,11 @@ pub async fn run(config: Config, log_lost: ErrorCounter) -> anyhow::Result<()> {
     let drivers = notify::open(&config, &house, &metrics).map_err(anyhow::Error::msg)?;
     status.set_sinks(drivers.iter().map(|driver| driver.health()).collect());
 
-    // A ledger that outlives the daemon keeps it.
-    let kept: Option<Arc<dyn Kept>> = None;
     let wanted = source::Wanted {
         source: config.probe.source,
         options: options(&config, mounts.memory.id),
         pin: &config.probe.pin,
-        note: kept.as_ref().and_then(|kept| Note::parse(&kept.noted()?)),
+        note: ledger.noted(KEY).and_then(|note| Note::parse(&note)),
         allowlist: config.allowlist().map_err(anyhow::Error::msg)?,
         records: config.queue.records.get(),
         hierarchy: &mounts.memory,
@@ -125,6 +128,7 @@ pub async fn run(config: Config, log_lost: ErrorCounter) -> anyhow::Result<()> {
     status.set_names(Arc::clone(&registry), Arc::clone(&pods));
     let tags = Arc::new(Tags::default());
     let host = api::socket::peer::Host::new(Proc::default(), mounts.memory.id);
+    let poison = tokio::task::block_in_place(|| remembered(config.poison, &ledger, clock));
     let pipeline = Pipeline {
         records,
         log_lost,
@@ -151,9 +155,8 @@ pub async fn run(config: Config, log_lost: ErrorCounter) -> anyhow::Result<()> {
             Invocations::new(config.containers.systemd == Switch::Auto),
             config.containers.deadline.get(),
         ),
-        poison: Poison::new(config.poison),
+        poison,
         ledger: Arc::clone(&ledger),
-        kept,
         metrics: Arc::clone(&metrics),
         ops: Arc::clone(&ops),
         audit,
@@ -168,8 +171,11 @@ pub async fn run(config: Config, log_lost: ErrorCounter) -> anyhow::Result<()> {
         host,
         stop_serving.clone(),
     );
-    let state =
-        Arc::new(api::State { ledger, metrics: Arc::clone(&metrics), status: Arc::clone(&status) });
+    let state = Arc::new(api::State {
+        ledger: Arc::clone(&ledger),
+        metrics: Arc::clone(&metrics),
+        status: Arc::clone(&status),
+    });
     let deadline = config.shutdown.deadline.get();
     let tracker = TaskTracker::new();
     tracker.spawn(server.run(api::router(state, &config.web.telemetry_path), stop_serving.clone()));
@@ -232,6 +238,8 @@ pub async fn run(config: Config, log_lost: ErrorCounter) -> anyhow::Result<()> {
         if failure.is_none() {
             let _ = (&mut pipeline).await;
         }
+        // A sink ends when it has told all that it sees.
+        ledger.settled().await;
         stop_sinks.cancel();
         sinks.close();
         sinks.wait().await;
@@ -243,6 +251,8 @@ pub async fn run(config: Config, log_lost: ErrorCounter) -> anyhow::Result<()> {
     if tokio::time::timeout(deadline, drain).await.is_err() {
         tracing::error!(?deadline, "the shutdown took too long; what was on its way is lost");
     }
+    // After the sinks, whose cursors are in it.
+    let _ = tokio::task::spawn_blocking(move || ledger.close(CLOSE)).await;
     match failure {
         None => Ok(()),
         Some(Ok(())) => anyhow::bail!("the reader of the ring ended: deaths are no longer seen"),
@@ -256,6 +266,17 @@ fn protect(config: &Config) {
     if let Err(error) = protect::from_the_oom_killer(wanted, Path::new("/proc")) {
         tracing::info!(%wanted, %error, "protect.oom_score_adj cannot be set: whoever starts the daemon can (systemd: OOMScoreAdjust=)");
     }
+}
+
+/// A watch over jobs that knows what was told before the daemon was started anew.
+fn remembered(config: PoisonConfig, ledger: &Ledger, clock: Clock) -> Poison {
+    let mut poison = Poison::new(config);
+    let since = clock.now().checked_sub(config.window.get()).unwrap_or_default();
+    ledger.replay(since, |entry| match &entry.item {
+        Item::Death(death) => poison.remember(death),
+        Item::Alert(alert) => poison.remember_alert(alert),
+    });
+    poison
 }
 
 /// What outlives the daemon. Without it the daemon runs all the same.

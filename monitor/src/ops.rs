@@ -244,6 +244,11 @@ impl Ops {
         tracing::error!(%why, "a death was not recorded");
     }
 
+    /// What the next daemon is to know of the ring could not be kept.
+    pub fn not_noted(&self, why: &dyn Display) {
+        tracing::error!(%why, "how far the ring was read is not kept: if this daemon is killed, the next cannot tell what was lost");
+    }
+
     /// A job was killed again and again.
     pub fn poison_job(&self, alert: &Alert) {
         self.metrics.poison_jobs.inc();

@@ -39,7 +39,7 @@ use crate::{
         Loss, News, Record,
         pins::dir,
         stats::Lost,
-        tally::{Kept, Note, Tally},
+        tally::{KEY, Note, Tally},
     },
     queue,
     record::Recorder,
@@ -77,8 +77,6 @@ pub struct Pipeline {
     pub poison: Poison,
     /// Where deaths go.
     pub ledger: Arc<Ledger>,
-    /// Keeps how many of the ring's ends were dealt with, beside the deaths.
-    pub kept: Option<Arc<dyn Kept>>,
     /// Counts.
     pub metrics: Arc<Metrics>,
     /// Tells what goes wrong.
@@ -227,14 +225,20 @@ impl Running {
         }
     }
 
-    /// Notes how many of the ring's ends are dealt with, if that has changed.
-    fn note(&mut self) {
+    /// How many of the ring's ends are dealt with, if that has changed.
+    fn news(&mut self) -> Option<Note> {
         let note = self.tally.note(self.join.held() as u64 + self.unnamed_ends);
-        if let (Some(note), Some(kept)) = (note, &self.parts.kept)
-            && self.noted != Some(note)
+        let note = note.filter(|note| self.noted != Some(*note))?;
+        self.noted = Some(note);
+        Some(note)
+    }
+
+    /// Notes it for the next daemon.
+    fn note(&mut self) {
+        if let Some(note) = self.news()
+            && let Err(error) = self.parts.ledger.note(KEY, note.to_bytes().to_vec())
         {
-            kept.note(&note.to_bytes());
-            self.noted = Some(note);
+            self.parts.ops.not_noted(&error);
         }
     }
 
@@ -321,7 +325,12 @@ impl Running {
         if death.state == State::Dead {
             self.unnamed_ends = self.unnamed_ends.saturating_sub(1);
         }
-        match self.parts.ledger.append(death) {
+        // In one go, so that a crash leaves both or none.
+        let appended = match self.news() {
+            Some(note) => self.parts.ledger.append_noting(death, KEY, note.to_bytes().to_vec()),
+            None => self.parts.ledger.append(death),
+        };
+        match appended {
             Ok(entry) => {
                 if let Some(death) = entry.death() {
                     self.parts.metrics.observe(death, Instant::now());
@@ -329,7 +338,6 @@ impl Running {
             }
             Err(error) => self.parts.ops.not_recorded(&error),
         }
-        self.note();
         if let Some(alert) = alert {
             self.parts.ops.poison_job(&alert);
             if let Err(error) = self.parts.ledger.append(Item::Alert(Arc::new(alert))) {

@@ -39,13 +39,14 @@ pub trait Cursors: Send + Sync {
     fn acknowledge(&self, sink: &str, seq: u64);
 }
 
-/// A ledger in memory begins empty: so do its cursors.
 impl Cursors for Ledger {
-    fn open_cursor(&self, _sink: &str) -> u64 {
-        0
+    fn open_cursor(&self, sink: &str) -> u64 {
+        Self::open_cursor(self, sink)
     }
 
-    fn acknowledge(&self, _sink: &str, _seq: u64) {}
+    fn acknowledge(&self, sink: &str, seq: u64) {
+        Self::acknowledge(self, sink, seq);
+    }
 }
 
 /// What a driver reads and where it tells how it fares.

@@ -7,14 +7,6 @@
 
 use uuid::Uuid;
 
-/// Where a note of a few bytes is kept with the deaths, so that both outlive the daemon or neither does.
-pub trait Kept: Send + Sync {
-    /// Replaces the note.
-    fn note(&self, bytes: &[u8]);
-    /// The note, as it was last replaced by this or an earlier daemon.
-    fn noted(&self) -> Option<Vec<u8>>;
-}
-
 /// The key under which the ledger keeps the note.
 pub const KEY: &str = "ring";
 
