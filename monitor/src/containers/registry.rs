@@ -14,7 +14,7 @@ use super::{ContainersConfig, Info};
 /// Containers that are known or asked for, those that are gone included.
 const MAX_CONTAINERS: usize = 16_384;
 /// Bytes of what is known of them.
-pub const MAX_BYTES: usize = 16 << 20;
+pub(crate) const MAX_BYTES: usize = 16 << 20;
 /// After how long an id that nobody knew is asked for again.
 const ASK_AGAIN_NS: u64 = 1_000_000_000;
 /// Ids that may wait for one source.

@@ -103,7 +103,7 @@ fn the_whole_text() {
         evicted: 4,
         unsaved: 2,
         unreadable: 1,
-        ..Health::default()
+        ..LedgerHealth::default()
     };
     metrics.set_ledger(&ledger, time + jiff::SignedDuration::from_millis(90_500));
     metrics.set_cgroups(17);
