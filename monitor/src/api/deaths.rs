@@ -65,7 +65,10 @@ pub(super) async fn one(Shared(state): Shared<Arc<State>>, Path(id): Path<String
         );
     };
     let filter = Filter { id: Some(id), ..Filter::default() };
-    match look(&state, move |ledger| ledger.newest(&filter, 1)).await.map(|found| found.into_iter().next()) {
+    match look(&state, move |ledger| ledger.newest(&filter, 1))
+        .await
+        .map(|found| found.into_iter().next())
+    {
         Ok(Some(entry)) => answer::json_text(StatusCode::OK, entry.json.clone().into()),
         Ok(None) => answer::error(StatusCode::NOT_FOUND, "no death with this id is kept"),
         Err(response) => response,

@@ -41,9 +41,7 @@ impl Query {
                 "after" => after.replace(number(key, value, 0, u64::MAX)?).is_some(),
                 "limit" => limit.replace(number(key, value, 1, MAX_LIMIT as u64)?).is_some(),
                 "pid" => filter.pid.replace(number(key, value, 1, u64::from(u32::MAX))?).is_some(),
-                "job" => {
-                    filter.job.replace(text(key, value, "must be the id of a job")?).is_some()
-                }
+                "job" => filter.job.replace(text(key, value, "must be the id of a job")?).is_some(),
                 "pod" => filter.pod.replace(pod(key, value)?).is_some(),
                 "container" => {
                     let id = text(key, value, "must be the id of a container")?;
@@ -83,9 +81,7 @@ fn causes(value: &str, causes: &mut Vec<Cause>) -> Result<(), String> {
 fn pod(key: &str, value: &str) -> Result<String, String> {
     const ALLOWED: &str = "must be namespace/name, or the uid of a pod";
     let named = match value.split_once('/') {
-        Some((namespace, name)) => {
-            !namespace.is_empty() && !name.is_empty() && !name.contains('/')
-        }
+        Some((namespace, name)) => !namespace.is_empty() && !name.is_empty() && !name.contains('/'),
         None => true,
     };
     if named { text(key, value, ALLOWED) } else { Err(refuse(key, value, ALLOWED)) }

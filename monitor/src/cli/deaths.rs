@@ -114,9 +114,7 @@ impl std::str::FromStr for Moment {
     type Err = Refused;
 
     fn from_str(text: &str) -> Result<Self, Refused> {
-        moment::parse(text, Timestamp::now())
-            .map(Self)
-            .ok_or_else(|| Refused::new(moment::ALLOWED))
+        moment::parse(text, Timestamp::now()).map(Self).ok_or_else(|| Refused::new(moment::ALLOWED))
     }
 }
 

@@ -11,8 +11,8 @@ mod tests;
 mod words;
 mod workload;
 
-use words::{command, span};
 pub(in crate::cli) use words::{bytes, signal};
+use words::{command, span};
 
 /// Characters of a command line that are shown.
 const COMMAND: usize = 300;

@@ -90,7 +90,8 @@ fn a_corrupt_file_is_set_aside(stage: &mut Stage) -> Result<()> {
     let truths = die(stage, 2)?;
     told(&stage.daemon, &truths)?;
     let aside = file.with_file_name("ledger.redb.set-aside-1");
-    let kept = std::fs::read_to_string(&aside).with_context(|| format!("read {}", aside.display()))?;
+    let kept =
+        std::fs::read_to_string(&aside).with_context(|| format!("read {}", aside.display()))?;
     ensure!(kept == garbage, "what was set aside was changed");
     let log = stage.daemon.whole_log()?;
     ensure!(log.contains("set-aside-1"), "the log does not say what became of the file");
@@ -178,8 +179,10 @@ fn a_follower_outlives_the_daemon(stage: &mut Stage) -> Result<()> {
         wait_until(HEALS_WITHIN, "the follower shows them", || {
             let text = std::fs::read_to_string(out.path()).context("read what it shows")?;
             let lines = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
-            let records =
-                lines.map(serde_json::from_str).collect::<Result<Vec<Value>, _>>().context(text.clone())?;
+            let records = lines
+                .map(serde_json::from_str)
+                .collect::<Result<Vec<Value>, _>>()
+                .context(text.clone())?;
             let shown = of(truths, &records);
             ensure!(shown.len() <= truths.len(), "shown twice: {shown:#?}");
             Ok((shown.len() == truths.len()).then_some(()))

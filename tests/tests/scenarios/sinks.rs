@@ -47,7 +47,8 @@ fn telling(stage: &mut Stage, receivers: &[(&str, &Receiver)]) -> Result<TempDir
 /// JSON is YAML.
 fn configured(dir: &Path, config: &Value) -> Result<Vec<OsString>> {
     let file = dir.join("killwatch.yaml");
-    std::fs::write(&file, config.to_string()).with_context(|| format!("write {}", file.display()))?;
+    std::fs::write(&file, config.to_string())
+        .with_context(|| format!("write {}", file.display()))?;
     Ok(vec!["--config.file".into(), file.into()])
 }
 
@@ -139,7 +140,8 @@ fn one_that_is_busy_is_asked_later_and_one_that_refuses_is_passed_by(
     takes(&hook, &next)?;
     let skipped = counted(&stage.daemon, "killwatch_sink_skipped_total", "hook")?;
     ensure!(skipped >= 1.0, "what was refused for good is not counted");
-    let again = hook.received().iter().filter(|request| request.answer == Answer::Status(400)).count();
+    let again =
+        hook.received().iter().filter(|request| request.answer == Answer::Status(400)).count();
     ensure!(again == 1, "asked {again} times for what it refuses");
     // Some other death of the host may have been the one that was refused.
     let all = hook.received();

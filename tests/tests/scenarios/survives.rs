@@ -21,10 +21,8 @@ use serde_json::Value;
 
 use crate::at_the_gate;
 
-pub(crate) const SCENARIOS: &[Scenario] = &[
-    play!(kill_nine_at_any_moment),
-    play!(kill_nine_at_any_moment_without_pins),
-];
+pub(crate) const SCENARIOS: &[Scenario] =
+    &[play!(kill_nine_at_any_moment), play!(kill_nine_at_any_moment_without_pins)];
 
 /// Rounds unless the environment says otherwise.
 const ROUNDS: u64 = 8;
@@ -181,7 +179,9 @@ fn settled(daemon: &Daemon, truths: &[Truth]) -> Result<Account> {
             let records = by_pid.get(&u64::from(truth.pid)).into_iter().flatten();
             // The pid may be given anew meanwhile: the start is exact to 1/100 s only.
             let until = truth.seen + Duration::from_millis(10);
-            records.filter(|record| truth.is_told_in(record) && began(record) <= Some(until)).count()
+            records
+                .filter(|record| truth.is_told_in(record) && began(record) <= Some(until))
+                .count()
         };
         let mut missing = 0;
         for truth in truths {

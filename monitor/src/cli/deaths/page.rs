@@ -100,10 +100,14 @@ mod tests {
     #[test]
     fn the_very_bytes_of_each_record() {
         let run = Uuid::nil();
-        let body = format!(r#"{{"run":"{run}","last":9,"new":1,"deaths":[{{"a": 1}},{{"b":[ ]}}]}}"#);
+        let body =
+            format!(r#"{{"run":"{run}","last":9,"new":1,"deaths":[{{"a": 1}},{{"b":[ ]}}]}}"#);
         let page = Page::read(body.as_bytes()).unwrap();
         assert_eq!(page.place, Place { run, last: 9 });
-        assert_eq!((page.records[0].json(), page.records[1].json()), (r#"{"a": 1}"#, r#"{"b":[ ]}"#));
+        assert_eq!(
+            (page.records[0].json(), page.records[1].json()),
+            (r#"{"a": 1}"#, r#"{"b":[ ]}"#)
+        );
         assert_eq!((page.missed, page.records[0].id()), (0, None));
         for bad in ["", "{}", "[]", r#"{"deaths":[]}"#, "\u{0}"] {
             assert!(Page::read(bad.as_bytes()).is_err(), "{bad}");

@@ -55,16 +55,15 @@ enum Form {
 
 impl<W: Write> Printer<W> {
     /// In this form; `columns` are the terminal's, if it is one. Times are told in `zone`.
-    pub(super) fn new(
-        output: Output,
-        columns: Option<usize>,
-        zone: TimeZone,
-        out: Out<W>,
-    ) -> Self {
+    pub(super) fn new(output: Output, columns: Option<usize>, zone: TimeZone, out: Out<W>) -> Self {
         let form = match output {
             Output::Json => Form::Json,
-            Output::Table => Form::Table { table: Table::new(row::NAMES, columns), wide: false, zone },
-            Output::Wide => Form::Table { table: Table::new(row::WIDE_NAMES, None), wide: true, zone },
+            Output::Table => {
+                Form::Table { table: Table::new(row::NAMES, columns), wide: false, zone }
+            }
+            Output::Wide => {
+                Form::Table { table: Table::new(row::WIDE_NAMES, None), wide: true, zone }
+            }
         };
         Self { form, out }
     }
@@ -89,7 +88,8 @@ impl<W: Write> Printer<W> {
                         "{unknown} records are not in this list: their form is not one that this killwatch knows; `-o json` prints them"
                     ));
                 }
-                let rows: Vec<_> = known.iter().map(|death| row::cells(death, *wide, zone)).collect();
+                let rows: Vec<_> =
+                    known.iter().map(|death| row::cells(death, *wide, zone)).collect();
                 table.lines(&rows)
             }
         };

@@ -8,9 +8,8 @@ use crate::death::{Death, KillerKind, MemoryStory, State};
 /// Columns of the list.
 pub(super) const NAMES: &[&str] = &["TIME", "CAUSE", "VICTIM", "WHERE", "JOB", "LIMIT/USED"];
 /// Columns of the wide list.
-pub(super) const WIDE_NAMES: &[&str] = &[
-    "TIME", "CAUSE", "VICTIM", "WHERE", "JOB", "LIMIT/USED", "NODE", "KILLER", "EXIT", "ID",
-];
+pub(super) const WIDE_NAMES: &[&str] =
+    &["TIME", "CAUSE", "VICTIM", "WHERE", "JOB", "LIMIT/USED", "NODE", "KILLER", "EXIT", "ID"];
 
 /// What is not known.
 const NONE: &str = "-";
@@ -19,8 +18,9 @@ const SHORT_ID: usize = 12;
 
 /// The cells of a death, as many as there are columns.
 pub(super) fn cells(death: &Death, wide: bool, zone: &TimeZone) -> Vec<String> {
+    let format = if wide { "%Y-%m-%d %H:%M:%S" } else { "%m-%d %H:%M:%S" };
     let mut cells = vec![
-        death.time.to_zoned(zone.clone()).strftime("%Y-%m-%d %H:%M:%S").to_string(),
+        death.time.to_zoned(zone.clone()).strftime(format).to_string(),
         cause(death),
         process(&death.victim.comm, death.victim.pid),
         place(death),
@@ -53,7 +53,8 @@ fn place(death: &Death) -> String {
     });
     let container = workload.container.clone().or(id);
     let cgroup = workload.cgroup.as_deref();
-    let tail = cgroup.map(|path| path.rsplit('/').next().filter(|name| !name.is_empty()).unwrap_or(path));
+    let tail =
+        cgroup.map(|path| path.rsplit('/').next().filter(|name| !name.is_empty()).unwrap_or(path));
     match (&workload.namespace, &workload.pod, container, &workload.unit) {
         (namespace, Some(pod), container, _) => {
             let parts = [namespace.as_deref(), Some(pod), container.as_deref()];
@@ -72,7 +73,8 @@ fn job(death: &Death) -> String {
 
 /// The limit that was hit and the use of it; without a limit what the victim itself used.
 fn memory(memory: &MemoryStory) -> String {
-    let short = |count: u64| bytes(count).replace(' ', "");
+    // As Kubernetes writes sizes: `32.0Mi`.
+    let short = |count: u64| bytes(count).replace([' ', 'B'], "");
     let resident = [memory.anon_bytes, memory.file_bytes, memory.shmem_bytes];
     let resident = resident.into_iter().flatten().reduce(u64::saturating_add);
     match (memory.limit_bytes, memory.usage_bytes.or(resident)) {

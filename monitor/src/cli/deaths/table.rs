@@ -12,8 +12,8 @@ const GAP: usize = 2;
 const NARROWEST: usize = 8;
 /// Stands for what was cut.
 const CUT: char = '…';
-/// Columns, the most flexible first, that are cut to fit a terminal: WHERE, JOB, VICTIM.
-const FLEXIBLE: [usize; 3] = [3, 4, 2];
+/// Columns that are cut to fit a terminal: VICTIM, WHERE, JOB.
+const FLEXIBLE: [usize; 3] = [2, 3, 4];
 
 /// A list that grows. The header comes with the first rows.
 #[derive(Debug)]
@@ -49,7 +49,9 @@ impl Table {
         let mut text = String::new();
         for cells in header.iter().chain(&rows) {
             let line = line(cells, &widths);
-            text.push_str(&self.columns.map_or_else(|| line.clone(), |columns| cut(&line, columns)));
+            text.push_str(
+                &self.columns.map_or_else(|| line.clone(), |columns| cut(&line, columns)),
+            );
             text.push('\n');
         }
         text
@@ -60,11 +62,21 @@ impl Table {
         let mut widths = self.widths.clone();
         let Some(columns) = self.columns else { return widths };
         let gaps = GAP * widths.len().saturating_sub(1);
-        for column in FLEXIBLE {
-            let excess = (widths.iter().sum::<usize>() + gaps).saturating_sub(columns);
-            if let Some(width) = widths.get_mut(column) {
-                *width = width.saturating_sub(excess).max(NARROWEST.min(*width));
-            }
+        let mut excess = (widths.iter().sum::<usize>() + gaps).saturating_sub(columns);
+        // The widest gives way first, so that one long name costs the others nothing.
+        while excess > 0 {
+            let widest = FLEXIBLE.into_iter().filter_map(|column| {
+                widths
+                    .get(column)
+                    .copied()
+                    .filter(|width| *width > NARROWEST)
+                    .map(|width| (width, column))
+            });
+            let Some(width) = widest.max().and_then(|(_, column)| widths.get_mut(column)) else {
+                break;
+            };
+            *width -= 1;
+            excess -= 1;
         }
         widths
     }

@@ -8,12 +8,12 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use tokio_util::sync::CancellationToken;
 
+use super::super::Output;
 use super::super::follow::{Follower, go_on};
 use super::super::page::{PAGE, newest};
 use super::super::printer::{Out, Printer};
 use super::super::question::Question;
 use super::super::record::Record;
-use super::super::Output;
 use crate::api::{State, Status, TelemetryPath, bind, router};
 use crate::cli::client::{Api, Unanswered};
 use crate::death::sample;
@@ -77,7 +77,8 @@ async fn the_newest_come_oldest_first_however_many() {
         assert_eq!(u128::from(place.last), total);
     }
     let none = Filter { job: Some("nobody's".into()), ..Filter::default() };
-    let (records, place) = newest(&served.api(), &Question { filter: none, limit: 500 }).await.unwrap();
+    let (records, place) =
+        newest(&served.api(), &Question { filter: none, limit: 500 }).await.unwrap();
     assert_eq!((records.len(), u128::from(place.last)), (0, total));
     served.end().await;
 }
@@ -88,7 +89,10 @@ async fn no_answer_and_a_no_are_told_apart() {
     let api = served.api();
     let filter = Filter { pod: Some("a/b/c".into()), ..Filter::default() };
     let refused = newest(&api, &Question { filter, limit: 1 }).await.unwrap_err();
-    assert!(refused.to_string().contains("400 Bad Request: pod: \"a/b/c\" is not allowed"), "{refused}");
+    assert!(
+        refused.to_string().contains("400 Bad Request: pod: \"a/b/c\" is not allowed"),
+        "{refused}"
+    );
     served.end().await;
     let silent = newest(&api, &Question { filter: Filter::default(), limit: 1 }).await.unwrap_err();
     assert!(matches!(silent, Unanswered::Silence(_)), "{silent}");
