@@ -180,8 +180,26 @@ impl Daemon {
         if !status.success() {
             bail!("the daemon was to end well, but: {status}");
         }
+        self.start_again()
+    }
+
+    /// Starts another one in the place of one that has ended, with the same files.
+    ///
+    /// # Errors
+    /// As [`Daemon::start`].
+    pub fn start_again(&mut self) -> Result<()> {
         let files = std::mem::replace(&mut self.dir, TempDir::new().context("make a directory")?);
         *self = Self::start_in(files, std::mem::take(&mut self.launch))?;
+        Ok(())
+    }
+
+    /// Kills it, such that it can do nothing more.
+    ///
+    /// # Errors
+    /// When it cannot be killed.
+    pub fn kill(&mut self) -> Result<()> {
+        self.child.kill().context("kill the daemon")?;
+        self.status = Some(self.child.wait().context("wait for the daemon")?);
         Ok(())
     }
 

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 mod check_config;
+mod detach;
 mod doctor;
 mod exchange;
 mod run;
@@ -55,6 +56,8 @@ enum Command {
     Doctor(doctor::Args),
     /// Check a configuration file, and print what is in force with it
     CheckConfig(check_config::Args),
+    /// Take away what of the kernel side goes on without a daemon
+    Detach(detach::Args),
     /// Say which job a command is on, and become it: killwatch tag job_id=4711 -- ./work
     Tag(tag::Args),
     /// Tell the story of a process that died: who, what, why, what to do
@@ -72,6 +75,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(Cli { command: Command::Run(args) }) => run::main(&args),
         Ok(Cli { command: Command::Doctor(args) }) => doctor::main(&args),
         Ok(Cli { command: Command::CheckConfig(args) }) => check_config::main(&args),
+        Ok(Cli { command: Command::Detach(args) }) => detach::main(&args),
         Ok(Cli { command: Command::Tag(args) }) => tag::main(&args),
         Ok(Cli { command: Command::Why(args) }) => why::main(&args),
         Err(error) => return usage::explain(&error, &args),

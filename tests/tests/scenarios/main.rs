@@ -34,6 +34,7 @@ mod sources;
 mod stops;
 mod stuck;
 mod systemd;
+mod takeover;
 mod threads;
 mod userspace;
 mod workload;
@@ -86,6 +87,7 @@ fn main() -> ExitCode {
             ("stops", stops::SCENARIOS),
             ("stuck", stuck::SCENARIOS),
             ("systemd", systemd::SCENARIOS),
+            ("takeover", takeover::SCENARIOS),
             ("threads", threads::SCENARIOS),
             ("userspace", userspace::SCENARIOS),
             ("workload", workload::SCENARIOS),
