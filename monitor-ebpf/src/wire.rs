@@ -422,7 +422,9 @@ pub struct CgroupGone {
 /// What went over the ring since the programs were loaded: the one value, for each CPU, of the map `TRAFFIC`. While `begun` is what `done` was a
 /// moment before, no record was in the making between the two looks. This, too, is the same in every version.
 #[repr(C)]
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
 pub struct Traffic {
     /// Records for which a place was asked.
     pub begun: u64,

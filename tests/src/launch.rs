@@ -27,6 +27,8 @@ impl Launch {
         for source in ["CONTAINERS_CRI", "CONTAINERS_DOCKER", "CONTAINERS_PODMAN", "KUBERNETES"] {
             command.env(format!("KILLWATCH_{source}"), "off");
         }
+        // Each is alone with its kernel side, which ends with it. A flag goes over this, too.
+        command.env("KILLWATCH_PROBE_PIN", "none");
         command
     }
 }

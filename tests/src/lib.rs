@@ -31,6 +31,7 @@
 #![forbid(unsafe_code)]
 
 pub mod asker;
+pub mod bpffs;
 pub mod cgroup;
 pub mod containerd;
 pub mod corpus;

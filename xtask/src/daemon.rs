@@ -41,7 +41,7 @@ impl Daemon {
         command.args(["run", "--web.listen-address", &format!("127.0.0.1:{port}"), "--log-sink"]);
         command
             .arg(dir.path().join("deaths.jsonl"))
-            .args(["--state.path", "none", "--api.socket", "none"])
+            .args(["--state.path", "none", "--api.socket", "none", "--probe.pin", "none"])
             .args(flags);
         command
             .stdin(Stdio::null())

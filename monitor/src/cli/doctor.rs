@@ -13,6 +13,8 @@ use crate::config::{AbsolutePath, CgroupRoot, RingBytes};
 use crate::host::{Facts, Roots};
 use crate::kmsg::{self, reader::Log};
 use crate::probe::load::{self, Options};
+use crate::probe::pins::PinPath;
+use crate::probe::pins::dir::{self, Look};
 use crate::probe::{ProbeReport, ProbeState, layout};
 use crate::text::one_line;
 
@@ -22,6 +24,10 @@ pub(super) struct Args {
     /// Where the cgroup hierarchies are mounted [default: /sys/fs/cgroup]
     #[arg(long = "cgroup.root", value_name = "PATH", env = "KILLWATCH_CGROUP_ROOT")]
     cgroup_root: Option<AbsolutePath>,
+
+    /// Directory in which the kernel side is to be pinned, or `none`
+    #[arg(long = "probe.pin", value_name = "PATH", default_value_t, env = "KILLWATCH_PROBE_PIN")]
+    pin: PinPath,
 }
 
 /// How grave a finding is.
@@ -67,6 +73,7 @@ pub(super) fn main(args: &Args) -> anyhow::Result<ExitCode> {
     let mut findings = host(&facts);
     findings.push(cgroups(&mounts));
     findings.extend(kernel_side(&probes));
+    findings.push(pins(&args.pin));
     findings.push(kernel_log(&mounts));
     super::print(&report(&facts, &findings))?;
     let works = findings.iter().all(|finding| finding.verdict != Verdict::Fails);
@@ -191,6 +198,28 @@ fn kernel_side(tried: &Result<Tried, String>) -> Vec<Finding> {
         ));
     }
     findings
+}
+
+/// Whether the kernel side can outlive the daemon, and whether it does.
+fn pins(pin: &PinPath) -> Finding {
+    let Some(path) = pin.directory() else {
+        return Finding::ok("probe.pin is none: the kernel side ends with the daemon");
+    };
+    let shown = path.display();
+    match dir::look(&path) {
+        Ok(Look::Free) => Finding::ok(format!(
+            "the kernel side can be pinned in {shown}: what happens while no daemon runs is told later"
+        )),
+        Ok(Look::Taken) => Finding::ok(format!("a daemon runs with what is pinned in {shown}")),
+        Ok(Look::Left(sets)) => Finding::ok(format!(
+            "no daemon runs with what is pinned in {shown} ({sets} set{}): it goes on, and the next daemon tells what it has seen",
+            if sets == 1 { "" } else { "s" }
+        )),
+        Err(error) => Finding::lacks(
+            format!("the kernel side cannot be pinned: {error}"),
+            "optional: without it, what happens while no daemon runs is not told",
+        ),
+    }
 }
 
 /// What is left where BPF cannot be had.

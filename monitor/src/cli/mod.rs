@@ -9,6 +9,7 @@ use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 mod check_config;
 mod client;
 mod deaths;
+mod detach;
 mod doctor;
 mod exchange;
 mod run;
@@ -60,6 +61,8 @@ enum Command {
     Doctor(doctor::Args),
     /// Check a configuration file, and print what is in force with it
     CheckConfig(check_config::Args),
+    /// Take away what of the kernel side goes on without a daemon
+    Detach(detach::Args),
     /// Say which job a command is on, and become it: killwatch tag job_id=4711 -- ./work
     Tag(tag::Args),
     /// Tell every sink of a death that never was, and print what each answered
@@ -81,6 +84,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(Cli { command: Command::Run(args) }) => run::main(&args),
         Ok(Cli { command: Command::Doctor(args) }) => doctor::main(&args),
         Ok(Cli { command: Command::CheckConfig(args) }) => check_config::main(&args),
+        Ok(Cli { command: Command::Detach(args) }) => detach::main(&args),
         Ok(Cli { command: Command::Tag(args) }) => tag::main(&args),
         Ok(Cli { command: Command::TestAlert(args) }) => test_alert::main(&args),
         Ok(Cli { command: Command::Deaths(args) }) => deaths::main(&args),

@@ -2,9 +2,9 @@
 
 use prometheus_client::encoding::EncodeLabelSet;
 
-use crate::probe::Loss;
 use crate::death::{Cause, Death};
 use crate::ops::{Gap, Queue};
+use crate::probe::Loss;
 
 /// Exemplar: the record behind the number.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]

@@ -11,8 +11,8 @@ use crate::{cgroup::CgroupId, kmsg::story::Event, queue::Weigh};
 
 pub mod btf;
 pub mod decode;
-pub mod layout;
 pub mod hold;
+pub mod layout;
 pub mod load;
 pub mod overlap;
 pub mod pins;

@@ -37,6 +37,7 @@ mod stops;
 mod stuck;
 mod survives;
 mod systemd;
+mod takeover;
 mod threads;
 mod userspace;
 mod workload;
@@ -92,6 +93,7 @@ fn main() -> ExitCode {
             ("stuck", stuck::SCENARIOS),
             ("survives", survives::SCENARIOS),
             ("systemd", systemd::SCENARIOS),
+            ("takeover", takeover::SCENARIOS),
             ("threads", threads::SCENARIOS),
             ("userspace", userspace::SCENARIOS),
             ("workload", workload::SCENARIOS),

@@ -5,9 +5,14 @@ use std::{
     io,
     os::unix::fs::{DirBuilderExt as _, MetadataExt as _},
     path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
 };
 
-use rustix::fs::{FlockOperation, StatFs, flock, fstatfs, statfs};
+use rustix::{
+    fs::{Access, FlockOperation, StatFs, access, flock, fstatfs, statfs},
+    io::Errno,
+};
 use thiserror::Error;
 
 use super::name::{Named, SetName};
@@ -18,6 +23,9 @@ const BPF_FS: u32 = 0xcafe_4a11;
 const MAX_ENTRIES: usize = 64;
 /// Entries of a set that are looked at.
 const MAX_FILES: usize = 256;
+/// How long to try for the lock: `killwatch doctor` has it for a moment, and a daemon that was killed until it is gone. And how often.
+const LOCKED_WITHIN: Duration = Duration::from_millis(500);
+const LOCK_AGAIN: Duration = Duration::from_millis(20);
 /// Begins the name of a pinned link.
 pub const LINK: &str = "link_";
 /// Begins the name of a pinned program.
@@ -105,10 +113,16 @@ impl Directory {
         if !is_bpf_fs(fstatfs(&lock).map_err(|error| unusable(error.into()))?) {
             return Err(PinError::NoBpfFs { path: path.to_owned() });
         }
-        flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|error| match error {
-            rustix::io::Errno::WOULDBLOCK => PinError::Taken { path: path.to_owned() },
-            error => unusable(error.into()),
-        })?;
+        let deadline = Instant::now() + LOCKED_WITHIN;
+        while let Err(error) = flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            if error != Errno::WOULDBLOCK {
+                return Err(unusable(error.into()));
+            }
+            if Instant::now() >= deadline {
+                return Err(PinError::Taken { path: path.to_owned() });
+            }
+            thread::park_timeout(LOCK_AGAIN);
+        }
         let inode = |meta: fs::Metadata| (meta.dev(), meta.ino());
         let locked = lock.metadata().map(inode).map_err(unusable)?;
         // `killwatch detach` may have removed it between opening and locking.
@@ -167,6 +181,45 @@ impl Directory {
         let whole = self.set(set);
         fs::rename(self.path.join(set.unfinished()), &whole)?;
         Ok(whole)
+    }
+}
+
+/// What a look from outside shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Look {
+    /// Nothing is pinned, and something can be.
+    Free,
+    /// A daemon runs with what is pinned.
+    Taken,
+    /// So many sets are there, and no daemon.
+    Left(usize),
+}
+
+/// Looks at the directory, and leaves it as it is.
+///
+/// # Errors
+/// Why nothing can be pinned there.
+pub fn look(path: &Path) -> Result<Look, PinError> {
+    let unusable = |error| PinError::Unusable { path: path.to_owned(), error };
+    let is_there = path.exists();
+    let place = if is_there { path } else { path.parent().unwrap_or(path) };
+    if !is_bpf_fs(statfs(place).map_err(|error| unusable(error.into()))?) {
+        return Err(PinError::NoBpfFs { path: path.to_owned() });
+    }
+    access(place, Access::WRITE_OK | Access::EXEC_OK).map_err(|error| unusable(error.into()))?;
+    if !is_there {
+        return Ok(Look::Free);
+    }
+    let lock = File::open(path).map_err(unusable)?;
+    match flock(&lock, FlockOperation::NonBlockingLockShared) {
+        Err(Errno::WOULDBLOCK) => return Ok(Look::Taken),
+        Err(error) => return Err(unusable(error.into())),
+        Ok(()) => {}
+    }
+    let directory = Directory { path: path.to_owned(), _lock: lock };
+    match directory.contents().map_err(unusable)?.sets.len() {
+        0 => Ok(Look::Free),
+        sets => Ok(Look::Left(sets)),
     }
 }
 
