@@ -31,7 +31,7 @@ pub(super) async fn list(
     match parse(&pairs, Timestamp::now()) {
         Ok((filter, limit)) => answer::json_text(
             StatusCode::OK,
-            Body::new(page(br#"{"deaths":["#, &state.ledger.newest(&filter, limit))),
+            Body::new(page(br#"{"deaths":["#, &state.ledger.find(filter, limit).await)),
         ),
         Err(error) => answer::error(StatusCode::BAD_REQUEST, &error),
     }
@@ -46,7 +46,7 @@ pub(super) async fn one(Shared(state): Shared<Arc<State>>, Path(id): Path<String
         );
     };
     let filter = Filter { id: Some(id), ..Filter::default() };
-    match state.ledger.newest(&filter, 1).first() {
+    match state.ledger.find(filter, 1).await.first() {
         Some(entry) => answer::json_text(StatusCode::OK, entry.json.clone().into()),
         None => answer::error(StatusCode::NOT_FOUND, "no death with this id is kept"),
     }
