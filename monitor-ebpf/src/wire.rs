@@ -419,7 +419,7 @@ pub struct CgroupGone {
     pub _pad: u32,
 }
 
-/// What went over the ring since the programs were loaded: the one value, for each CPU, of the map `TRAFFIC`. While `begun` is what `done` was a
+/// What went over the ring since the programs were loaded: the values, one for each of [`PROGRAMS`] and each CPU, of the map `TRAFFIC`. While the sum of `begun` is what that of `done` was a
 /// moment before, no record was in the making between the two looks. This, too, is the same in every version.
 #[repr(C)]
 #[derive(

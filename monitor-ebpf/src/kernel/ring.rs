@@ -1,9 +1,6 @@
 //! The ring to the daemon.
 
-use core::{
-    ops::{Deref, DerefMut},
-    sync::atomic::{AtomicU64, Ordering},
-};
+use core::ops::{Deref, DerefMut};
 
 use aya_ebpf::{
     helpers::generated::bpf_ktime_get_boot_ns,
@@ -29,11 +26,12 @@ static RECORDS: RingBuf = RingBuf::with_byte_size(1 << 22, 0);
 #[map]
 static LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(PROGRAMS.len() as u32, 0);
 
-/// What goes over the ring, per CPU: whoever reads the ring next finds out by it what another had read and did not keep.
+/// What goes over the ring, per program and CPU: whoever reads the ring next finds out by it what another had read and did not keep.
 #[map]
-static TRAFFIC: PerCpuArray<Traffic> = PerCpuArray::with_max_entries(1, 0);
+static TRAFFIC: PerCpuArray<Traffic> =
+    PerCpuArray::with_max_entries(PROGRAMS.len() as u32, 0);
 
-/// A program's slot in [`LOST`].
+/// A program's slot in [`LOST`] and [`TRAFFIC`].
 #[derive(Clone, Copy)]
 #[repr(u32)]
 pub(crate) enum Program {
@@ -60,35 +58,29 @@ pub(crate) fn waiting() -> u64 {
 
 /// Wakes the daemon, for records that will come without: from a program that nothing can interrupt.
 #[inline(always)]
-pub(crate) fn wake() {
+pub(crate) fn wake(program: Program) {
     if config!(quiet) == 1 {
-        count(|traffic| &mut traffic.begun);
+        count(program, |traffic| &mut traffic.begun);
         if let Some(nothing) = RECORDS.reserve::<u64>(0) {
             nothing.discard(FORCE_WAKEUP);
         }
-        count(|traffic| &mut traffic.done);
+        count(program, |traffic| &mut traffic.done);
     }
 }
 
-/// Adds one to a number of this CPU's [`TRAFFIC`].
+/// Adds one to a number of `program` on this CPU.
 #[inline(always)]
-fn count(which: impl FnOnce(&mut Traffic) -> &mut u64) {
-    if let Some(traffic) = TRAFFIC.get_ptr_mut(0) {
-        // SAFETY: the slot is this CPU's own, and what else runs there only adds, by `add`.
-        add(which(unsafe { &mut *traffic }));
+fn count(program: Program, which: impl FnOnce(&mut Traffic) -> &mut u64) {
+    if let Some(traffic) = TRAFFIC.get_ptr_mut(program as u32) {
+        // SAFETY: the slot is this CPU's and this program's own, and the kernel runs no program inside itself on one CPU.
+        let number = which(unsafe { &mut *traffic });
+        *number += 1;
     }
-}
-
-/// Adds one, also where one program may interrupt another on its CPU.
-#[inline(always)]
-fn add(number: *mut u64) {
-    // SAFETY: a map's memory, aligned. Relaxed is an instruction that kernels know since 3.18; any other order needs 5.12.
-    unsafe { AtomicU64::from_ptr(number) }.fetch_add(1, Ordering::Relaxed);
 }
 
 /// A place on the ring, to be filled and submitted. Its bytes are whatever was there before: write every field.
 #[must_use = "the verifier requires a reserved record to be submitted"]
-pub(crate) struct Record<T: 'static>(RingBufEntry<T>, Kind);
+pub(crate) struct Record<T: 'static>(RingBufEntry<T>, Program, Kind);
 
 /// Types that begin with a [`Header`].
 pub(crate) trait Framed: FromBytes + 'static {
@@ -99,15 +91,16 @@ pub(crate) trait Framed: FromBytes + 'static {
 #[inline(always)]
 pub(crate) fn reserve<T: Framed>(program: Program, kind: Kind) -> Option<Record<T>> {
     // Before the place on the ring is taken, so that no record is in the making while both numbers are equal.
-    count(|traffic| &mut traffic.begun);
+    count(program, |traffic| &mut traffic.begun);
     let Some(entry) = RECORDS.reserve::<T>(0) else {
         if let Some(lost) = LOST.get_ptr_mut(program as u32) {
-            add(lost);
+            // SAFETY: as in `count`.
+            unsafe { *lost += 1 };
         }
-        count(|traffic| &mut traffic.done);
+        count(program, |traffic| &mut traffic.done);
         return None;
     };
-    let mut record = Record(entry, kind);
+    let mut record = Record(entry, program, kind);
     *record.header() = Header {
         kind: kind as u16,
         version: VERSION,
@@ -134,11 +127,11 @@ impl<T> Record<T> {
     #[inline(always)]
     fn submit_with(self, flags: u64) {
         // The submission orders it before `done`.
-        if matches!(self.1, Kind::Exit) {
-            count(|traffic| &mut traffic.ends);
+        if matches!(self.2, Kind::Exit) {
+            count(self.1, |traffic| &mut traffic.ends);
         }
         self.0.submit(flags);
-        count(|traffic| &mut traffic.done);
+        count(self.1, |traffic| &mut traffic.done);
     }
 }
 

@@ -96,7 +96,7 @@ fn remember(ctx: &BtfTracePointContext, signal: u32) {
         }
         if fatal {
             let _ = FATAL.insert(tgid, &*sent, 0);
-            ring::wake();
+            ring::wake(Program::SignalGenerate);
         }
     }
     debug!(ctx, "signal {} to process {} by {}", signal, tgid, sender_tgid);

@@ -13,16 +13,21 @@ impl Counter {
         Self(map)
     }
 
-    /// The sum over all CPUs; `None` if it cannot be read.
+    /// The sum over all programs and CPUs; `None` if it cannot be read.
     #[must_use]
     pub fn read(&self) -> Option<Traffic> {
-        let per_cpu = self.0.get(&0, 0).ok()?;
-        Some(sum(per_cpu.iter()))
+        let mut total = Traffic::default();
+        // As many programs as that version has.
+        for program in 0..self.0.len() {
+            let per_cpu = self.0.get(&program, 0).ok()?;
+            total = sum(total, per_cpu.iter());
+        }
+        Some(total)
     }
 }
 
-fn sum<'a>(per_cpu: impl Iterator<Item = &'a [u64; 3]>) -> Traffic {
-    per_cpu.fold(Traffic::default(), |sum, [begun, done, ends]| Traffic {
+fn sum<'a>(total: Traffic, per_cpu: impl Iterator<Item = &'a [u64; 3]>) -> Traffic {
+    per_cpu.fold(total, |sum, [begun, done, ends]| Traffic {
         begun: sum.begun.wrapping_add(*begun),
         done: sum.done.wrapping_add(*done),
         ends: sum.ends.wrapping_add(*ends),
@@ -57,8 +62,9 @@ mod tests {
 
     #[test]
     fn all_cpus_count() {
-        let total = sum([[1, 2, 3], [10, 20, 30], [0, 0, 0]].iter());
-        assert_eq!(total, Traffic { begun: 11, done: 22, ends: 33 });
+        let before = Traffic { begun: 100, done: 0, ends: 0 };
+        let total = sum(before, [[1, 2, 3], [10, 20, 30], [0, 0, 0]].iter());
+        assert_eq!(total, Traffic { begun: 111, done: 22, ends: 33 });
     }
 
     #[test]
