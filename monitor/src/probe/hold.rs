@@ -50,14 +50,15 @@ pub struct Opened {
 /// Keeps the kernel side at work. Dropping it detaches what is not pinned, and lets another daemon have what is.
 pub struct Held {
     _kernel: Engine,
-    directory: Option<Directory>,
+    _directory: Option<Directory>,
+    pinned: bool,
 }
 
 impl Held {
     /// Whether it goes on without this daemon.
     #[must_use]
     pub const fn is_pinned(&self) -> bool {
-        self.directory.is_some()
+        self.pinned
     }
 }
 
@@ -123,7 +124,7 @@ fn alone(options: &Options, configured: &Configured, why: String) -> Result<Open
         old: Vec::new(),
         pins: Arc::clone(&pins),
     };
-    let held = Held { _kernel: Engine::Loaded(Box::new(kernel)), directory: None };
+    let held = Held { _kernel: Engine::Loaded(Box::new(kernel)), _directory: None, pinned: false };
     Ok(Opened { held, sources, lost, reports, pins })
 }
 
@@ -295,9 +296,11 @@ impl Opening<'_> {
         }
         let quiet = self.configured.config.quiet == 1;
         let pins = Arc::new(pins);
-        let directory = set.is_some().then_some(self.directory);
+        let pinned = set.is_some();
         let sources = Sources { ring, log, quiet, set, old, pins: Arc::clone(&pins) };
-        Opened { held: Held { _kernel: engine, directory }, sources, lost, reports, pins }
+        // Locked also if nothing of it is ours: rings in it may be read to their end.
+        let held = Held { _kernel: engine, _directory: Some(self.directory), pinned };
+        Opened { held, sources, lost, reports, pins }
     }
 
     /// A set whose ring is to be read to its end.
