@@ -85,7 +85,7 @@ impl Table {
 fn line(cells: &[String], widths: &[usize]) -> String {
     let mut line = String::new();
     for (cell, columns) in cells.iter().zip(widths) {
-        let cell = cut(cell, *columns);
+        let cell = shortened(cell, *columns);
         let rest = columns - width(&cell).min(*columns) + GAP;
         line.push_str(&cell);
         line.extend(std::iter::repeat_n(' ', rest));
@@ -122,17 +122,31 @@ fn cut(text: &str, columns: usize) -> String {
     if width(text) <= columns {
         return text.to_owned();
     }
-    let mut room = columns.saturating_sub(1);
-    let mut kept: String = text
-        .chars()
-        .take_while(|c| {
-            let fits = c.width().unwrap_or(0) <= room;
-            room = if fits { room - c.width().unwrap_or(0) } else { 0 };
-            fits
-        })
-        .collect();
+    let mut kept = fitting(text.chars(), columns.saturating_sub(1));
     if columns > 0 {
         kept.push(CUT);
     }
     kept
+}
+
+/// At most so many columns of a safe text: more of its end than of its begin, for there stand process ids and containers' names.
+fn shortened(text: &str, columns: usize) -> String {
+    if width(text) <= columns {
+        return text.to_owned();
+    }
+    let room = columns.saturating_sub(1);
+    let head = fitting(text.chars(), room / 3);
+    let tail = fitting(text.chars().rev(), room - width(&head));
+    let mark = (columns > 0).then_some(CUT);
+    head.chars().chain(mark).chain(tail.chars().rev()).collect()
+}
+
+/// The first characters that fit.
+fn fitting(text: impl Iterator<Item = char>, columns: usize) -> String {
+    let mut room = columns;
+    text.map_while(|c| {
+        room = room.checked_sub(c.width().unwrap_or(0))?;
+        Some(c)
+    })
+    .collect()
 }
