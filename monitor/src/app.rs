@@ -33,13 +33,13 @@ use crate::{
     },
     host::{Facts, Roots},
     kmsg,
-    ledger::Ledger,
+    ledger::{Item, Ledger},
     metrics::Metrics,
     naming::Naming,
     notify,
     ops::{Gap, Ops},
     pipeline::Pipeline,
-    poison::Poison,
+    poison::{Poison, PoisonConfig},
     probe::{load::Options, reader},
     procfs::Proc,
     record::Recorder,
@@ -53,6 +53,9 @@ const SINKS_SHARE: f64 = 0.8;
 /// Time for answers that are on their way when everything else has ended.
 const LAST_ANSWERS: Duration = Duration::from_millis(500);
 
+/// Time for the ledger to be written at the very end, also if the drain took all of its own.
+const CLOSE: Duration = Duration::from_secs(1);
+
 /// Runs the daemon until SIGTERM or SIGINT. `log_lost` counts the lines of its own log that standard error was too slow for.
 ///
 /// # Errors
@@ -64,7 +67,9 @@ pub async fn run(config: Config, log_lost: ErrorCounter) -> anyhow::Result<()> {
         .context("the cgroups of this host cannot be used; see --cgroup.root")?;
     let metrics = Arc::new(Metrics::new(config.metrics));
     let ops = Arc::new(Ops::new(Arc::clone(&metrics)));
-    let ledger = Arc::new(Ledger::new(config.ledger));
+    let ledger =
+        tokio::task::block_in_place(|| Ledger::open(&config.ledger, &config.state.path));
+    let ledger = Arc::new(ledger);
     let status = Arc::new(api::Status::new(config.node.as_str().to_owned(), facts.boot_id.clone()));
     status.set_cgroup_mode(format!("{:?}", mounts.mode).to_lowercase());
     let server = api::bind(&config.web.listen_address).await?;
@@ -105,6 +110,7 @@ pub async fn run(config: Config, log_lost: ErrorCounter) -> anyhow::Result<()> {
     status.set_names(Arc::clone(&registry), Arc::clone(&pods));
     let tags = Arc::new(Tags::default());
     let host = api::socket::peer::Host::new(Proc::default(), mounts.memory.id);
+    let poison = tokio::task::block_in_place(|| remembered(config.poison, &ledger, clock));
     let pipeline = Pipeline {
         records,
         log_lost,
@@ -131,7 +137,7 @@ pub async fn run(config: Config, log_lost: ErrorCounter) -> anyhow::Result<()> {
             Invocations::new(config.containers.systemd == Switch::Auto),
             config.containers.deadline.get(),
         ),
-        poison: Poison::new(config.poison),
+        poison,
         ledger: Arc::clone(&ledger),
         metrics: Arc::clone(&metrics),
         ops: Arc::clone(&ops),
@@ -147,8 +153,11 @@ pub async fn run(config: Config, log_lost: ErrorCounter) -> anyhow::Result<()> {
         host,
         stop_serving.clone(),
     );
-    let state =
-        Arc::new(api::State { ledger, metrics: Arc::clone(&metrics), status: Arc::clone(&status) });
+    let state = Arc::new(api::State {
+        ledger: Arc::clone(&ledger),
+        metrics: Arc::clone(&metrics),
+        status: Arc::clone(&status),
+    });
     let deadline = config.shutdown.deadline.get();
     let tracker = TaskTracker::new();
     tracker.spawn(server.run(api::router(state, &config.web.telemetry_path), stop_serving.clone()));
@@ -211,6 +220,8 @@ pub async fn run(config: Config, log_lost: ErrorCounter) -> anyhow::Result<()> {
         if failure.is_none() {
             let _ = (&mut pipeline).await;
         }
+        // A sink ends when it has told all that it sees.
+        ledger.settled().await;
         stop_sinks.cancel();
         sinks.close();
         sinks.wait().await;
@@ -222,11 +233,24 @@ pub async fn run(config: Config, log_lost: ErrorCounter) -> anyhow::Result<()> {
     if tokio::time::timeout(deadline, drain).await.is_err() {
         tracing::error!(?deadline, "the shutdown took too long; what was on its way is lost");
     }
+    // After the sinks, whose cursors are in it.
+    let _ = tokio::task::spawn_blocking(move || ledger.close(CLOSE)).await;
     match failure {
         None => Ok(()),
         Some(Ok(())) => anyhow::bail!("the reader of the ring ended: deaths are no longer seen"),
         Some(Err(error)) => Err(error).context("the pipeline ended"),
     }
+}
+
+/// A watch over jobs that knows what was told before the daemon was started anew.
+fn remembered(config: PoisonConfig, ledger: &Ledger, clock: Clock) -> Poison {
+    let mut poison = Poison::new(config);
+    let since = clock.now().checked_sub(config.window.get()).unwrap_or_default();
+    ledger.replay(since, |entry| match &entry.item {
+        Item::Death(death) => poison.remember(death),
+        Item::Alert(alert) => poison.remember_alert(alert),
+    });
+    poison
 }
 
 /// What outlives the daemon. Without it the daemon runs all the same.

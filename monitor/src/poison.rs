@@ -56,6 +56,20 @@ impl Poison {
         Self { config, jobs: LruCache::new(MAX_JOBS) }
     }
 
+    /// Takes in a death that was told before the daemon was started anew: it counts, and raises nothing.
+    pub fn remember(&mut self, death: &Death) {
+        let _ = self.count(death);
+    }
+
+    /// Takes in an alert that was raised before the daemon was started anew: its job is not reported again within the window.
+    pub fn remember_alert(&mut self, alert: &Alert) {
+        let AlertKind::PoisonJob(PoisonJob { job, .. }) = &alert.kind;
+        if let Some(key) = key(job) {
+            let watched = self.watched(key);
+            watched.reported = watched.reported.max(Some(alert.time));
+        }
+    }
+
     /// Takes in a death. The alert, if it makes its job a poison job.
     pub fn died(&mut self, death: &Death) -> Option<Alert> {
         let (needed, window) = (self.config.deaths.get(), self.config.window.get());
@@ -168,6 +182,26 @@ mod tests {
         // A window after the report, with what is in the window then.
         assert!(poison.died(&death(5, 7200, "a")).is_none());
         assert_eq!(deaths(poison.died(&death(6, 7201, "a"))), [4, 5, 6]);
+    }
+
+    #[test]
+    fn a_restart_changes_nothing() {
+        // Whenever the daemon is started anew, the same alerts are raised as without.
+        let deaths: Vec<Death> =
+            [0, 1800, 3600, 3700, 7200, 7201].iter().zip(0..).map(|(s, n)| death(n, *s, "a")).collect();
+        let mut one = Poison::new(PoisonConfig::default());
+        let told: Vec<Option<Alert>> = deaths.iter().map(|death| one.died(death)).collect();
+        assert_eq!(told.iter().flatten().count(), 2);
+        for restart in 0..=deaths.len() {
+            let mut other = Poison::new(PoisonConfig::default());
+            for (death, alert) in deaths.iter().zip(&told).take(restart) {
+                other.remember(death);
+                alert.iter().for_each(|alert| other.remember_alert(alert));
+            }
+            let (rest, as_told) = (&deaths[restart..], &told[restart..]);
+            let rest: Vec<_> = rest.iter().map(|death| other.died(death)).collect();
+            assert_eq!(rest, as_told, "{restart}");
+        }
     }
 
     #[test]

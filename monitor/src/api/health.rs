@@ -8,6 +8,8 @@ use axum::response::{IntoResponse as _, Response};
 use serde::Serialize;
 
 use super::{State, Status, answer};
+use crate::clock::Clock;
+use crate::ledger::Health;
 use crate::metrics::{CONTENT_TYPE, Counters};
 
 /// Whether the process answers at all.
@@ -32,7 +34,7 @@ pub(super) async fn ready(Shared(state): Shared<Arc<State>>) -> Response {
 pub(super) async fn metrics(Shared(state): Shared<Arc<State>>) -> Response {
     state.metrics.set_ready(state.status.ready().is_ok());
     state.metrics.set_degraded(state.status.is_degraded());
-    state.metrics.set_ledger_evicted(state.ledger.evicted());
+    state.metrics.set_ledger(&state.ledger.health(), Clock.now());
     match state.metrics.encode() {
         Ok(text) => ([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response(),
         Err(_) => answer::error(StatusCode::INTERNAL_SERVER_ERROR, "the metrics cannot be written"),
@@ -50,10 +52,17 @@ pub(super) async fn status(Shared(state): Shared<Arc<State>>) -> Response {
     }
     #[derive(Serialize)]
     struct Kept {
-        deaths: usize,
+        /// Where; absent if in memory only.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        file: Option<String>,
+        deaths: u64,
         evicted: u64,
+        /// Why they are told before they are on the disk.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        degraded: Option<String>,
     }
-    let ledger = Kept { deaths: state.ledger.len(), evicted: state.ledger.evicted() };
+    let Health { file, entries: deaths, evicted, degraded, .. } = state.ledger.health();
+    let ledger = Kept { file, deaths, evicted, degraded };
     answer::json(
         StatusCode::OK,
         &Page { status: &state.status, ledger, counters: state.metrics.counters() },

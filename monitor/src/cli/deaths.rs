@@ -3,6 +3,7 @@
 //! The daemon is asked. If none answers on this host, its ledger's file is read, so that what a host that was lost had seen can still be told.
 
 use std::io::IsTerminal as _;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::builder::{NonEmptyStringValueParser, PossibleValuesParser, TypedValueParser as _};
@@ -11,9 +12,10 @@ use jiff::tz::TimeZone;
 
 use super::client::{Api, Unanswered};
 use super::{EX_UNAVAILABLE, complain};
-use crate::config::{AbsolutePath, Count, Refused};
+use crate::audit::state::StatePath;
+use crate::config::{Count, Refused};
 use crate::death::Cause;
-use crate::ledger::Filter;
+use crate::ledger::{Filter, LedgerConfig, LedgerPath};
 use crate::moment;
 
 mod file;
@@ -92,7 +94,11 @@ pub(super) struct Args {
 
     /// The ledger's file, which is read if no daemon answers on this host
     #[arg(long = "ledger.path", value_name = "PATH", env = "KILLWATCH_LEDGER_PATH")]
-    ledger: Option<AbsolutePath>,
+    ledger: Option<LedgerPath>,
+
+    /// The daemon's directory for what outlives it, in which that file is unless said otherwise [default: /var/lib/killwatch]
+    #[arg(long = "state.path", value_name = "PATH", env = "KILLWATCH_STATE_PATH")]
+    state: Option<StatePath>,
 }
 
 /// Forms of the list.
@@ -165,8 +171,16 @@ impl Args {
         }
     }
 
-    fn path(&self) -> Option<AbsolutePath> {
-        self.ledger.clone().or_else(file::default_path)
+    /// The ledger's file, if there is to be one: where the daemon has it by the same flags.
+    fn file(&self) -> Option<PathBuf> {
+        let path = self.ledger.clone().unwrap_or_default();
+        let state = self.state.clone().unwrap_or_default();
+        LedgerConfig { path, ..LedgerConfig::default() }.file(&state)
+    }
+
+    /// Whether it was said which file.
+    fn names_file(&self) -> bool {
+        self.state.is_some() || self.ledger.as_ref().is_some_and(|path| *path != LedgerPath::Auto)
     }
 }
 
@@ -202,14 +216,14 @@ pub(super) fn main(args: &Args) -> anyhow::Result<ExitCode> {
 /// What the daemon or else the file has. `None` if there is neither, which has been said then.
 async fn find(args: &Args, question: &Question) -> anyhow::Result<Option<Found>> {
     if args.offline {
-        return Ok(from_file(args, question, "--offline"));
+        return Ok(from_file(args, question, "as told, no daemon was asked"));
     }
     match page::newest(&args.api, question).await {
         Ok((records, place)) => Ok(Some(Found { records, source: Source::Daemon(place) })),
         Err(Unanswered::Silence(error)) => {
             let silent = format!("{} does not answer: {error:#}", args.api);
             // Another host's deaths are not in this host's file, and a file does not go on.
-            if args.follow || !(args.api.is_local() || args.ledger.is_some()) {
+            if args.follow || !(args.api.is_local() || args.names_file()) {
                 complain(&format!("{silent}; is `killwatch run` at work there? See --api"));
                 return Ok(None);
             }
@@ -223,17 +237,17 @@ async fn find(args: &Args, question: &Question) -> anyhow::Result<Option<Found>>
 
 /// What the ledger's file has; `why` it is read goes before what is said of it.
 fn from_file(args: &Args, question: &Question, why: &str) -> Option<Found> {
-    let Some(path) = args.path() else {
+    let Some(path) = args.file() else {
         complain(&format!("{why}; and no file of a ledger is known: see --ledger.path"));
         return None;
     };
     match file::newest(&path, question) {
         Ok(records) => {
-            complain(&format!("{why}; this is what the ledger's file {path} holds"));
+            complain(&format!("{why}; this is what {} holds", path.display()));
             Some(Found { records, source: Source::File })
         }
         Err(error) => {
-            complain(&format!("{why}; and the ledger's file {path} cannot be read: {error:#}"));
+            complain(&format!("{why}; and {error}"));
             None
         }
     }

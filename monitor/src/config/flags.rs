@@ -11,6 +11,7 @@ use super::{
 use crate::api::{ListenAddress, SocketGroup, SocketMode, SocketPath, TelemetryPath};
 use crate::audit::state::StatePath;
 use crate::containers::{Sockets, Switch};
+use crate::ledger::LedgerPath;
 use crate::notify::LogSink;
 use crate::ops::{LogFormat, LogLevel};
 
@@ -58,7 +59,11 @@ pub struct Flags {
     #[arg(long = "log-sink", value_name = "SINK", env = "KILLWATCH_LOG_SINK")]
     log_sink: Option<LogSink>,
 
-    /// Deaths to keep in memory for the API; the oldest goes first [default: 10000]
+    /// File that keeps deaths: `auto` (ledger.redb in state.path), `none` (in memory only: nothing outlives the daemon), or a path [default: auto]
+    #[arg(long = "ledger.path", value_name = "FILE", env = "KILLWATCH_LEDGER_PATH")]
+    ledger_path: Option<LedgerPath>,
+
+    /// Deaths to keep; the oldest goes first [default: 10000]
     #[arg(long = "ledger.max-deaths", value_name = "N", env = "KILLWATCH_LEDGER_MAX_DEATHS")]
     ledger_max_deaths: Option<Count<1, 10_000, 1_000_000>>,
 
@@ -159,6 +164,7 @@ impl Flags {
         over(&mut config.log.level, &self.log_level);
         over(&mut config.log.format, &self.log_format);
         over(&mut config.log_sink, &self.log_sink);
+        over(&mut config.ledger.path, &self.ledger_path);
         over(&mut config.ledger.max_deaths, &self.ledger_max_deaths);
         over(&mut config.probe.source, &self.probe_source);
         over(&mut config.probe.ring_bytes, &self.probe_ring_bytes);

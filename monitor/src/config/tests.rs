@@ -37,7 +37,7 @@ web: {listen_address: ['127.0.0.1:1', ':9435', '[::1]:9435'], telemetry_path: /m
 api: {socket: /run/k.sock, socket_mode: 0660, socket_group: workers}
 log: {level: debug, format: json}
 log_sink: /var/log/killwatch.jsonl
-ledger: {max_deaths: 7, max_bytes: 2MiB}
+ledger: {path: /l.redb, max_deaths: 7, max_bytes: 2MiB, max_age: 48h, max_memory: 8MiB}
 metrics: {max_series: 5, keep_gone: 1h}
 containers: {keep_gone: 10s}
 poison: {deaths: 5, window: 10m}
@@ -63,7 +63,10 @@ node: worker-7
         Some("workers")
     );
     assert_eq!(config.log_sink.to_string(), "/var/log/killwatch.jsonl");
+    assert_eq!(config.ledger.path.to_string(), "/l.redb");
     assert_eq!((config.ledger.max_deaths.get(), config.ledger.max_bytes.get()), (7, 2 << 20));
+    assert_eq!(config.ledger.max_age.get().as_secs(), 48 * 3600);
+    assert_eq!(config.ledger.max_memory.get(), 8 << 20);
     assert_eq!(
         (config.metrics.max_series.get(), config.metrics.keep_gone.get().as_secs()),
         (5, 3600)
@@ -93,6 +96,8 @@ fn how_a_refusal_reads() {
         "ledger: {max_deaths: unlimited}",
         "ledger: {max_bytes: 1KiB}",
         "ledger: {max: 1}",
+        "ledger: {path: deaths}",
+        "ledger: {max_age: 59s}",
         "leger: {max_deaths: 1}",
         "queue: {records: 63}",
         "queue: {records: 18446744073709551616}",

@@ -1,40 +1,85 @@
-//! The deaths that are kept, in order, for the API and for each sink's cursor.
+//! The deaths and alerts that are kept, in order, for the API and for each sink's cursor: in a file that outlives the daemon.
 //!
-//! * A death has a sequence number, from 1 on without gaps. Whoever reads keeps a cursor: the last number it has dealt with.
-//! * The JSON form is made once, here; API and sinks send the same bytes.
-//! * Both the number of deaths and the bytes of their JSON are bounded. The oldest goes first, and is counted. A reader that
-//!   was overtaken is told how many it missed.
-//! * Deaths are in memory only: a restart begins with an empty ledger.
+//! # What holds
 //!
-//! The lock is a plain mutex, held for moves of memory only and never across an await.
+//! * An entry has a number, from 1 on without gaps, also across restarts. Whoever reads keeps a cursor: the last number it has dealt with.
+//! * The JSON form is made once, here; API and sinks send the same bytes, also after a restart.
+//! * Number, bytes of JSON and age of the entries are bounded. The oldest goes first, and is counted. A reader that was overtaken is told how
+//!   many it missed: between two entries that it is given, each number is accounted for.
+//! * An entry is *settled* when it is on the disk (`fdatasync` has returned), or as safe as it gets: [`Ledger::read_after`], [`Ledger::newest`] and
+//!   [`Ledger::changed`] show settled entries only. So nobody is told of a death that a crash could still take back, unless the disk is slow or broken.
+//! * [`Ledger::append`] waits for no disk, [`Ledger::close`] for none longer than it was told to.
+//! * A note that is given with an entry is on the disk if and only if the entry is, whatever fails, unless there was no room for the entry.
+//! * Memory holds what is not in the file yet, at most `max_memory` of JSON and as much again while it is written, and a tail of [`TAIL`].
+//!
+//! # How it is done
+//!
+//! `append` puts an entry into memory (`recent.rs`) and wakes the writer (`writer.rs`), a thread of its own. It takes all that waits, with the cursors
+//! and notes, and commits it as one transaction (`store.rs`) that also lets the oldest go: a storm costs few syncs. What comes meanwhile waits for the next.
+//!
+//! If a write fails, the ledger is *degraded*: entries are settled as they come and stay in memory, the oldest giving way beyond `max_memory`. The
+//! file is opened anew and written again, after 100 ms, then later each time up to 30 s; then all that is in memory goes into it, and the numbers
+//! are what they were. A disk that does not answer for 2 s is the same, but for the attempts: the one that hangs is waited for.
+//!
+//! If the file cannot be opened at the start (another daemon has it, the disk is read-only or does not answer), the numbers of this run begin at 1. Once the file can
+//! be opened, they follow those in it: in the file each number is `shift` higher, and at the next start all are what the file says.
+//!
+//! A file that is damaged, of another program or of a newer version is renamed to `….set-aside-1`, `-2` or `-3`, and a new one begun, with what is in memory. If
+//! all three are there, the last gives way: the first tell how it began, and a daemon that is restarted again and again must not fill the disk. Each record has a
+//! checksum; one that is damaged alone is skipped, and counted, once.
+//!
+//! # What can be lost
+//!
+//! * A power cut or a crash of the kernel costs what was not settled: the deaths of the last milliseconds, or, on a slow disk, of the
+//!   transaction that was being written. While degraded it costs all that is in memory only.
+//! * `kill -9`, or a crash of the daemon, costs the same.
+//! * A cursor or a note alone is on the disk within a second of its setting, or with the next entry: after a crash, a sink is told of at most a second's
+//!   deliveries once more.
+//! * A full disk costs nothing until `max_memory` is full; then the oldest that are not in the file, counted in [`Health::unsaved`]. A file that has grown to
+//!   its bounds has free pages in it, and can be written on a full disk.
+//! * A burst that is faster than the disk for so long that `max_memory` is full costs the oldest of it, counted likewise.
+//! * A disk that loses what it said was synced costs what it lost; what is left is checked by its checksums when it is opened.
+//! * Without a file, all of it with the daemon's end.
 
-use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
+use jiff::{SignedDuration, Timestamp};
 use tokio::sync::watch;
 
 use crate::alert::Alert;
-use crate::config::Count;
-use crate::config::values::Size;
+use crate::audit::state::StatePath;
+use crate::clock::Clock;
 use crate::death::Death;
 
+mod config;
+mod cursors;
 mod filter;
+mod medium;
+mod offline;
+mod record;
+mod recent;
+mod shared;
+mod store;
 #[cfg(test)]
 mod tests;
+mod writer;
 
+pub use config::{LedgerConfig, LedgerPath};
 pub use filter::{Filter, NsPid, Viewer};
+use medium::{AtPath, Medium};
+pub use offline::{Found, Offline, ReadError};
+use shared::{Shared, Stop};
+use writer::Writer;
 
-/// How much is kept.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct LedgerConfig {
-    /// Deaths.
-    pub max_deaths: Count<1, 10_000, 1_000_000>,
-    /// Bytes of their JSON. The ledger's memory is about three times that, since each death is held as a value too.
-    pub max_bytes: Size<{ 1 << 20 }, { 4 << 20 }, { 16 << 30 }>,
-}
+/// Bytes of JSON that stay in memory although they are in the file, for readers that are up to date.
+pub const TAIL: u64 = 512 << 10;
+/// How long the start waits for the file. A disk that does not answer must not keep the daemon from watching.
+const OPEN: Duration = Duration::from_secs(10);
+/// Entries that one read of a replay takes.
+const REPLAY: usize = 256;
 
 /// What is kept.
 #[derive(Debug, Clone)]
@@ -48,7 +93,7 @@ pub enum Item {
 /// A place in the ledger.
 #[derive(Debug)]
 pub struct Entry {
-    /// Place in the order of arrival, from 1 on without gaps.
+    /// Place in the order of arrival, from 1 on without gaps. 0 for what an earlier run left, if the file could be opened only after this run's first.
     pub seq: u64,
     /// What stands there.
     pub item: Item,
@@ -64,13 +109,6 @@ impl Entry {
             Item::Death(death) => Some(death),
             Item::Alert(_) => None,
         }
-    }
-
-    /// The numbers by which its victim is looked for, each once.
-    fn pids(&self) -> impl Iterator<Item = u32> + use<> {
-        let pids = self.death().map(|death| (death.victim.pid, death.victim.ns_pid));
-        let (pid, inside) = pids.unzip();
-        [pid, inside.flatten().filter(|inside| Some(*inside) != pid)].into_iter().flatten()
     }
 }
 
@@ -88,79 +126,157 @@ impl Item {
         };
         Ok(Bytes::from(json?))
     }
+
+    /// When it happened.
+    #[must_use]
+    pub fn time(&self) -> Timestamp {
+        match self {
+            Self::Death(death) => death.time,
+            Self::Alert(alert) => alert.time,
+        }
+    }
 }
 
 /// What a reader has not seen yet.
 #[derive(Debug, Default)]
 pub struct Batch {
-    /// Deaths, oldest first, without gaps between them.
+    /// Entries, oldest first, without gaps between them.
     pub entries: Vec<Arc<Entry>>,
-    /// Deaths between the reader's cursor and the first of `entries` that are gone.
+    /// Entries between the reader's cursor and the first of `entries` that are gone. If there are no `entries`, the cursor is to move by this.
     pub skipped: u64,
 }
 
-/// A death that could not be recorded.
+/// Something that could not be recorded.
 #[derive(Debug, thiserror::Error)]
 pub enum LedgerError {
     /// It has no JSON form.
     #[error("the death cannot be written as JSON: {0}")]
     Encode(#[from] serde_json::Error),
+    /// A note is too long, or there are too many.
+    #[error("the ledger has no room for the note {0:?}: at most {max} bytes each, {many} of them", max = cursors::MAX_NOTE, many = cursors::MAX_NOTES)]
+    Note(String),
 }
 
-/// The deaths that are kept.
-#[derive(Debug)]
-pub struct Ledger {
-    config: LedgerConfig,
-    ring: Mutex<Ring>,
-    last: watch::Sender<u64>,
+/// How the ledger fares.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Health {
+    /// Where the file is; `None` if there is to be none.
+    pub file: Option<String>,
+    /// Why deaths are told before they are on the disk, if so.
+    pub degraded: Option<String>,
+    /// Attempts to open or write the file that failed, since the start.
+    pub write_failures: u64,
+    /// Entries that are kept.
+    pub entries: u64,
+    /// Bytes of their JSON.
+    pub bytes: u64,
+    /// Time of the oldest.
+    pub oldest: Option<Timestamp>,
+    /// Entries that gave way, since the start.
+    pub evicted: u64,
+    /// Of these, those that never were in the file although they should have been.
+    pub unsaved: u64,
+    /// Records of the file that a reader met and could not read, since the start; at most 1024 are counted.
+    pub unreadable: u64,
 }
 
-#[derive(Debug, Default)]
-struct Ring {
-    entries: VecDeque<Arc<Entry>>,
-    /// Numbers of deaths by the victim's process id, on the node and in its own pid namespace.
-    by_pid: HashMap<u32, VecDeque<u64>>,
-    bytes: u64,
-    last: u64,
-    evicted: u64,
+/// The bounds, in plain numbers.
+#[derive(Debug, Clone, Copy)]
+struct Bounds {
+    max_deaths: u64,
+    max_bytes: u64,
+    max_age: Duration,
+    max_memory: u64,
 }
 
-impl Ring {
-    fn first(&self) -> u64 {
-        self.entries.front().map_or(self.last + 1, |entry| entry.seq)
+impl Bounds {
+    /// What is from before this time is too old.
+    fn oldest(&self, now: Timestamp) -> Timestamp {
+        let age = SignedDuration::try_from(self.max_age).unwrap_or(SignedDuration::MAX);
+        now.checked_sub(age).unwrap_or(Timestamp::MIN)
     }
+}
 
-    fn evict_oldest(&mut self) {
-        if let Some(entry) = self.entries.pop_front() {
-            for pid in entry.pids() {
-                if let Some(seqs) = self.by_pid.get_mut(&pid) {
-                    seqs.pop_front();
-                    if seqs.is_empty() {
-                        self.by_pid.remove(&pid);
-                    }
-                }
-            }
-            self.bytes -= entry.json.len() as u64;
-            self.evicted += 1;
+impl From<&LedgerConfig> for Bounds {
+    fn from(config: &LedgerConfig) -> Self {
+        Self {
+            max_deaths: config.max_deaths.get() as u64,
+            max_bytes: config.max_bytes.get(),
+            max_age: config.max_age.get(),
+            max_memory: config.max_memory.get(),
         }
     }
 }
 
-impl Ring {
-    /// The deaths of a process id, on the node or in some pid namespace, oldest first.
-    fn of_pid(&self, pid: u32) -> Vec<Arc<Entry>> {
-        let first = self.first();
-        let index = |seq: &u64| usize::try_from(seq - first).ok();
-        let seqs = self.by_pid.get(&pid).into_iter().flatten();
-        seqs.filter_map(|seq| self.entries.get(index(seq)?).cloned()).collect()
+/// The deaths that are kept.
+pub struct Ledger {
+    shared: Arc<Shared>,
+}
+
+impl std::fmt::Debug for Ledger {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ledger").field("health", &self.health()).finish()
+    }
+}
+
+impl Drop for Ledger {
+    fn drop(&mut self) {
+        self.shared.end(Stop::Drop);
     }
 }
 
 impl Ledger {
-    /// An empty ledger.
+    /// An empty ledger in memory.
     #[must_use]
     pub fn new(config: LedgerConfig) -> Self {
-        Self { config, ring: Mutex::default(), last: watch::Sender::new(0) }
+        let mut bounds = Bounds::from(&config);
+        bounds.max_memory = bounds.max_memory.min(bounds.max_bytes);
+        Self { shared: Arc::new(Shared::new(bounds, None, TAIL)) }
+    }
+
+    /// The ledger in its file. A file that cannot be used is no error: see the module. Waits up to 10 s for the disk.
+    #[must_use]
+    pub fn open(config: &LedgerConfig, state: &StatePath) -> Self {
+        match config.file(state) {
+            Some(path) => {
+                let place = path.display().to_string();
+                Self::on(Bounds::from(config), place, Box::new(AtPath(path)), TAIL)
+            }
+            None => {
+                tracing::warn!("the ledger is in memory only: deaths, and what sinks have not taken yet, do not outlive the daemon (ledger.path, state.path)");
+                Self::new(config.clone())
+            }
+        }
+    }
+
+    /// The ledger on some medium.
+    fn on(bounds: Bounds, place: String, medium: Box<dyn Medium>, tail: u64) -> Self {
+        let shared = Arc::new(Shared::new(bounds, Some(place), tail));
+        let started = {
+            let (writer, clock) = (Arc::clone(&shared), Arc::clone(&shared));
+            let spawn = |name: &str| thread::Builder::new().name(name.to_owned());
+            spawn("kw-ledger")
+                .spawn(move || Writer::new(writer, medium).run())
+                .and_then(|_| spawn("kw-ledger-clock").spawn(move || writer::keep_time(&clock)))
+        };
+        let mut recent = shared.recent();
+        if let Err(error) = started {
+            tracing::error!(%error, "the ledger's threads cannot start: deaths are kept in memory");
+            recent.degrade(error.to_string());
+            recent.tried = true;
+        }
+        let until = Instant::now() + OPEN;
+        while !recent.tried && Instant::now() < until {
+            recent = shared.wait(&shared.turn, recent, Some(until));
+        }
+        if !recent.tried {
+            let why = "the disk did not answer at the start";
+            tracing::error!(why, "the ledger is degraded: deaths are kept in memory");
+            recent.ahead = true;
+            recent.degrade(why.to_owned());
+        }
+        drop(recent);
+        Self { shared }
     }
 
     /// Records a death or an alert; the oldest give way to it. A record that is larger than `max_bytes` alone is kept until the next comes.
@@ -168,66 +284,201 @@ impl Ledger {
     /// # Errors
     /// If it could not be recorded. Then no sink will be told of it.
     pub fn append(&self, item: impl Into<Item>) -> Result<Arc<Entry>, LedgerError> {
-        let item = item.into();
+        self.add(item.into(), None)
+    }
+
+    /// Records it together with a note: the file has both or none.
+    ///
+    /// # Errors
+    /// As [`Self::append`] and [`Self::note`]; neither is recorded then.
+    pub fn append_noting(
+        &self,
+        item: impl Into<Item>,
+        key: &str,
+        note: impl Into<Bytes>,
+    ) -> Result<Arc<Entry>, LedgerError> {
+        self.add(item.into(), Some((key, note.into())))
+    }
+
+    fn add(&self, item: Item, note: Option<(&str, Bytes)>) -> Result<Arc<Entry>, LedgerError> {
         let json = item.json()?;
-        let mut ring = self.ring();
-        let size = json.len() as u64;
-        while ring.entries.len() >= self.config.max_deaths.get()
-            || (ring.bytes + size > self.config.max_bytes.get() && !ring.entries.is_empty())
-        {
-            ring.evict_oldest();
+        let mut recent = self.shared.recent();
+        if let Some((key, note)) = note {
+            if !recent.notes.has_room(key, &note) {
+                return Err(LedgerError::Note(key.to_owned()));
+            }
+            recent.notes.put(key, note);
         }
-        ring.last += 1;
-        ring.bytes += size;
-        let entry = Arc::new(Entry { seq: ring.last, item, json });
-        for pid in entry.pids() {
-            ring.by_pid.entry(pid).or_default().push_back(entry.seq);
+        let waited = recent.waiting().is_some();
+        let entry = recent.append(item, json, Instant::now());
+        if recent.settled() == entry.seq {
+            self.shared.tell(&recent);
+        } else if !waited {
+            self.shared.waiting.notify_one();
         }
-        ring.entries.push_back(Arc::clone(&entry));
-        // Under the lock, so that the number only ever rises.
-        self.last.send_replace(entry.seq);
-        drop(ring);
+        if self.shared.place.is_some() {
+            self.shared.work.notify_one();
+        } else {
+            recent.expire(self.shared.bounds.oldest(Clock.now()));
+        }
+        drop(recent);
         Ok(entry)
     }
 
-    /// At most `max` deaths after the cursor `seq`, oldest first. A new reader's cursor is 0.
-    #[must_use]
-    pub fn read_after(&self, seq: u64, max: usize) -> Batch {
-        let ring = self.ring();
-        let first = ring.first();
-        let from = seq.saturating_add(1).max(first);
-        let index = usize::try_from(from - first).unwrap_or(usize::MAX);
-        let entries: Vec<_> = ring.entries.iter().skip(index).take(max).cloned().collect();
-        Batch { entries, skipped: from - seq.saturating_add(1) }
+    /// Keeps something for the next run, in place of what the key had before. On the disk within a second, or with the next entry.
+    ///
+    /// # Errors
+    /// If it is longer than 64 KiB, or there are 32 already.
+    pub fn note(&self, key: &str, note: impl Into<Bytes>) -> Result<(), LedgerError> {
+        let note = note.into();
+        let mut recent = self.shared.recent();
+        if !recent.notes.has_room(key, &note) {
+            return Err(LedgerError::Note(key.to_owned()));
+        }
+        recent.notes.put(key, note);
+        recent.waiting_beside.get_or_insert_with(Instant::now);
+        self.shared.work.notify_one();
+        Ok(())
     }
 
-    /// At most `limit` deaths that `filter` lets through, newest first.
+    /// What was noted last.
+    #[must_use]
+    pub fn noted(&self, key: &str) -> Option<Bytes> {
+        self.shared.recent().notes.get(key)
+    }
+
+    /// At most `max` entries after the cursor `seq`, oldest first, fewer if they are large. A new reader's cursor is 0, or [`Self::open_cursor`]'s.
+    ///
+    /// May read the disk. If the file cannot be read for the moment, there is nothing; [`Self::changed`] tells when to ask again.
+    #[must_use]
+    pub fn read_after(&self, seq: u64, max: usize) -> Batch {
+        let to = {
+            let recent = self.shared.recent();
+            if let Some(batch) = recent.read_after(seq, max) {
+                return batch;
+            }
+            recent.settled().min(recent.first() - 1)
+        };
+        let from = seq.saturating_add(1);
+        let found = match &self.shared.place {
+            None => None,
+            Some(_) => {
+                let found = self.shared.read(|store| store.read(from, to, max));
+                if found.is_none() && self.shared.may_come_back(&self.shared.recent()) {
+                    return Batch::default();
+                }
+                found
+            }
+        };
+        let all = (to + 1).saturating_sub(from);
+        let stretch = found.unwrap_or_else(|| store::Stretch { skipped: all, ..Default::default() });
+        self.shared.count_unreadable(&stretch);
+        if !stretch.entries.is_empty() {
+            return Batch { entries: stretch.entries, skipped: stretch.skipped };
+        }
+        let rest = self.shared.recent().read_after(to, max).unwrap_or_default();
+        Batch { entries: rest.entries, skipped: stretch.skipped }
+    }
+
+    /// At most `limit` deaths that `filter` lets through, newest first. May read the disk.
     #[must_use]
     pub fn newest(&self, filter: &Filter, limit: usize) -> Vec<Arc<Entry>> {
         // The values are looked at outside the lock: a search never makes an append wait for more than the copy of the pointers.
-        let entries: Vec<_> = match filter.any_pid() {
-            Some(pid) => self.ring().of_pid(pid),
-            None => self.ring().entries.iter().cloned().collect(),
+        let (entries, first) = {
+            let recent = self.shared.recent();
+            (recent.visible().cloned().collect::<Vec<_>>(), recent.first())
         };
-        entries.into_iter().rev().filter(|entry| filter.lets(entry)).take(limit).collect()
+        let mut found: Vec<_> =
+            entries.into_iter().rev().filter(|entry| filter.lets(entry)).take(limit).collect();
+        if found.len() < limit && self.shared.place.is_some() {
+            let left = limit - found.len();
+            if let Some(older) = self.shared.read(|store| store.newest(filter, first, left)) {
+                self.shared.count_unreadable(&older);
+                found.extend(older.entries);
+            }
+        }
+        found
     }
 
-    /// The number of the newest death, and a wait for it to rise.
+    /// [`Self::read_after`] for a task: what is not in memory is read on a thread that may block.
+    pub async fn next(self: &Arc<Self>, seq: u64, max: usize) -> Batch {
+        if let Some(batch) = self.shared.recent().read_after(seq, max) {
+            return batch;
+        }
+        let ledger = Arc::clone(self);
+        let read = tokio::task::spawn_blocking(move || ledger.read_after(seq, max));
+        read.await.unwrap_or_default()
+    }
+
+    /// [`Self::newest`] for a task, on a thread that may block.
+    pub async fn find(self: &Arc<Self>, filter: Filter, limit: usize) -> Vec<Arc<Entry>> {
+        let ledger = Arc::clone(self);
+        let read = tokio::task::spawn_blocking(move || ledger.newest(&filter, limit));
+        read.await.unwrap_or_default()
+    }
+
+    /// Shows what is kept from a time on, oldest first. May read the disk.
+    pub fn replay(&self, since: Timestamp, mut show: impl FnMut(&Entry)) {
+        let mut seq = self.shared.read(|store| store.before(since, REPLAY)).unwrap_or(0);
+        loop {
+            let batch = self.read_after(seq, REPLAY);
+            let Some(last) = batch.entries.last() else { return };
+            seq = last.seq;
+            batch.entries.iter().filter(|e| e.item.time() >= since).for_each(|entry| show(entry));
+        }
+    }
+
+    /// The number of the newest entry that is settled, and a wait for it to rise. Wakes also when it stands: if the file can be read again.
     #[must_use]
     pub fn changed(&self) -> watch::Receiver<u64> {
-        self.last.subscribe()
+        self.shared.last.subscribe()
+    }
+
+    /// Waits until all that was appended so far is settled: two seconds, or four, if the disk does not answer.
+    pub async fn settled(&self) {
+        let last = self.shared.recent().last();
+        let _ = self.changed().wait_for(|settled| *settled >= last).await;
     }
 
     /// How many wait for it to rise.
     #[cfg(test)]
     pub(crate) fn watched(&self) -> usize {
-        self.last.receiver_count()
+        self.shared.last.receiver_count()
     }
 
-    /// Deaths that are kept.
+    /// How far the reader of this name has come, if it was ever there.
+    #[must_use]
+    pub fn cursor(&self, name: &str) -> Option<u64> {
+        self.shared.recent().cursors.get(name)
+    }
+
+    /// The cursor of the reader of this name. One that was never there begins after what earlier runs left: a new receiver is not flooded with
+    /// what happened before it was set up.
+    pub fn open_cursor(&self, name: &str) -> u64 {
+        let mut recent = self.shared.recent();
+        let began = recent.began;
+        let seq = recent.cursors.open(name, began, Clock.now());
+        self.write_beside(&mut recent);
+        seq
+    }
+
+    /// The reader of this name has dealt with all up to `seq`; never moves back. On the disk within a second, or with the next entry.
+    pub fn acknowledge(&self, name: &str, seq: u64) {
+        let mut recent = self.shared.recent();
+        let seq = seq.min(recent.last());
+        recent.cursors.advance(name, seq, Clock.now());
+        self.write_beside(&mut recent);
+    }
+
+    fn write_beside(&self, recent: &mut recent::Recent) {
+        recent.waiting_beside.get_or_insert_with(Instant::now);
+        self.shared.work.notify_one();
+    }
+
+    /// Entries that are kept.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.ring().entries.len()
+        usize::try_from(self.shared.recent().len()).unwrap_or(usize::MAX)
     }
 
     /// Whether none is kept.
@@ -236,14 +487,44 @@ impl Ledger {
         self.len() == 0
     }
 
-    /// Deaths that gave way to newer ones.
+    /// Entries that gave way to newer ones, or were too old.
     #[must_use]
     pub fn evicted(&self) -> u64 {
-        self.ring().evicted
+        self.shared.recent().evicted
     }
 
-    /// A panic elsewhere leaves no half-made state here: nothing between lock and unlock can panic.
-    fn ring(&self) -> MutexGuard<'_, Ring> {
-        self.ring.lock().unwrap_or_else(PoisonError::into_inner)
+    /// How it fares.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        let unreadable = self.shared.unreadable();
+        let mut recent = self.shared.recent();
+        recent.expire(self.shared.bounds.oldest(Clock.now()));
+        Health {
+            file: self.shared.place.clone(),
+            degraded: recent.degraded.clone(),
+            write_failures: recent.failures,
+            entries: recent.len(),
+            bytes: recent.bytes(),
+            oldest: recent.oldest(),
+            evicted: recent.evicted,
+            unsaved: recent.unsaved,
+            unreadable,
+        }
+    }
+
+    /// Writes what waits and closes the file, within `deadline`. Returns how many entries are in no file then. What is appended later is in memory only. May
+    /// block, at most until the deadline.
+    pub fn close(&self, deadline: Duration) -> u64 {
+        let until = Instant::now() + deadline;
+        self.shared.end(Stop::Write);
+        let mut recent = self.shared.recent();
+        while self.shared.place.is_some() && !recent.ended && Instant::now() < until {
+            recent = self.shared.wait(&self.shared.turn, recent, Some(until));
+        }
+        let left = recent.last() - recent.saved();
+        if left > 0 && self.shared.place.is_some() {
+            tracing::error!(left, "the ledger could not be written at the end: these deaths are lost");
+        }
+        left
     }
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use jiff::Timestamp;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -17,6 +18,7 @@ use serde::Serialize;
 
 use crate::containers::SourceReport;
 use crate::death::{Cause, Death, State, Workload};
+use crate::ledger::Health;
 use crate::ops::{Gap, Queue};
 use crate::probe::{ProbeReport, ProbeState};
 
@@ -26,6 +28,7 @@ mod jobs;
 #[cfg(test)]
 mod jobs_tests;
 mod labels;
+mod ledger;
 #[cfg(test)]
 mod model;
 mod scheme;
@@ -39,6 +42,7 @@ use containers::Containers;
 use jobs::Jobs;
 pub use labels::Rejected;
 use labels::{CauseLabel, GapLabel, ProbeLabel, ProgramLabel, QueueLabel, ReasonLabel, SinkLabel};
+use ledger::Kept;
 use sources::Sources;
 
 /// Content type of what [`Metrics::encode`] writes.
@@ -89,7 +93,7 @@ pub struct Metrics {
     unaccounted: Gauge,
     missed: Counter,
     cgroups: Gauge,
-    ledger_evicted: Counter,
+    ledger: Kept,
     tagged: Gauge,
     rejected: Family<ReasonLabel, Counter>,
     pub(crate) decode_errors: Counter,
@@ -174,11 +178,7 @@ impl Metrics {
                 "OOM kills that the kernel counted while no daemon ran",
             ),
             cgroups: add(r, "killwatch_cgroups", "Cgroups whose path is known"),
-            ledger_evicted: add(
-                r,
-                "killwatch_ledger_evicted",
-                "Deaths that gave way to newer ones in the ledger",
-            ),
+            ledger: Kept::new(r),
             tagged: add(
                 r,
                 "killwatch_tagged_processes",
@@ -298,9 +298,9 @@ impl Metrics {
         total.saturating_sub(counter.inner().fetch_max(total, Ordering::Relaxed))
     }
 
-    /// Deaths that the ledger has evicted since the start.
-    pub fn set_ledger_evicted(&self, total: u64) {
-        self.ledger_evicted.inner().fetch_max(total, Ordering::Relaxed);
+    /// How the ledger fares.
+    pub fn set_ledger(&self, health: &Health, now: Timestamp) {
+        self.ledger.set(health, now);
     }
 
     /// OOM kills that the kernel counts beyond those that were told; negative if it counts fewer.

@@ -6,6 +6,7 @@ use super::containers::MAX_CONTAINERS;
 use super::{LabelsConfig, Metrics, MetricsConfig};
 use crate::containers::{MAX_TEXT, SourceReport, SourceState};
 use crate::death::{Cause, Death, Job, Workload, sample};
+use crate::ledger::Health;
 use crate::ops::{Ops, Queue};
 use crate::probe::{ProbeReport, ProbeState};
 
@@ -91,7 +92,19 @@ fn the_whole_text() {
     metrics.observe(&hostile, now);
     ops.kernel_lost("mark_victim", 3);
     ops.kernel_lost("mark_victim", 2);
-    metrics.set_ledger_evicted(4);
+    let time = sample::oom_memcg().time;
+    let ledger = Health {
+        degraded: Some("the disk is full".into()),
+        write_failures: 6,
+        entries: 5,
+        bytes: 20_000,
+        oldest: Some(time),
+        evicted: 4,
+        unsaved: 2,
+        unreadable: 1,
+        ..Health::default()
+    };
+    metrics.set_ledger(&ledger, time + jiff::SignedDuration::from_millis(90_500));
     metrics.set_cgroups(17);
     metrics.set_sources(&[
         source("cri", SourceState::Up, 9, 2),

@@ -36,7 +36,7 @@ pub(super) async fn get(
     // Subscribed before the look: what comes after it is not missed.
     let mut changed = state.ledger.changed();
     let mut seen = *changed.borrow_and_update();
-    let mut found = state.ledger.newest(&filter, query.limit);
+    let mut found = state.ledger.find(filter.clone(), query.limit).await;
     while !is_over(&found) {
         let news = tokio::select! {
             news = timeout_at(deadline, changed.changed()) => news,
@@ -46,8 +46,8 @@ pub(super) async fn get(
             break;
         }
         changed.borrow_and_update();
-        if any_after(&state, &mut seen, &filter) {
-            found = state.ledger.newest(&filter, query.limit);
+        if any_after(&state, &mut seen, &filter).await {
+            found = state.ledger.find(filter.clone(), query.limit).await;
         }
     }
     if !found.is_empty() {
@@ -63,10 +63,10 @@ fn is_over(found: &[Arc<Entry>]) -> bool {
 }
 
 /// Whether a death after the cursor is meant; moves the cursor.
-fn any_after(state: &State, seen: &mut u64, filter: &Filter) -> bool {
+async fn any_after(state: &State, seen: &mut u64, filter: &Filter) -> bool {
     let mut any = false;
     loop {
-        let batch = state.ledger.read_after(*seen, BATCH);
+        let batch = state.ledger.next(*seen, BATCH).await;
         let Some(last) = batch.entries.last() else { return any };
         *seen = last.seq;
         any |= batch.entries.iter().any(|entry| filter.lets(entry));

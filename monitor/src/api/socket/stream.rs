@@ -142,7 +142,7 @@ impl Reader {
         }
         let keepalive = Instant::now() + KEEPALIVE;
         loop {
-            let text = self.read();
+            let text = self.read().await;
             if !text.is_empty() {
                 return Some(text);
             }
@@ -158,10 +158,10 @@ impl Reader {
     }
 
     /// The deaths that are there and concern the reader: a batch at most.
-    fn read(&mut self) -> String {
+    async fn read(&mut self) -> String {
         let mut text = String::new();
         loop {
-            let batch = self.state.ledger.read_after(self.seq, BATCH);
+            let batch = self.state.ledger.next(self.seq, BATCH).await;
             if batch.skipped > 0 {
                 self.seq += batch.skipped;
                 let why = "the daemon let go of deaths before you took them (ledger.max_deaths, ledger.max_bytes)";

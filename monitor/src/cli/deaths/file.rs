@@ -4,17 +4,18 @@ use std::path::Path;
 
 use super::question::Question;
 use super::record::Record;
-use crate::config::AbsolutePath;
+use crate::cli::complain;
+use crate::ledger::{Ledger, ReadError};
 
-/// Where the daemon keeps it unless told otherwise.
-pub(super) fn default_path() -> Option<AbsolutePath> {
-    None
-}
-
-/// The newest that are meant, oldest first.
+/// The newest that are meant, oldest first. Of damaged records their number is said.
 ///
 /// # Errors
-/// If it is not there, or cannot be read.
-pub(super) fn newest(_path: &Path, _question: &Question) -> anyhow::Result<Vec<Record>> {
-    anyhow::bail!("this killwatch keeps deaths in memory only")
+/// If it is not there, a daemon has it, or it cannot be read.
+pub(super) fn newest(path: &Path, question: &Question) -> Result<Vec<Record>, ReadError> {
+    let found = Ledger::read_file(path)?.newest(&question.filter, question.limit)?;
+    if found.unreadable > 0 {
+        complain(&format!("{} damaged records are left out", found.unreadable));
+    }
+    let json = |entry: &crate::ledger::Entry| String::from_utf8_lossy(&entry.json).into_owned();
+    Ok(found.entries.iter().rev().map(|entry| Record::new(json(entry))).collect())
 }

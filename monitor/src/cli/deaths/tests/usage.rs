@@ -53,11 +53,22 @@ fn what_is_refused() {
         ("-f --until 1h", "cannot be used with"),
         ("-f --offline", "cannot be used with"),
         ("-o yaml", "possible values: table, wide, json"),
-        ("--ledger.path here", "must be a path that begins with `/`"),
+        ("--ledger.path here", "path of a file that begins with `/`"),
         ("--api https://x", "must be a URL such as"),
     ] {
         let refusal = parse(line).expect_err(line);
         assert!(refusal.contains(part), "{line}: {refusal}");
     }
     assert!(Line::try_parse_from(["deaths", "--job", ""]).is_err());
+}
+
+#[test]
+fn where_the_file_is() {
+    let file = |line: &str| parse(line).unwrap().file().map(|path| path.display().to_string());
+    assert_eq!(file("--ledger.path /l").as_deref(), Some("/l"));
+    assert_eq!(file("--state.path /s").as_deref(), Some("/s/ledger.redb"));
+    assert_eq!(file("--state.path /s --ledger.path auto").as_deref(), Some("/s/ledger.redb"));
+    assert_eq!(file("--ledger.path none"), None);
+    assert!(!parse("").unwrap().names_file() && !parse("--ledger.path auto").unwrap().names_file());
+    assert!(parse("--state.path /s").unwrap().names_file());
 }

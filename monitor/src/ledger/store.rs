@@ -1,0 +1,462 @@
+//! The tables in the file. One transaction takes all that waits: entries, cursors and notes, and what the bounds have no room for any more.
+//!
+//! A key is an entry's number plus `shift`, which is other than 0 only where this run had begun to number before the file could be opened. Whatever the
+//! crate that reads the file does with a damaged one, a panic included, comes out as an error.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use redb::{
+    Database, Durability, ReadTransaction, ReadableDatabase as _, ReadableTable as _,
+    ReadableTableMetadata as _, Table, TableDefinition,
+};
+
+use super::cursors::{MAX_CURSORS, MAX_NOTES, Place};
+use super::record::{Head, decode, encode, json_len};
+use super::{Bounds, Entry, Filter};
+
+/// Version of the tables. One that is newer than this program's is not touched.
+const FORMAT: u64 = 1;
+/// Records that one transaction lets go of at most, beyond those that it adds.
+const PRUNED_AT_ONCE: u64 = 4096;
+/// Bytes of JSON after which a read ends.
+const READ_BYTES: usize = 1 << 20;
+
+const META: TableDefinition<'_, &str, u64> = TableDefinition::new("killwatch");
+const RECORDS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("records");
+/// Victim's process id and key.
+const BY_PID: TableDefinition<'_, (u32, u64), ()> = TableDefinition::new("by_pid");
+/// Key and µs since 1970.
+const CURSORS: TableDefinition<'_, &str, (u64, i64)> = TableDefinition::new("cursors");
+const NOTES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("notes");
+
+/// Rows of [`META`]: the version, the furthest key that was ever given, bytes of JSON in [`RECORDS`].
+const ROW_FORMAT: &str = "format";
+const ROW_LAST: &str = "last";
+const ROW_BYTES: &str = "bytes";
+
+/// Why the file could not be used.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum StoreError {
+    /// Now: it may work later.
+    #[error("{0}")]
+    Disk(String),
+    /// Another daemon has it.
+    #[error("another killwatch uses it")]
+    Busy,
+    /// Ever: it is damaged, or not of ours.
+    #[error("{0}")]
+    Unusable(String),
+}
+
+impl<E: Into<redb::Error>> From<E> for StoreError {
+    fn from(error: E) -> Self {
+        match error.into() {
+            redb::Error::DatabaseAlreadyOpen => Self::Busy,
+            redb::Error::Io(error) if is_damage(&error) => Self::Unusable(error.to_string()),
+            redb::Error::Io(error) => Self::Disk(error.to_string()),
+            redb::Error::PreviousIo => Self::Disk("a write had failed before".to_owned()),
+            error => Self::Unusable(error.to_string()),
+        }
+    }
+}
+
+fn is_damage(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{InvalidData, UnexpectedEof};
+    matches!(error.kind(), InvalidData | UnexpectedEof)
+}
+
+/// Runs what uses the file; a panic is damage.
+pub(super) fn guarded<T>(work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
+        Err(StoreError::Unusable("it is damaged so that its reader panicked".to_owned()))
+    })
+}
+
+/// What is in the file, in this run's numbers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Shelf {
+    /// The last.
+    pub(super) last: u64,
+    /// How many.
+    pub(super) len: u64,
+    /// Bytes of their JSON.
+    pub(super) bytes: u64,
+    /// Time of the oldest.
+    pub(super) oldest: Option<Timestamp>,
+    /// How many gave way just now.
+    pub(super) evicted: u64,
+    /// Whether more are to give way than one transaction lets go of.
+    pub(super) more: bool,
+}
+
+/// What is to be written.
+#[derive(Debug, Default)]
+pub(super) struct Work {
+    pub(super) entries: Vec<Arc<Entry>>,
+    /// All cursors, if any is to be written.
+    pub(super) cursors: Option<Vec<(String, Place)>>,
+    pub(super) notes: Vec<(String, Bytes)>,
+    /// The furthest number that was ever given.
+    pub(super) last: u64,
+}
+
+/// What an earlier run left.
+#[derive(Debug, Default)]
+pub(super) struct Loaded {
+    pub(super) shelf: Shelf,
+    pub(super) cursors: Vec<(String, Place)>,
+    pub(super) notes: Vec<(String, Bytes)>,
+    /// The furthest number that was ever given.
+    pub(super) last: u64,
+}
+
+/// Some entries without gaps between them.
+#[derive(Debug, Default)]
+pub(super) struct Stretch {
+    pub(super) entries: Vec<Arc<Entry>>,
+    /// Numbers before the first of them for which there is nothing that can be read.
+    pub(super) skipped: u64,
+    /// Records that are there and cannot be read, by number.
+    pub(super) unreadable: Vec<u64>,
+}
+
+/// An open file.
+pub(super) struct Store {
+    /// `None` only while it is dropped.
+    db: Option<Database>,
+    shift: u64,
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        let db = self.db.take();
+        let _ = guarded(|| {
+            drop(db);
+            Ok(())
+        });
+    }
+}
+
+impl Store {
+    /// Makes the tables where there are none.
+    pub(super) fn new(db: Database) -> Result<Self, StoreError> {
+        // From here on it is dropped with care.
+        let store = Self { db: Some(db), shift: 0 };
+        guarded(|| {
+            let txn = store.db()?.begin_write()?;
+            let is_new = txn.list_tables()?.next().is_none();
+            {
+                let mut meta = txn.open_table(META)?;
+                if is_new {
+                    meta.insert(ROW_FORMAT, FORMAT)?;
+                }
+                check_format(meta.get(ROW_FORMAT)?.map(|format| format.value()))?;
+                txn.open_table(RECORDS)?;
+                txn.open_table(BY_PID)?;
+                txn.open_table(CURSORS)?;
+                txn.open_table(NOTES)?;
+            }
+            if is_new { txn.commit()? } else { txn.abort()? }
+            Ok(())
+        })?;
+        Ok(store)
+    }
+
+    /// A file that is only read.
+    pub(super) fn read_only(db: Database) -> Result<Self, StoreError> {
+        let store = Self { db: Some(db), shift: 0 };
+        guarded(|| {
+            let meta = store.reading()?.open_table(META)?;
+            check_format(meta.get(ROW_FORMAT)?.map(|format| format.value()))
+        })?;
+        Ok(store)
+    }
+
+    /// Numbers in this run begin after what is there.
+    pub(super) fn begin_after(&mut self, shift: u64) {
+        self.shift = shift;
+    }
+
+    fn db(&self) -> Result<&Database, StoreError> {
+        self.db.as_ref().ok_or_else(|| StoreError::Disk("it is closed".to_owned()))
+    }
+
+    fn reading(&self) -> Result<ReadTransaction, StoreError> {
+        Ok(self.db()?.begin_read()?)
+    }
+
+    fn seq(&self, key: u64) -> u64 {
+        key.saturating_sub(self.shift)
+    }
+
+    fn key(&self, seq: u64) -> u64 {
+        seq.saturating_add(self.shift)
+    }
+
+    /// What is there.
+    pub(super) fn load(&self) -> Result<Loaded, StoreError> {
+        guarded(|| {
+            let txn = self.reading()?;
+            let meta = txn.open_table(META)?;
+            let row = |row| Ok::<_, StoreError>(meta.get(row)?.map_or(0, |value| value.value()));
+            let shelf = self.shelf(&txn.open_table(RECORDS)?, row(ROW_BYTES)?)?;
+            let mut loaded = Loaded { shelf, last: row(ROW_LAST)?, ..Loaded::default() };
+            for row in txn.open_table(CURSORS)?.iter()?.take(MAX_CURSORS) {
+                let (name, place) = row?;
+                let (key, used) = place.value();
+                let used = Timestamp::from_microsecond(used).unwrap_or(Timestamp::UNIX_EPOCH);
+                loaded.cursors.push((name.value().to_owned(), Place { seq: self.seq(key), used }));
+                loaded.last = loaded.last.max(key);
+            }
+            for row in txn.open_table(NOTES)?.iter()?.take(MAX_NOTES) {
+                let (key, note) = row?;
+                loaded.notes.push((key.value().to_owned(), Bytes::copy_from_slice(note.value())));
+            }
+            loaded.last = self.seq(loaded.last).max(shelf.last);
+            Ok(loaded)
+        })
+    }
+
+    fn shelf(
+        &self,
+        records: &impl redb::ReadableTable<u64, &'static [u8]>,
+        bytes: u64,
+    ) -> Result<Shelf, StoreError> {
+        let last = records.last()?.map_or(0, |(key, _)| self.seq(key.value()));
+        let oldest = records.first()?;
+        let oldest = oldest.and_then(|(_, record)| Some(Head::parse(record.value())?.0.time()));
+        Ok(Shelf { last, len: records.len()?, bytes, oldest, ..Shelf::default() })
+    }
+
+    /// Writes all of it, and lets go of what the bounds have no room for; after a return, it is on the disk.
+    pub(super) fn commit(
+        &self,
+        work: &Work,
+        bounds: &Bounds,
+        now: Timestamp,
+    ) -> Result<Shelf, StoreError> {
+        guarded(|| {
+            let mut txn = self.db()?.begin_write()?;
+            txn.set_durability(Durability::Immediate)?;
+            let shelf = {
+                let mut meta = txn.open_table(META)?;
+                let mut records = Records {
+                    records: txn.open_table(RECORDS)?,
+                    by_pid: txn.open_table(BY_PID)?,
+                    bytes: meta.get(ROW_BYTES)?.map_or(0, |bytes| bytes.value()),
+                };
+                for entry in &work.entries {
+                    records.insert(self.key(entry.seq), entry)?;
+                }
+                let (evicted, more) = records.prune(bounds, now, work.entries.len() as u64)?;
+                if let Some(cursors) = &work.cursors {
+                    self.put_cursors(&mut txn.open_table(CURSORS)?, cursors)?;
+                }
+                let mut notes = txn.open_table(NOTES)?;
+                for (key, note) in &work.notes {
+                    notes.insert(key.as_str(), &**note)?;
+                }
+                meta.insert(ROW_BYTES, records.bytes)?;
+                let last = meta.get(ROW_LAST)?.map_or(0, |last| last.value());
+                meta.insert(ROW_LAST, last.max(self.key(work.last)))?;
+                Shelf { evicted, more, ..self.shelf(&records.records, records.bytes)? }
+            };
+            txn.commit()?;
+            Ok(shelf)
+        })
+    }
+
+    fn put_cursors(
+        &self,
+        table: &mut Table<'_, &'static str, (u64, i64)>,
+        cursors: &[(String, Place)],
+    ) -> Result<(), StoreError> {
+        table.retain(|name, _| cursors.iter().any(|(kept, _)| kept == name))?;
+        for (name, place) in cursors {
+            let row = (self.key(place.seq), place.used.as_microsecond());
+            table.insert(name.as_str(), row)?;
+        }
+        Ok(())
+    }
+
+    /// The first entries of those from `from` to `to`, at most `max`.
+    pub(super) fn read(&self, from: u64, to: u64, max: usize) -> Result<Stretch, StoreError> {
+        guarded(|| {
+            let mut stretch = Stretch::default();
+            let (mut next, mut bytes) = (self.key(from), 0);
+            let records = self.reading()?.open_table(RECORDS)?;
+            for row in records.range(next..=self.key(to))? {
+                let (key, record) = row?;
+                let key = key.value();
+                let begun = !stretch.entries.is_empty();
+                if stretch.entries.len() >= max || bytes >= READ_BYTES || (begun && key != next) {
+                    return Ok(stretch);
+                }
+                match decode(key, self.seq(key), record.value()) {
+                    Some(entry) => {
+                        if !begun {
+                            stretch.skipped = key - self.key(from);
+                        }
+                        bytes += entry.json.len();
+                        stretch.entries.push(entry);
+                    }
+                    None if begun => return Ok(stretch),
+                    None => stretch.unreadable.push(self.seq(key)),
+                }
+                next = key.saturating_add(1);
+            }
+            if stretch.entries.is_empty() {
+                stretch.skipped = (to + 1).saturating_sub(from);
+            }
+            Ok(stretch)
+        })
+    }
+
+    /// At most `limit` deaths before `before` that `filter` lets through, newest first.
+    pub(super) fn newest(
+        &self,
+        filter: &Filter,
+        before: u64,
+        limit: usize,
+    ) -> Result<Stretch, StoreError> {
+        guarded(|| {
+            let mut stretch = Stretch::default();
+            let before = self.key(before);
+            let txn = self.reading()?;
+            let records = txn.open_table(RECORDS)?;
+            if let Some(pid) = filter.any_pid() {
+                let by_pid = txn.open_table(BY_PID)?;
+                for row in by_pid.range((pid, 0)..(pid, before))?.rev() {
+                    if stretch.entries.len() >= limit {
+                        break;
+                    }
+                    let (_, key) = row?.0.value();
+                    if let Some(record) = records.get(key)? {
+                        self.look(&mut stretch, filter, key, record.value());
+                    }
+                }
+            } else {
+                for row in records.range(..before)?.rev() {
+                    if stretch.entries.len() >= limit {
+                        break;
+                    }
+                    let (key, record) = row?;
+                    self.look(&mut stretch, filter, key.value(), record.value());
+                }
+            }
+            Ok(stretch)
+        })
+    }
+
+    fn look(&self, stretch: &mut Stretch, filter: &Filter, key: u64, record: &[u8]) {
+        let head = Head::parse(record);
+        if head.is_some_and(|(head, _)| !head.may_pass(filter)) {
+            return;
+        }
+        match decode(key, self.seq(key), record) {
+            Some(entry) if filter.lets(&entry) => stretch.entries.push(entry),
+            Some(_) => {}
+            None => stretch.unreadable.push(self.seq(key)),
+        }
+    }
+
+    /// The number before the first entry that may be of `since` or later. Entries are in the order of their coming, which is not quite that of their
+    /// times: the search goes back until `slack` in a row are older.
+    pub(super) fn before(&self, since: Timestamp, slack: usize) -> Result<u64, StoreError> {
+        guarded(|| {
+            let records = self.reading()?.open_table(RECORDS)?;
+            let (mut first, mut older) = (None, 0);
+            for row in records.range::<u64>(..)?.rev() {
+                let (key, record) = row?;
+                let time = Head::parse(record.value()).map(|(head, _)| head.time());
+                if time.is_some_and(|time| time >= since) {
+                    (first, older) = (Some(key.value()), 0);
+                } else if older >= slack {
+                    break;
+                } else {
+                    older += 1;
+                }
+            }
+            let last = records.last()?.map_or(0, |(key, _)| key.value());
+            Ok(self.seq(first.map_or(last, |first| first - 1)))
+        })
+    }
+}
+
+fn check_format(format: Option<u64>) -> Result<(), StoreError> {
+    match format {
+        Some(FORMAT) => Ok(()),
+        Some(other) => Err(StoreError::Unusable(format!(
+            "its version is {other}, and this killwatch knows {FORMAT}: a newer one wrote it"
+        ))),
+        None => Err(StoreError::Unusable("it is a database of another program".to_owned())),
+    }
+}
+
+/// The records and what hangs on them, within a transaction.
+struct Records<'t> {
+    records: Table<'t, u64, &'static [u8]>,
+    by_pid: Table<'t, (u32, u64), ()>,
+    bytes: u64,
+}
+
+impl Records<'_> {
+    fn insert(&mut self, key: u64, entry: &Entry) -> Result<(), StoreError> {
+        let (head, record) = encode(key, entry);
+        // Written before, if the disk failed after it had the last transaction.
+        let before = self.records.insert(key, &*record)?.map(|old| json_len(old.value()));
+        self.bytes = self.bytes.saturating_sub(before.unwrap_or(0)) + entry.json.len() as u64;
+        for pid in head.pids() {
+            self.by_pid.insert((pid, key), ())?;
+        }
+        Ok(())
+    }
+
+    /// Lets the oldest go while they are too many, too large or too old. How many went, and whether more should.
+    fn prune(
+        &mut self,
+        bounds: &Bounds,
+        now: Timestamp,
+        added: u64,
+    ) -> Result<(u64, bool), StoreError> {
+        let oldest = bounds.oldest(now);
+        let mut pruned = 0;
+        loop {
+            let len = self.records.len()?;
+            let (key, size, head) = {
+                let Some((key, record)) = self.records.first()? else { return Ok((pruned, false)) };
+                let record = record.value();
+                (key.value(), json_len(record), Head::parse(record).map(|(head, _)| head))
+            };
+            let over = len > bounds.max_deaths
+                || (self.bytes > bounds.max_bytes && len > 1)
+                || head.is_some_and(|head| head.time() < oldest);
+            if !over || pruned >= added.saturating_add(PRUNED_AT_ONCE) {
+                return Ok((pruned, over));
+            }
+            self.records.remove(key)?;
+            for pid in head.iter().flat_map(Head::pids) {
+                self.by_pid.remove((pid, key))?;
+            }
+            self.bytes = self.bytes.saturating_sub(size);
+            pruned += 1;
+        }
+    }
+}
+
+/// Makes the file one of another version; 0: of another program.
+#[cfg(test)]
+pub(super) fn set_format(db: Database, format: u64) {
+    let txn = db.begin_write().unwrap();
+    {
+        let mut meta = txn.open_table(META).unwrap();
+        match format {
+            0 => drop(meta.remove(ROW_FORMAT).unwrap()),
+            _ => drop(meta.insert(ROW_FORMAT, format).unwrap()),
+        }
+    }
+    txn.commit().unwrap();
+}
