@@ -124,10 +124,6 @@ impl Notes {
         self.0.insert(key.to_owned(), (bytes, true));
     }
 
-    pub(super) fn any_unwritten(&self) -> bool {
-        self.0.values().any(|(_, unwritten)| *unwritten)
-    }
-
     /// Those that are not written; they count as written then.
     pub(super) fn take(&mut self) -> Vec<(String, Bytes)> {
         let unwritten = self.0.iter_mut().filter(|(_, (_, unwritten))| *unwritten);

@@ -78,7 +78,7 @@ impl Writer {
             }
             match self.turn() {
                 Turn::Write(work) => {
-                    if !self.commit(&work) {
+                    if !self.commit(&work) && self.shared.stop() != Stop::Drop {
                         self.open();
                         self.rest();
                     }
@@ -158,7 +158,7 @@ impl Writer {
         store.begin_after(self.shift);
         let loaded = store.load()?;
         let last = self.shared.recent().last();
-        if self.begun && self.shift > 0 && loaded.shelf.last > last {
+        if self.begun && loaded.last > last {
             return Err(StoreError::Unusable("its numbers are ahead".to_owned()));
         }
         Ok((store, loaded))
@@ -179,7 +179,7 @@ impl Writer {
                 if lost > 0 {
                     tracing::error!(lost, "the ledger was opened late: sinks are not told of what they had not taken before the start");
                 }
-                loaded.shelf.last = 0;
+                (loaded.shelf.last, loaded.last) = (0, 0);
                 loaded.cursors.iter_mut().for_each(|(_, place)| place.seq = 0);
             }
             recent.reopened(loaded, Instant::now());

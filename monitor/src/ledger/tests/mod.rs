@@ -123,7 +123,7 @@ fn seqs(ledger: &Ledger, filter: &Filter, limit: usize) -> Vec<u64> {
 
 #[test]
 fn filters_and_order() {
-    let fill = |ledger: &Ledger| [7, 8, 7].iter().for_each(|pid| drop(appended(ledger, *pid)));
+    let fill = |ledger: &Ledger| [7, 8, 7].iter().for_each(|pid| fill(ledger, *pid..=*pid));
     everywhere(10, fill, |ledger| {
         let seqs = |filter: &Filter, limit| seqs(ledger, filter, limit);
         assert_eq!(seqs(&Filter::default(), 10), [3, 2, 1]);
