@@ -51,6 +51,7 @@ use tokio::sync::watch;
 
 use crate::alert::Alert;
 use crate::audit::state::StatePath;
+#[cfg(not(test))]
 use crate::clock::Clock;
 use crate::death::Death;
 
@@ -144,6 +145,19 @@ pub struct Batch {
     pub entries: Vec<Arc<Entry>>,
     /// Entries between the reader's cursor and the first of `entries` that are gone. If there are no `entries`, the cursor is to move by this.
     pub skipped: u64,
+}
+
+/// What ages are counted from.
+#[cfg(not(test))]
+fn now() -> Timestamp {
+    Clock.now()
+}
+
+/// The deaths of tests have one fixed time: theirs is the day after, or each would be too old.
+#[cfg(test)]
+fn now() -> Timestamp {
+    let day_after = crate::death::sample::oom_memcg().time.checked_add(SignedDuration::from_hours(24));
+    day_after.unwrap_or_default()
 }
 
 /// Something that could not be recorded.
@@ -319,7 +333,7 @@ impl Ledger {
         if self.shared.place.is_some() {
             self.shared.work.notify_one();
         } else {
-            recent.expire(self.shared.bounds.oldest(Clock.now()));
+            recent.expire(self.shared.bounds.oldest(now()));
         }
         drop(recent);
         Ok(entry)
@@ -457,7 +471,7 @@ impl Ledger {
     pub fn open_cursor(&self, name: &str) -> u64 {
         let mut recent = self.shared.recent();
         let began = recent.began;
-        let seq = recent.cursors.open(name, began, Clock.now());
+        let seq = recent.cursors.open(name, began, now());
         self.write_beside(&mut recent);
         seq
     }
@@ -466,7 +480,7 @@ impl Ledger {
     pub fn acknowledge(&self, name: &str, seq: u64) {
         let mut recent = self.shared.recent();
         let seq = seq.min(recent.last());
-        recent.cursors.advance(name, seq, Clock.now());
+        recent.cursors.advance(name, seq, now());
         self.write_beside(&mut recent);
     }
 
@@ -498,7 +512,7 @@ impl Ledger {
     pub fn health(&self) -> Health {
         let unreadable = self.shared.unreadable();
         let mut recent = self.shared.recent();
-        recent.expire(self.shared.bounds.oldest(Clock.now()));
+        recent.expire(self.shared.bounds.oldest(now()));
         Health {
             file: self.shared.place.clone(),
             degraded: recent.degraded.clone(),

@@ -165,7 +165,7 @@ fn a_pid_leads_to_its_deaths_however_many_others_there_are() {
 
 #[test]
 fn what_is_too_old_goes() {
-    let now = crate::clock::Clock.now();
+    let now = super::now();
     let aged = |hours: i64| {
         let mut death = death(1);
         death.time = now - jiff::SignedDuration::from_hours(hours);
