@@ -9,9 +9,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, Result, ensure};
+use killwatch_tests::bpffs::BpfFs;
 use killwatch_tests::corpus::Scenario;
 use killwatch_tests::daemon::{Daemon, Launch};
-use killwatch_tests::metrics::samples;
 use killwatch_tests::play;
 use killwatch_tests::stage::Stage;
 use killwatch_tests::truth::Truth;
@@ -33,7 +33,7 @@ const DEATHS_AT_MOST: usize = 20_000;
 /// From the last death until all are told.
 const SETTLES_WITHIN: Duration = Duration::from_secs(30);
 /// Deaths that were seen by nobody, or read from the ring by a daemon that was killed before they were on the disk.
-const LOST: &str = "killwatch_deaths_lost_total";
+const LOST: &str = "deaths are lost with an earlier daemon";
 const ALL: &[&str] = &["deaths", "-o", "json", "--limit", "1000000"];
 
 /// Numbers that look random, the same from the same seed (xorshift64, Marsaglia 2003).
@@ -68,31 +68,9 @@ fn rounds() -> Result<u64> {
     }
 }
 
-/// Takes the pins away, however the scenario ends.
-struct Pins(Option<PathBuf>);
-
-impl Pins {
-    fn own() -> Self {
-        Self(Some(format!("/sys/fs/bpf/killwatch-test-{}", std::process::id()).into()))
-    }
-
-    fn flag(&self) -> [std::ffi::OsString; 2] {
-        let path = self.0.clone().map_or_else(|| "none".into(), PathBuf::into_os_string);
-        ["--probe.pin".into(), path]
-    }
-}
-
-impl Drop for Pins {
-    fn drop(&mut self) {
-        if let Some(path) = &self.0 {
-            // A daemon that never came so far has left none.
-            let _ = std::fs::remove_dir_all(path);
-        }
-    }
-}
-
 fn kill_nine_at_any_moment(stage: &mut Stage) -> Result<()> {
-    let account = killed_again_and_again(stage, &Pins::own())?;
+    let file_system = BpfFs::mount()?;
+    let account = killed_again_and_again(stage, file_system.pins())?;
     ensure!(
         account.missing <= account.lost,
         "{} deaths were not told, and {} are counted as lost",
@@ -104,7 +82,7 @@ fn kill_nine_at_any_moment(stage: &mut Stage) -> Result<()> {
 
 /// Without pins nobody sees what happens while no daemon runs: what was told is told once all the same, and the ledger is sound.
 fn kill_nine_at_any_moment_without_pins(stage: &mut Stage) -> Result<()> {
-    killed_again_and_again(stage, &Pins(None)).map(drop)
+    killed_again_and_again(stage, "none".into()).map(drop)
 }
 
 /// What became of the deaths that were caused.
@@ -113,13 +91,14 @@ struct Account {
     lost: usize,
 }
 
-fn killed_again_and_again(stage: &mut Stage, pins: &Pins) -> Result<Account> {
+fn killed_again_and_again(stage: &mut Stage, pins: PathBuf) -> Result<Account> {
     let (mut dice, rounds) = (Dice::thrown()?, rounds()?);
     // Room for all, whatever the default is.
     let mut flags = vec!["--ledger.max-deaths".into(), "1000000".into()];
-    flags.extend(pins.flag());
+    flags.extend(["--probe.pin".into(), pins.into_os_string()]);
     stage.daemon = Arc::new(Daemon::start_as(Launch { flags, ..Launch::default() })?);
-    let casting = stage.cast().within(stage.tree.top()).args(["--gate", "abort"]);
+    let group = stage.tree.make("worker")?;
+    let casting = stage.cast().within(&group).args(["--gate", "abort"]);
     let stop = AtomicBool::new(false);
     let truths = std::thread::scope(|scope| {
         let victims = scope.spawn(|| stream(&casting, &stop));
@@ -190,9 +169,7 @@ fn settled(daemon: &Daemon, truths: &[Truth]) -> Result<Account> {
                 told => anyhow::bail!("the death of {} is told {told} times", truth.pid),
             }
         }
-        let lost = samples(&daemon.metrics()?, LOST, &[])?.into_iter().sum::<f64>();
-        // Whole numbers, and small ones.
-        Ok(Account { missing, lost: lost as usize })
+        Ok(Account { missing, lost: lost(&daemon.whole_log()?) })
     };
     let mut last = None;
     let waited = wait_until(SETTLES_WITHIN, "every death to be told or counted as lost", || {
@@ -207,6 +184,13 @@ fn settled(daemon: &Daemon, truths: &[Truth]) -> Result<Account> {
         (Err(error), None) => Err(error),
         (Ok(()), None) => anyhow::bail!("no account was made"),
     }
+}
+
+/// What all daemons so far have said to be lost: their metrics went with them, their log is one.
+fn lost(log: &str) -> usize {
+    let lines = log.lines().filter(|line| line.contains(LOST));
+    let numbers = lines.filter_map(|line| line.rsplit_once("deaths=")?.1.trim().parse::<usize>().ok());
+    numbers.sum()
 }
 
 /// When the victim of a record was started, since boot.

@@ -73,8 +73,9 @@ pub(super) async fn newest(
     api: &Api,
     question: &Question,
 ) -> Result<(Vec<Record>, Place), Unanswered> {
-    if question.limit <= PAGE {
-        let mut page = get(api, question, question.limit, None).await?;
+    let few = question.limit.min(PAGE);
+    let mut page = get(api, question, few, None).await?;
+    if question.limit <= PAGE || page.records.len() < few {
         page.records.reverse();
         return Ok((page.records, page.place));
     }
