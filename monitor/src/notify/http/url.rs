@@ -170,7 +170,6 @@ mod tests {
             "receiver",
             "ftp://a/",
             "http:a",
-            "http:///x",
             "https://",
             "http://a b/",
             "http://a/#f",
