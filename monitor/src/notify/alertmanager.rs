@@ -23,6 +23,8 @@ use crate::config::{Period, Refused, values};
 
 mod alert;
 mod held;
+#[cfg(test)]
+mod held_tests;
 mod instances;
 #[cfg(test)]
 mod real;
