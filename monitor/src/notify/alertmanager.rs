@@ -14,6 +14,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
+use uuid::Uuid;
 
 use super::deliver::{Deliver, Failure, Message, Outcome};
 use super::http::links::Linked;
@@ -160,6 +161,12 @@ impl Alertmanager {
         self.held.len()
     }
 
+    /// The alert of a death that was told before, or just now.
+    fn known<'a>(&'a self, death: Uuid, now: &'a [Alert]) -> Option<&'a Alert> {
+        let just_now = now.iter().rev().find(|alert| alert.id == death);
+        just_now.or_else(|| self.held.of_death(death))
+    }
+
     /// Raises alerts, each of them once, as the last of them with its labels has it.
     async fn raise(&mut self, alerts: &[Alert]) -> Result<(), Failure> {
         let mut once = Held::new(self.held.hold());
@@ -183,8 +190,14 @@ impl Deliver for Alertmanager {
     }
 
     async fn deliver(&mut self, messages: &[Message]) -> Outcome {
-        let alerts: Vec<_> =
-            messages.iter().map(|message| self.maker.make(message, &self.held)).collect();
+        let mut alerts: Vec<Alert> = Vec::with_capacity(messages.len());
+        for message in messages {
+            let follows = match message {
+                Message::Summary(summary) => self.known(summary.follows, &alerts),
+                Message::Entry(_) => None,
+            };
+            alerts.push(self.maker.make(message, follows));
+        }
         match self.raise(&alerts).await {
             Ok(()) => return Outcome::all(messages),
             Err(Failure::Refused(_)) if alerts.len() > 1 => {}

@@ -106,16 +106,19 @@ impl Webhook {
 
     /// Posts as many of the messages, from the first on, as one request may have. Says how many these were.
     async fn post(&mut self, messages: &[Message]) -> Result<usize, (usize, Failure)> {
-        let mut taken = Vec::new();
-        let mut length = 0;
+        let mut taken: Vec<Vec<u8>> = Vec::new();
+        // With the brackets.
+        let mut length = 2;
         for message in messages {
-            let event = event::encode(message, self.template, &self.linked);
-            let event = event.map_err(|why| (1, Failure::Refused(why)))?;
-            length += event.len() + 1;
-            if !taken.is_empty() && length > MAX_REQUEST {
-                break;
+            match event::encode(message, self.template, &self.linked) {
+                Ok(event) if taken.is_empty() || length + event.len() < MAX_REQUEST => {
+                    length += event.len() + 1;
+                    taken.push(event);
+                }
+                Err(why) if taken.is_empty() => return Err((1, Failure::Refused(why))),
+                // It opens the next request, or is what that fails of.
+                _ => break,
             }
-            taken.push(event);
         }
         let count = taken.len();
         // The same messages have the same id, and no others: a half of a batch is not the batch.
@@ -147,7 +150,9 @@ impl Webhook {
             None => Vec::new(),
             Some(file) => {
                 let later = |why| Failure::Later { why, after: None };
-                let secret = file.get().await.map_err(later)?;
+                let read = tokio::time::timeout(self.client.timeout(), file.get()).await;
+                let slow = |_| later("hmac.key_file: it took longer than http.timeout to read".into());
+                let secret = read.map_err(slow)?.map_err(later)?;
                 let now = Clock.now().as_second().to_string();
                 let signature = sign::signature(&secret, id, &now, &body).map_err(later)?;
                 let named = [

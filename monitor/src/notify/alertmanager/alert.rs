@@ -7,7 +7,6 @@ use reqwest::Url;
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::held::Held;
 use crate::alert::{AlertKind, PoisonJob};
 use crate::death::{Cause, Death, Job, Workload};
 use crate::ledger::Item;
@@ -88,8 +87,8 @@ pub(super) struct Maker {
 }
 
 impl Maker {
-    /// The alert of a message. A summary's is that of the death that it follows, if that is among `held`.
-    pub(super) fn make(&self, message: &Message, held: &Held) -> Alert {
+    /// The alert of a message. A summary's is that of the death that it follows, if that is known still.
+    pub(super) fn make(&self, message: &Message, follows: Option<&Alert>) -> Alert {
         match message {
             Message::Entry(entry) => match &entry.item {
                 Item::Death(death) => self.of_death(death),
@@ -100,7 +99,7 @@ impl Maker {
                     made
                 }
             },
-            Message::Summary(summary) => match held.of_death(summary.follows) {
+            Message::Summary(summary) => match follows {
                 Some(first) => prolonged(first, summary),
                 None => self.of_summary(summary),
             },

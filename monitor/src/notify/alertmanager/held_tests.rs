@@ -9,14 +9,12 @@ use tokio::time::Instant;
 use super::alert::{Alert, Labels, Maker};
 use super::held::{Held, MAX_HELD};
 use crate::death::sample;
-use crate::ledger::{Ledger, LedgerConfig};
-use crate::notify::deliver::Message;
 use crate::notify::http::links::Linked;
+use crate::notify::http::testing::entry;
 
 fn bare(n: u16) -> Alert {
-    let death = Ledger::new(LedgerConfig::default()).append(sample::in_a_pod()).unwrap();
     let maker = Maker { labels: Labels::new(), linked: Linked::default() };
-    let mut alert = maker.make(&Message::Entry(death), &Held::new(Duration::ZERO));
+    let mut alert = maker.make(&entry(sample::in_a_pod()), None);
     alert.labels.insert("n".to_owned(), n.to_string());
     alert
 }

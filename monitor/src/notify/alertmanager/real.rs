@@ -13,8 +13,7 @@ use tokio::net::TcpStream;
 
 use super::*;
 use crate::death::{Death, sample};
-use crate::ledger::{Ledger, LedgerConfig};
-use crate::notify::http::testing::{Answer, Server};
+use crate::notify::http::testing::{Answer, Server, entry};
 
 const BINARIES: [&str; 2] = ["prometheus-alertmanager", "alertmanager"];
 /// For what is a matter of seconds on an idle machine.
@@ -100,10 +99,6 @@ async fn until(sink: &mut Alertmanager, what: &str, mut holds: impl AsyncFnMut()
     }
 }
 
-fn message(death: Death) -> Message {
-    Message::Entry(Ledger::new(LedgerConfig::default()).append(death).unwrap())
-}
-
 fn told(receiver: &Server, status: &str) -> Vec<Value> {
     let all = receiver.seen();
     let alerts =
@@ -157,7 +152,7 @@ async fn a_cluster_fires_survives_a_restart_and_resolves() {
     // A death, and one with names that try to break out.
     let mut hostile = sample::hostile();
     hostile.workload.pod = Some("nasty".into());
-    let messages = [message(sample::in_a_pod()), message(hostile)];
+    let messages = [entry(sample::in_a_pod()), entry(hostile)];
     assert_eq!(sink.deliver(&messages).await, Outcome::all(&messages));
     let pod = "render-x7k2p";
     until(&mut sink, "both fire", async || {
@@ -178,7 +173,7 @@ async fn a_cluster_fires_survives_a_restart_and_resolves() {
     until(&mut sink, "someone is notified", async || !told(&receiver, "firing").is_empty()).await;
 
     // Of a batch with one that is not allowed the others stand, as this sink's ways rest on.
-    let mut good = sink.maker.make(&messages[0], &sink.held);
+    let mut good = sink.maker.make(&messages[0], None);
     good.labels.insert("pod".into(), "good".into());
     let mut bad = good.clone();
     bad.labels.insert("not-a-name".into(), "x".into());

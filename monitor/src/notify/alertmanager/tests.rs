@@ -11,13 +11,9 @@ use uuid::Uuid;
 use super::alert::Alert;
 use super::*;
 use crate::death::{Death, sample};
-use crate::ledger::{Item, Ledger, LedgerConfig};
-use crate::notify::http::testing::{Answer, Server};
+use crate::ledger::Item;
+use crate::notify::http::testing::{Answer, Server, entry};
 use crate::notify::summary::{self, Summary};
-
-fn entry(item: impl Into<Item>) -> Message {
-    Message::Entry(Ledger::new(LedgerConfig::default()).append(item).unwrap())
-}
 
 fn in_pod(pod: &str) -> Message {
     let mut death = sample::in_a_pod();
@@ -65,7 +61,7 @@ fn ends_in(alert: &Value) -> i64 {
 
 fn made(message: &Message) -> Alert {
     let maker = Maker { labels: alert::Labels::new(), linked: Linked::default() };
-    maker.make(message, &Held::new(Duration::from_secs(60)))
+    maker.make(message, None)
 }
 
 #[tokio::test]
@@ -195,6 +191,12 @@ async fn a_summary_prolongs_the_alert_that_it_follows() {
     );
     assert_eq!(description.matches("| Then").count(), 1);
     assert_eq!(sink.holds(), 1);
+
+    // So it does if both are told at once.
+    let summary = summary_of(&death);
+    let mut other = self::sink(&[&server], json!({}));
+    other.deliver(&[entry(death.clone()), summary]).await;
+    assert_eq!((other.holds(), server.seen()[3].json()[0]["annotations"]["count"].clone()), (1, json!("17")));
 
     // After a restart the death is not held any more: the workload is known all the same.
     let lone = made(&summary_of(&death));

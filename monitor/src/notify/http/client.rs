@@ -132,6 +132,12 @@ impl Client {
         self.exchange(request).await.map_err(|why| Failure::Later { why, after: None })
     }
 
+    /// How long one request may take.
+    #[must_use]
+    pub fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
     /// Who is meant, as errors say it.
     fn name(&self) -> String {
         match (&self.connector.host, self.headers.get(HOST).and_then(|host| host.to_str().ok())) {

@@ -124,9 +124,11 @@ impl HttpConfig {
         if tls.server_name.is_some() && (!url.is_https() || self.proxy_url.is_some()) {
             return Err("http.tls.server_name wants an https:// address and no proxy_url: name the host as its certificate does".to_owned());
         }
-        if let Some(key) = self.has_secrets().filter(|_| !url.is_https() && !url.is_loopback()) {
+        let proxy_is_near = self.proxy_url.as_ref().is_none_or(HttpUrl::is_loopback);
+        let is_safe = url.is_https() || (url.is_loopback() && proxy_is_near);
+        if let Some(key) = self.has_secrets().filter(|_| !is_safe) {
             return Err(format!(
-                "http.{key}: {url} is not this host, and http:// would send the secret for all to read: use https://"
+                "http.{key}: the way to {url} is not encrypted, and others could read the secret: use https://"
             ));
         }
         Ok(())

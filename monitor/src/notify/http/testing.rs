@@ -13,6 +13,18 @@ use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
 use super::{Client, HttpConfig, HttpUrl};
+use crate::ledger::{Entry, Item};
+use crate::notify::deliver::Message;
+
+/// A message as the driver hands it over.
+pub(in crate::notify) fn entry(item: impl Into<Item>) -> Message {
+    let item = item.into();
+    let json = match &item {
+        Item::Death(death) => serde_json::to_vec(&**death),
+        Item::Alert(alert) => serde_json::to_vec(&**alert),
+    };
+    Message::Entry(Arc::new(Entry { seq: 1, item, json: json.unwrap().into() }))
+}
 
 /// A request as it came.
 #[derive(Debug, Clone)]

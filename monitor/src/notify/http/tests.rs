@@ -251,6 +251,8 @@ fn what_does_not_go_together_is_refused_at_the_start() {
         refused("http://a/", serde_json::json!({"tls": {"ca_file": "/c"}}))
             .contains("use https://")
     );
+    let proxied = serde_json::json!({"authorization": token, "proxy_url": "http://10.0.0.1/"});
+    assert!(refused("http://localhost/", proxied).contains("use https://"));
     let named = serde_json::json!({"tls": {"server_name": "b"}, "proxy_url": "https://p/"});
     assert!(refused("https://a/", named).contains("server_name"));
     let many: serde_json::Map<_, _> = (0..17).map(|n| (format!("X-{n}"), "v".into())).collect();
@@ -288,7 +290,7 @@ async fn certificates_that_do_not_fit() {
     let dir = tempfile::tempdir().unwrap();
     let (ours, other) = (Authority::new(), Authority::new());
     let ca = write(dir.path(), "ca.pem", &ours.pem);
-    let trusting = config(serde_json::json!({"tls": {"ca_file": ca}}));
+    let trusting = config(serde_json::json!({"tls": {"ca_file": &ca}}));
     let ok = |_: usize, _: &_| Answer::status(200, "", "");
     for (tls, says) in [
         (other.server("127.0.0.1", 2100, None), "UnknownIssuer"),
@@ -305,12 +307,14 @@ async fn certificates_that_do_not_fit() {
     outcome(&server.client(&trusting)).await.unwrap();
     // The host's own authorities do not know ours.
     later(outcome(&server.client(&HttpConfig::default())).await);
-    // A receiver without TLS is noticed, and one with TLS that is spoken to without.
-    let plain = Server::start(ok).await;
-    let url: HttpUrl = format!("https://127.0.0.1:{}/", plain.port()).parse().unwrap();
-    later(outcome(&Client::new(&url, &trusting).unwrap()).await);
+    // One that is spoken to without TLS says nothing of use, and one without TLS waits for more.
     let url: HttpUrl = format!("http://127.0.0.1:{}/", server.port()).parse().unwrap();
     later(outcome(&Client::new(&url, &quick()).unwrap()).await);
+    let plain = Server::start(ok).await;
+    let url: HttpUrl = format!("https://127.0.0.1:{}/", plain.port()).parse().unwrap();
+    let quick = config(serde_json::json!({"timeout": "400ms", "tls": {"ca_file": ca}}));
+    let why = later(outcome(&Client::new(&url, &quick).unwrap()).await);
+    assert!(why.contains("no connection within 200ms"), "{why}");
 }
 
 #[tokio::test]
@@ -375,11 +379,13 @@ async fn a_receiver_that_wants_to_know_its_client() {
 #[tokio::test]
 async fn a_proxy_is_used_if_it_is_set_and_only_then() {
     let proxy = Server::start(|_, _| Answer::status(200, "", "")).await;
-    let url: HttpUrl = "http://receiver.invalid/in".parse().unwrap();
-    let through =
-        config(serde_json::json!({"proxy_url": format!("http://127.0.0.1:{}", proxy.port())}));
+    let gone = Server::start(|_, _| Answer::status(200, "", "")).await;
+    let url = gone.url_at("127.0.0.1", "/in");
+    gone.stop().await;
+    let proxy_url = format!("http://127.0.0.1:{}", proxy.port());
+    let through = config(serde_json::json!({"proxy_url": proxy_url}));
     outcome(&Client::new(&url, &through).unwrap()).await.unwrap();
-    assert!(proxy.seen()[0].head.starts_with("POST http://receiver.invalid/in HTTP/1.1"));
-    let why = later(outcome(&Client::new(&url, &quick()).unwrap()).await);
-    assert!(why.contains("http://receiver.invalid"), "{why}");
+    let line = format!("POST {url}/in HTTP/1.1");
+    assert!(proxy.seen()[0].head.starts_with(&line), "{}", proxy.seen()[0].head);
+    later(outcome(&Client::new(&url, &quick()).unwrap()).await);
 }
