@@ -9,8 +9,11 @@ use serde::{Deserialize, Serialize, Serializer};
 use crate::config::{AbsolutePath, Refused, values};
 
 pub mod deliver;
+pub mod kubernetes_events;
 mod lines;
 pub mod log;
+#[cfg(feature = "kubernetes")]
+mod sentence;
 pub mod summary;
 
 /// Where each death is written as one line of JSON.
