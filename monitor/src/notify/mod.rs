@@ -9,9 +9,11 @@ use serde::{Deserialize, Serialize, Serializer};
 use crate::config::{AbsolutePath, Refused, values};
 
 pub mod deliver;
+pub mod http;
 pub mod kubernetes_events;
 mod lines;
 pub mod log;
+pub mod secret;
 #[cfg(feature = "kubernetes")]
 mod sentence;
 pub mod summary;
