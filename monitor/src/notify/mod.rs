@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use crate::config::{AbsolutePath, Refused, values};
 
+pub mod alertmanager;
 pub mod deliver;
 pub mod http;
 pub mod kubernetes_events;
@@ -17,6 +18,7 @@ pub mod secret;
 #[cfg(feature = "kubernetes")]
 mod sentence;
 pub mod summary;
+pub mod webhook;
 
 /// Where each death is written as one line of JSON.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
