@@ -67,7 +67,10 @@ impl AlertmanagerConfig {
     /// One line that says what is wrong and what to do.
     pub fn check(&self) -> Result<(), String> {
         if !(1..=Self::MAX_URLS).contains(&self.urls.len()) {
-            return Err(format!("urls: must have 1 to {} items, one for each instance", Self::MAX_URLS));
+            return Err(format!(
+                "urls: must have 1 to {} items, one for each instance",
+                Self::MAX_URLS
+            ));
         }
         if self.labels.len() > Self::MAX_LABELS {
             return Err(format!("labels: must have at most {}", Self::MAX_LABELS));
@@ -86,7 +89,9 @@ impl FromStr for LabelName {
 
     fn from_str(text: &str) -> Result<Self, Refused> {
         let plain = text.bytes().all(|b| b == b'_' || b.is_ascii_alphanumeric());
-        let fine = plain && (1..=64).contains(&text.len()) && !text.starts_with(|c: char| c.is_ascii_digit());
+        let fine = plain
+            && (1..=64).contains(&text.len())
+            && !text.starts_with(|c: char| c.is_ascii_digit());
         if fine && !text.starts_with("__") && !alert::LABELS.contains(&text) {
             return Ok(Self(text.to_owned()));
         }
@@ -109,7 +114,10 @@ impl FromStr for LabelValue {
         if (1..=alert::MAX_VALUE).contains(&text.len()) && !text.contains(char::is_control) {
             return Ok(Self(text.to_owned()));
         }
-        Err(Refused::new(format!("must be 1 to {} bytes without control characters", alert::MAX_VALUE)))
+        Err(Refused::new(format!(
+            "must be 1 to {} bytes without control characters",
+            alert::MAX_VALUE
+        )))
     }
 }
 
@@ -173,7 +181,8 @@ impl Deliver for Alertmanager {
     }
 
     async fn deliver(&mut self, messages: &[Message]) -> Outcome {
-        let alerts: Vec<_> = messages.iter().map(|message| self.maker.make(message, &self.held)).collect();
+        let alerts: Vec<_> =
+            messages.iter().map(|message| self.maker.make(message, &self.held)).collect();
         match self.raise(&alerts).await {
             Ok(()) => return Outcome::all(messages),
             Err(Failure::Refused(_)) if alerts.len() > 1 => {}
@@ -199,14 +208,19 @@ impl Deliver for Alertmanager {
         }
         let wall = Clock.now();
         let ahead = wall.checked_add(self.held.hold()).ok();
-        let posts = due.iter().map(|due| due.alert.post(if due.over { Some(wall) } else { ahead })).collect();
+        let posts = due
+            .iter()
+            .map(|due| due.alert.post(if due.over { Some(wall) } else { ahead }))
+            .collect();
         match self.instances.post(posts).await {
             Ok(()) => {
                 let now = Instant::now();
                 due.iter().for_each(|due| self.held.sent(due, now));
                 Ok(())
             }
-            Err(Failure::Refused(why) | Failure::Gone(why) | Failure::Later { why, .. }) => Err(why),
+            Err(Failure::Refused(why) | Failure::Gone(why) | Failure::Later { why, .. }) => {
+                Err(why)
+            }
         }
     }
 }

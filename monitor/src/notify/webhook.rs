@@ -150,7 +150,11 @@ impl Webhook {
                 let secret = file.get().await.map_err(later)?;
                 let now = Clock.now().as_second().to_string();
                 let signature = sign::signature(&secret, id, &now, &body).map_err(later)?;
-                let named = [("webhook-id", id), ("webhook-timestamp", &now), ("webhook-signature", &signature)];
+                let named = [
+                    ("webhook-id", id),
+                    ("webhook-timestamp", &now),
+                    ("webhook-signature", &signature),
+                ];
                 let header = |(name, text): (&'static str, &str)| {
                     Some((HeaderName::from_static(name), HeaderValue::from_str(text).ok()?))
                 };

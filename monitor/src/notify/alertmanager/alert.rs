@@ -18,8 +18,18 @@ use crate::text::one_line;
 
 /// Labels that the daemon makes.
 pub(super) const LABELS: &[&str] = &[
-    "alertname", "cause", "cgroup", "container", "container_id", "job_id", "job_name", "namespace", "node", "pod",
-    "severity", "unit",
+    "alertname",
+    "cause",
+    "cgroup",
+    "container",
+    "container_id",
+    "job_id",
+    "job_name",
+    "namespace",
+    "node",
+    "pod",
+    "severity",
+    "unit",
 ];
 /// A label's value is cut to this: bytes. Names of Kubernetes have 253 at most.
 pub(super) const MAX_VALUE: usize = 256;
@@ -143,7 +153,8 @@ impl Maker {
         let job = &poison.job;
         let name = job.id.as_ref().or(job.name.as_ref()).map_or("without a name", String::as_str);
         let (count, window) = (poison.deaths.len(), poison.window_seconds);
-        let description = format!("Job {name} on {node} was killed {count} times within {window} s.");
+        let description =
+            format!("Job {name} on {node} was killed {count} times within {window} s.");
         let mut labels = self.labels.clone();
         put(&mut labels, "alertname", Some("KillwatchPoisonJob"));
         put(&mut labels, "severity", Some("critical"));
@@ -153,15 +164,30 @@ impl Maker {
         let mut annotations = BTreeMap::from([
             ("summary", "A job is killed again and again.".to_owned()),
             ("description", text(&description)),
-            ("advice", "Take the job out of its queue until it is known why it is killed.".to_owned()),
+            (
+                "advice",
+                "Take the job out of its queue until it is known why it is killed.".to_owned(),
+            ),
             ("count", count.to_string()),
         ]);
         annotations.extend(last.map(|death| ("death_id", death.id.to_string())));
         // Time and id are the alert's own, which the caller knows.
-        Alert { labels, annotations, starts_at: Timestamp::UNIX_EPOCH, generator_url: None, id: Uuid::nil() }
+        Alert {
+            labels,
+            annotations,
+            starts_at: Timestamp::UNIX_EPOCH,
+            generator_url: None,
+            id: Uuid::nil(),
+        }
     }
 
-    fn labels_of(&self, cause: Cause, node: &str, workload: &Workload, job: Option<&Job>) -> Labels {
+    fn labels_of(
+        &self,
+        cause: Cause,
+        node: &str,
+        workload: &Workload,
+        job: Option<&Job>,
+    ) -> Labels {
         let Told { name, severity, .. } = told(cause);
         let mut labels = self.labels.clone();
         put(&mut labels, "alertname", Some(name));
@@ -174,7 +200,8 @@ impl Maker {
         put(&mut labels, "unit", workload.unit.as_deref());
         put_job(&mut labels, job);
         // Without any name, alerts of different workloads would be one.
-        let named = workload.pod.is_some() || workload.container.is_some() || workload.unit.is_some();
+        let named =
+            workload.pod.is_some() || workload.container.is_some() || workload.unit.is_some();
         match (&workload.container_id, &workload.cgroup) {
             _ if named => {}
             (Some(id), _) => put(&mut labels, "container_id", Some(id)),
@@ -210,19 +237,59 @@ struct Told {
 
 const fn told(cause: Cause) -> Told {
     let (name, severity, summary) = match cause {
-        Cause::OomMemcg => ("KillwatchContainerOOMKilled", "warning", "The kernel's OOM killer killed a process at its memory limit."),
-        Cause::OomGlobal => ("KillwatchHostOOMKilled", "critical", "The host ran out of memory and the kernel's OOM killer killed a process."),
-        Cause::OomCpuset => ("KillwatchHostOOMKilled", "critical", "The memory nodes of a cpuset were full and the kernel's OOM killer killed a process."),
-        Cause::OomMempolicy => ("KillwatchHostOOMKilled", "critical", "The memory nodes of a policy were full and the kernel's OOM killer killed a process."),
-        Cause::OomUserspace => ("KillwatchUserspaceOOMKilled", "warning", "An OOM killer in user space killed a process."),
-        Cause::OomCollateral => ("KillwatchContainerOOMKilled", "warning", "The kernel's OOM killer killed a process that shared a victim's memory."),
-        Cause::StopTimeout => ("KillwatchStopTimeout", "warning", "A process was killed because it did not stop in time."),
-        Cause::Killed => ("KillwatchProcessKilled", "warning", "A process was ended by a signal from another one."),
-        Cause::PidnsTeardown => ("KillwatchProcessKilled", "warning", "A process was killed because the first process of its container ended."),
+        Cause::OomMemcg => (
+            "KillwatchContainerOOMKilled",
+            "warning",
+            "The kernel's OOM killer killed a process at its memory limit.",
+        ),
+        Cause::OomGlobal => (
+            "KillwatchHostOOMKilled",
+            "critical",
+            "The host ran out of memory and the kernel's OOM killer killed a process.",
+        ),
+        Cause::OomCpuset => (
+            "KillwatchHostOOMKilled",
+            "critical",
+            "The memory nodes of a cpuset were full and the kernel's OOM killer killed a process.",
+        ),
+        Cause::OomMempolicy => (
+            "KillwatchHostOOMKilled",
+            "critical",
+            "The memory nodes of a policy were full and the kernel's OOM killer killed a process.",
+        ),
+        Cause::OomUserspace => (
+            "KillwatchUserspaceOOMKilled",
+            "warning",
+            "An OOM killer in user space killed a process.",
+        ),
+        Cause::OomCollateral => (
+            "KillwatchContainerOOMKilled",
+            "warning",
+            "The kernel's OOM killer killed a process that shared a victim's memory.",
+        ),
+        Cause::StopTimeout => (
+            "KillwatchStopTimeout",
+            "warning",
+            "A process was killed because it did not stop in time.",
+        ),
+        Cause::Killed => (
+            "KillwatchProcessKilled",
+            "warning",
+            "A process was ended by a signal from another one.",
+        ),
+        Cause::PidnsTeardown => (
+            "KillwatchProcessKilled",
+            "warning",
+            "A process was killed because the first process of its container ended.",
+        ),
         Cause::Abort => ("KillwatchProcessCrashed", "warning", "A process aborted."),
         Cause::Crash => ("KillwatchProcessCrashed", "warning", "A process crashed."),
-        Cause::Rlimit => ("KillwatchResourceLimitHit", "warning", "A process was ended by a resource limit."),
-        Cause::Relayed => ("KillwatchProcessDied", "info", "A process passed on the end of its child."),
+        Cause::Rlimit => {
+            ("KillwatchResourceLimitHit", "warning", "A process was ended by a resource limit.")
+        }
+        Cause::Relayed => {
+            ("KillwatchProcessDied", "info", "A process passed on the end of its child.")
+        }
         Cause::Unknown => ("KillwatchProcessDied", "info", "A process ended abnormally."),
     };
     Told { name, severity, summary }
@@ -232,7 +299,9 @@ const fn told(cause: Cause) -> Told {
 fn who(workload: &Workload) -> String {
     let container = workload.container.as_deref();
     match (&workload.namespace, &workload.pod, container, &workload.unit, &workload.cgroup) {
-        (Some(namespace), Some(pod), Some(container), ..) => format!("Pod {namespace}/{pod} ({container})"),
+        (Some(namespace), Some(pod), Some(container), ..) => {
+            format!("Pod {namespace}/{pod} ({container})")
+        }
         (Some(namespace), Some(pod), None, ..) => format!("Pod {namespace}/{pod}"),
         (None, Some(pod), ..) => format!("Pod {pod}"),
         (_, None, Some(container), ..) => format!("Container {container}"),

@@ -78,7 +78,12 @@ impl Held {
 
     /// An alert was accepted at `now`: it holds from now on, anew if it did before.
     pub(super) fn prolong(&mut self, alert: Alert, now: Instant) {
-        let one = One { until: now + self.hold, next: now + self.hold / TIMES, ends: now + self.hold, alert };
+        let one = One {
+            until: now + self.hold,
+            next: now + self.hold / TIMES,
+            ends: now + self.hold,
+            alert,
+        };
         let known = self.alerts.insert(one.alert.labels.clone(), one).is_some();
         if !known && self.alerts.len() > MAX_HELD {
             let oldest = self.alerts.iter().min_by_key(|(_, one)| one.until);

@@ -43,13 +43,20 @@ impl Instances {
     /// # Errors
     /// If none took it. [`Failure::Later`] if one of them may yet.
     pub(super) async fn post(&mut self, alerts: Vec<Post>) -> Result<(), Failure> {
-        let body = serde_json::to_vec(&alerts)
-            .map_err(|error| Failure::Refused(format!("the alert cannot be written as JSON: {error}")))?;
-        let request = Request { content_type: "application/json", headers: Vec::new(), body: Bytes::from(body) };
+        let body = serde_json::to_vec(&alerts).map_err(|error| {
+            Failure::Refused(format!("the alert cannot be written as JSON: {error}"))
+        })?;
+        let request = Request {
+            content_type: "application/json",
+            headers: Vec::new(),
+            body: Bytes::from(body),
+        };
         let mut asked = JoinSet::new();
         for (index, instance) in self.0.iter().enumerate() {
             let (client, request) = (Arc::clone(&instance.client), request.clone());
-            asked.spawn(async move { (index, client.post(request).await.and_then(Reply::accepted)) });
+            asked.spawn(
+                async move { (index, client.post(request).await.and_then(Reply::accepted)) },
+            );
         }
         let mut answers: Vec<_> = self.0.iter().map(|_| None).collect();
         let mut end = None;
@@ -90,7 +97,11 @@ impl Instance {
     /// While others take the alerts the sink works; only this line says that one of them does not.
     fn failed(&mut self, why: &str) {
         if !std::mem::replace(&mut self.failing, true) {
-            tracing::warn!(instance = self.name, why, "one of several Alertmanagers does not take alerts; others do");
+            tracing::warn!(
+                instance = self.name,
+                why,
+                "one of several Alertmanagers does not take alerts; others do"
+            );
         }
     }
 

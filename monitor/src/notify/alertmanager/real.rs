@@ -106,16 +106,29 @@ fn message(death: Death) -> Message {
 
 fn told(receiver: &Server, status: &str) -> Vec<Value> {
     let all = receiver.seen();
-    let alerts = all.iter().flat_map(|seen| seen.json()["alerts"].as_array().cloned().unwrap_or_default());
+    let alerts =
+        all.iter().flat_map(|seen| seen.json()["alerts"].as_array().cloned().unwrap_or_default());
     alerts.filter(|alert| alert["status"] == status).collect()
 }
 
 #[tokio::test]
 async fn a_cluster_fires_survives_a_restart_and_resolves() {
-    let works = |binary: &&&str| Command::new(binary).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|s| s.success());
+    let works = |binary: &&&str| {
+        Command::new(binary)
+            .arg("--version")
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status()
+            .is_ok_and(|s| s.success())
+    };
     let Some(binary) = BINARIES.iter().find(works) else {
-        let missing = format!("SKIPPED: none of {BINARIES:?} is installed (apt-get install prometheus-alertmanager)");
-        assert!(std::env::var_os("KILLWATCH_REQUIRE_E2E").is_none_or(|set| set != "1"), "{missing}");
+        let missing = format!(
+            "SKIPPED: none of {BINARIES:?} is installed (apt-get install prometheus-alertmanager)"
+        );
+        assert!(
+            std::env::var_os("KILLWATCH_REQUIRE_E2E").is_none_or(|set| set != "1"),
+            "{missing}"
+        );
         eprintln!("{missing}");
         return;
     };
@@ -133,7 +146,9 @@ async fn a_cluster_fires_survives_a_restart_and_resolves() {
     let config = json!({"urls": [one.url(), two.url()], "labels": {"cluster": "test"}});
     let linked = Linked {
         runbook: None,
-        dashboard: Some(Arc::new(|_: &Death| Some("https://d.example/d/kw?var-pod=a b&x=\"".to_owned()))),
+        dashboard: Some(Arc::new(|_: &Death| {
+            Some("https://d.example/d/kw?var-pod=a b&x=\"".to_owned())
+        })),
     };
     let mut sink = Alertmanager::new(&serde_json::from_value(config).unwrap(), linked).unwrap();
     sink.held = Held::new(HOLD);
@@ -145,7 +160,10 @@ async fn a_cluster_fires_survives_a_restart_and_resolves() {
     let messages = [message(sample::in_a_pod()), message(hostile)];
     assert_eq!(sink.deliver(&messages).await, Outcome::all(&messages));
     let pod = "render-x7k2p";
-    until(&mut sink, "both fire", async || one.fires(pod).await.is_some() && two.fires(pod).await.is_some()).await;
+    until(&mut sink, "both fire", async || {
+        one.fires(pod).await.is_some() && two.fires(pod).await.is_some()
+    })
+    .await;
     assert!(one.fires("nasty").await.is_some());
     let alert = one.fires(pod).await.unwrap();
     assert_eq!(
@@ -185,8 +203,12 @@ async fn a_cluster_fires_survives_a_restart_and_resolves() {
         sink.upkeep().await.unwrap();
     }
     let let_go = Instant::now();
-    until(&mut sink, "both let go", async || one.fires(pod).await.is_none() && two.fires(pod).await.is_none()).await;
+    until(&mut sink, "both let go", async || {
+        one.fires(pod).await.is_none() && two.fires(pod).await.is_none()
+    })
+    .await;
     let resolved = |alert: &Value| alert["labels"]["pod"] == pod;
-    until(&mut sink, "someone is told", async || told(&receiver, "resolved").iter().any(resolved)).await;
+    until(&mut sink, "someone is told", async || told(&receiver, "resolved").iter().any(resolved))
+        .await;
     assert!(let_go.elapsed() < HOLD, "it ended by itself");
 }

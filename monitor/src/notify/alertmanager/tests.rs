@@ -43,7 +43,8 @@ fn summary_of(death: &Death) -> Message {
 }
 
 fn sink(servers: &[&Server], more: Value) -> Alertmanager {
-    let urls: Vec<_> = servers.iter().map(|server| format!("http://127.0.0.1:{}/am/", server.port())).collect();
+    let urls: Vec<_> =
+        servers.iter().map(|server| format!("http://127.0.0.1:{}/am/", server.port())).collect();
     let mut config = json!({"urls": urls});
     config.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     Alertmanager::new(&serde_json::from_value(config).unwrap(), Linked::default()).unwrap()
@@ -92,11 +93,22 @@ async fn a_death_is_an_alert_whose_labels_say_who_and_of_what() {
         })
     );
     let annotations = &alert["annotations"];
-    assert_eq!(annotations["summary"], "The kernel's OOM killer killed a process at its memory limit.");
+    assert_eq!(
+        annotations["summary"],
+        "The kernel's OOM killer killed a process at its memory limit."
+    );
     let description = annotations["description"].as_str().unwrap();
-    assert!(description.starts_with("Pod shop/render-x7k2p (worker) on node-1, process worker (pid 4242): the kernel's"), "{description}");
+    assert!(
+        description.starts_with(
+            "Pod shop/render-x7k2p (worker) on node-1, process worker (pid 4242): the kernel's"
+        ),
+        "{description}"
+    );
     assert_eq!(annotations["death_id"], json!(sample::in_a_pod().id));
-    assert_eq!((&annotations["runbook_url"], &alert["generatorURL"]), (&json!("https://r.example/oom"), &json!("https://d.example/?var-pod=x")));
+    assert_eq!(
+        (&annotations["runbook_url"], &alert["generatorURL"]),
+        (&json!("https://r.example/oom"), &json!("https://d.example/?var-pod=x"))
+    );
     assert_eq!(alert["startsAt"], "2026-01-31T12:00:00.123456789Z");
     assert!((595..=600).contains(&ends_in(alert)));
 }
@@ -121,7 +133,10 @@ fn whatever_has_no_name_is_told_apart_by_its_cgroup() {
     assert_eq!(alert.labels["cgroup"], "/system.slice/indexer.service");
     death.workload.container_id = Some("docker://abc".into());
     let alert = made(&entry(death));
-    assert_eq!((alert.labels["container_id"].as_str(), alert.labels.get("cgroup")), ("docker://abc", None));
+    assert_eq!(
+        (alert.labels["container_id"].as_str(), alert.labels.get("cgroup")),
+        ("docker://abc", None)
+    );
 }
 
 #[test]
@@ -132,7 +147,10 @@ fn hostile_names_are_one_line_and_short() {
     death.evidence = vec!["x".repeat(100_000)];
     let alert = made(&entry(death));
     for text in alert.labels.values().chain(alert.annotations.values()) {
-        assert!(!text.is_empty() && !text.contains(char::is_control) && text.len() <= 1024, "{text}");
+        assert!(
+            !text.is_empty() && !text.contains(char::is_control) && text.len() <= 1024,
+            "{text}"
+        );
     }
     assert!(alert.labels.values().all(|value| value.len() <= alert::MAX_VALUE));
     assert!(!alert.labels.contains_key("container"));
@@ -147,7 +165,12 @@ fn a_poison_job_is_critical() {
     }))
     .unwrap();
     let alert = made(&entry(Item::Alert(Arc::new(alert))));
-    let labels = [("alertname", "KillwatchPoisonJob"), ("job_id", "render-42"), ("node", "node-1"), ("severity", "critical")];
+    let labels = [
+        ("alertname", "KillwatchPoisonJob"),
+        ("job_id", "render-42"),
+        ("node", "node-1"),
+        ("severity", "critical"),
+    ];
     assert!(alert.labels.iter().map(|(name, value)| (&**name, &**value)).eq(labels));
     assert_eq!((alert.id, alert.annotations["count"].as_str()), (Uuid::from_u128(7), "1"));
     assert_eq!(alert.starts_at, "2026-01-31T12:00:00Z".parse().unwrap());
@@ -166,7 +189,11 @@ async fn a_summary_prolongs_the_alert_that_it_follows() {
     assert_eq!((&first["labels"], &first["startsAt"]), (&last["labels"], &last["startsAt"]));
     assert_eq!(last["annotations"]["count"], "17");
     let description = last["annotations"]["description"].as_str().unwrap();
-    assert!(description.ends_with("| Then 17 more of it from 2026-01-31T12:01:00Z to 2026-01-31T12:05:00Z."), "{description}");
+    assert!(
+        description
+            .ends_with("| Then 17 more of it from 2026-01-31T12:01:00Z to 2026-01-31T12:05:00Z."),
+        "{description}"
+    );
     assert_eq!(description.matches("| Then").count(), 1);
     assert_eq!(sink.holds(), 1);
 
@@ -189,8 +216,16 @@ async fn one_of_the_instances_is_enough() {
     let (well, ill, gone) = (kind().await, answering(503).await, kind().await);
     let away = format!("http://127.0.0.1:{}/", gone.port());
     gone.stop().await;
-    let urls = json!([away, format!("http://127.0.0.1:{}/", ill.port()), format!("http://127.0.0.1:{}/", well.port())]);
-    let mut sink = Alertmanager::new(&serde_json::from_value(json!({"urls": urls})).unwrap(), Linked::default()).unwrap();
+    let urls = json!([
+        away,
+        format!("http://127.0.0.1:{}/", ill.port()),
+        format!("http://127.0.0.1:{}/", well.port())
+    ]);
+    let mut sink = Alertmanager::new(
+        &serde_json::from_value(json!({"urls": urls})).unwrap(),
+        Linked::default(),
+    )
+    .unwrap();
     let messages = [in_pod("a")];
     assert_eq!(sink.deliver(&messages).await, Outcome::all(&messages));
     assert_eq!((well.seen().len(), ill.seen().len(), sink.holds()), (1, 1, 1));
@@ -201,7 +236,8 @@ async fn an_instance_that_hangs_holds_up_nobody_for_long() {
     let (well, stuck) = (kind().await, Server::start(|_, _| Answer::SayAndHang(Vec::new())).await);
     // Were it waited for, the deadline of a minute would be seen.
     let mut sink = sink(&[&stuck, &well], json!({"http": {"timeout": "60s"}}));
-    let delivered = tokio::time::timeout(Duration::from_secs(30), sink.deliver(&[in_pod("a")])).await;
+    let delivered =
+        tokio::time::timeout(Duration::from_secs(30), sink.deliver(&[in_pod("a")])).await;
     assert_eq!(delivered.unwrap(), Outcome { accepted: 1, failure: None });
     stuck.hung_up().await;
 }
@@ -243,7 +279,10 @@ async fn of_a_mixed_batch_the_one_that_is_meant_is_refused() {
     let mut sink = sink(&[&server], json!({}));
     let outcome = sink.deliver(&[in_pod("a"), in_pod("b"), in_pod("bad"), in_pod("c")]).await;
     assert_eq!(outcome.accepted, 2);
-    assert!(matches!(&outcome.failure, Some(Failure::Refused(why)) if why.contains("bad label")), "{outcome:?}");
+    assert!(
+        matches!(&outcome.failure, Some(Failure::Refused(why)) if why.contains("bad label")),
+        "{outcome:?}"
+    );
     assert_eq!((server.seen().len(), sink.holds()), (4, 2));
 }
 
@@ -260,7 +299,10 @@ async fn an_alert_is_sent_again_until_it_has_held_and_then_once_more_to_end_it()
     let well = Arc::new(AtomicBool::new(true));
     let server = {
         let well = Arc::clone(&well);
-        Server::start(move |_, _| Answer::status(if well.load(Ordering::Relaxed) { 200 } else { 503 }, "", "")).await
+        Server::start(move |_, _| {
+            Answer::status(if well.load(Ordering::Relaxed) { 200 } else { 503 }, "", "")
+        })
+        .await
     };
     let mut sink = sink(&[&server], json!({"hold": "5m", "http": {"timeout": "60s"}}));
     sink.deliver(&[in_pod("a")]).await;
@@ -282,7 +324,7 @@ async fn an_alert_is_sent_again_until_it_has_held_and_then_once_more_to_end_it()
     }
     assert!(died.elapsed() >= hold);
     let (last, before) = ends.split_last().unwrap();
-    // Twice, then once in vain, once again, and the end.
+    // Twice; after the second death once, and once in vain; the end.
     assert_eq!(before.len(), 4, "{ends:?}");
     assert!(*last <= 0 && before.iter().all(|end| (200..=300).contains(end)), "{ends:?}");
     assert_eq!((sink.holds(), sink.upkeep().await), (0, Ok(())));
@@ -355,7 +397,7 @@ proptest! {
         let hold = Duration::from_secs(60);
         let mut held = Held::new(hold);
         let mut now = Instant::now();
-        let mut last = std::collections::BTreeMap::new();
+        let mut last = BTreeMap::new();
         for step in steps {
             match step {
                 Step::Death(n) => {

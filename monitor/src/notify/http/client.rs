@@ -3,11 +3,13 @@
 use std::error::Error as StdError;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD as BASE64;
+use bytes::{Bytes, BytesMut};
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use reqwest::header::{
+    AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER,
+};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout_at};
 
@@ -102,7 +104,9 @@ impl Client {
         // Name and certificate of the connection are the URL's host to the library: with another name, that takes the host's place, and the host is
         // looked up in its stead.
         let named = config.tls.server_name.as_ref().and_then(|name| url.with_host(name.as_str()));
-        if named.is_some() && let Ok(host) = HeaderValue::from_str(url.authority()) {
+        if named.is_some()
+            && let Ok(host) = HeaderValue::from_str(url.authority())
+        {
             headers.insert(HOST, host);
         }
         let timeout = config.timeout.get();
@@ -114,7 +118,8 @@ impl Client {
             proxy: config.proxy_url.clone(),
             host: named.is_some().then(|| url.host().to_owned()),
         };
-        let state = State { credentials: scheme.or(basic), headers: files, built: None, warned: false };
+        let state =
+            State { credentials: scheme.or(basic), headers: files, built: None, warned: false };
         let url = named.unwrap_or_else(|| url.clone());
         Ok(Self { url, timeout, headers, connector, state: Mutex::new(state) })
     }
@@ -139,7 +144,9 @@ impl Client {
         let end = Instant::now() + self.timeout;
         let late = |doing: &str| {
             let (name, limit) = (self.name(), self.timeout);
-            format!("{name}: {doing} took longer than http.timeout ({limit:?}): look whether it works, or give it more time")
+            format!(
+                "{name}: {doing} took longer than http.timeout ({limit:?}): look whether it works, or give it more time"
+            )
         };
         let ready = timeout_at(end, self.ready());
         let (client, mut headers, secrets) = ready.await.map_err(|_| late("reading files"))??;
@@ -157,11 +164,13 @@ impl Client {
         let mut body = BytesMut::new();
         let mut more = true;
         while more && body.len() <= MAX_BODY {
-            let chunk = timeout_at(end, answer.chunk()).await.map_err(|_| late("the rest of its answer"))?;
+            let chunk = timeout_at(end, answer.chunk())
+                .await
+                .map_err(|_| late("the rest of its answer"))?;
             match chunk.map_err(|error| self.explain(error, &secrets))? {
                 Some(chunk) => {
                     let room = (MAX_BODY + 1).saturating_sub(body.len()).min(chunk.len());
-                    body.extend(chunk.get(..room));
+                    body.extend_from_slice(chunk.get(..room).unwrap_or_default());
                 }
                 None => more = false,
             }
@@ -195,7 +204,10 @@ impl Client {
                 let secret = file.get().await?;
                 let pair = [user.as_bytes(), b":", secret.bytes()].concat();
                 let encoded = BASE64.encode(pair);
-                headers.insert(AUTHORIZATION, value(format!("Basic {encoded}").as_bytes(), "http.basic_auth")?);
+                headers.insert(
+                    AUTHORIZATION,
+                    value(format!("Basic {encoded}").as_bytes(), "http.basic_auth")?,
+                );
                 secrets.extend([secret, Secret::from(encoded.as_str())]);
             }
         }
@@ -213,13 +225,20 @@ impl Client {
         let text = cut(one_line(&text), MAX_ERROR);
         let name = self.name();
         if certificate(&text) {
-            format!("{name}: {text}: look at http.tls: ca_file and server_name for its certificate, cert_file for the daemon's own")
+            format!(
+                "{name}: {text}: look at http.tls: ca_file and server_name for its certificate, cert_file for the daemon's own"
+            )
         } else if connect && slow {
-            format!("{name}: no connection within {:?}: look at the address, and at what stands between", self.connector.connect)
+            format!(
+                "{name}: no connection within {:?}: look at the address, and at what stands between",
+                self.connector.connect
+            )
         } else if connect {
             format!("{name}: cannot be reached: {text}: look whether it runs, and at the address")
         } else {
-            format!("{name}: it broke off, or does not speak HTTP/1.1: {text}: look at the address and at its own log")
+            format!(
+                "{name}: it broke off, or does not speak HTTP/1.1: {text}: look at the address and at its own log"
+            )
         }
     }
 }
@@ -227,10 +246,15 @@ impl Client {
 impl State {
     /// The connections, made anew if a file of theirs has changed.
     async fn client(&mut self, connector: &Connector) -> Result<reqwest::Client, String> {
-        let (connector, old) = (connector.clone(), self.built.as_ref().map(|(signature, _)| *signature));
+        let (connector, old) =
+            (connector.clone(), self.built.as_ref().map(|(signature, _)| *signature));
         let look = move || {
             let now = tls::signature(&connector.tls);
-            if old == Some(now) { Ok(None) } else { connector.build().map(|client| Some((now, client))) }
+            if old == Some(now) {
+                Ok(None)
+            } else {
+                connector.build().map(|client| Some((now, client)))
+            }
         };
         let looked = tokio::task::spawn_blocking(look).await;
         match (looked.unwrap_or_else(|_| Err("the daemon is stopping".to_owned())), &self.built) {
@@ -297,7 +321,9 @@ impl Resolve for Instead {
 
 fn value(bytes: &[u8], key: &str) -> Result<HeaderValue, String> {
     let value = HeaderValue::from_bytes(bytes);
-    let value = value.map_err(|_| format!("{key}: its file holds what no header can: write one line of plain text into it"))?;
+    let value = value.map_err(|_| {
+        format!("{key}: its file holds what no header can: write one line of plain text into it")
+    })?;
     Ok(sensitive(value))
 }
 

@@ -113,7 +113,9 @@ impl HttpConfig {
             return Err("http.authorization and http.basic_auth exclude each other: both make the header Authorization".to_owned());
         }
         if tls.cert_file.is_some() != tls.key_file.is_some() {
-            return Err("http.tls.cert_file and http.tls.key_file go together: set both or none".to_owned());
+            return Err(
+                "http.tls.cert_file and http.tls.key_file go together: set both or none".to_owned()
+            );
         }
         let any_https = url.is_https() || self.proxy_url.as_ref().is_some_and(HttpUrl::is_https);
         if *tls != TlsFiles::default() && !any_https {
@@ -123,7 +125,9 @@ impl HttpConfig {
             return Err("http.tls.server_name wants an https:// address and no proxy_url: name the host as its certificate does".to_owned());
         }
         if let Some(key) = self.has_secrets().filter(|_| !url.is_https() && !url.is_loopback()) {
-            return Err(format!("http.{key}: {url} is not this host, and http:// would send the secret for all to read: use https://"));
+            return Err(format!(
+                "http.{key}: {url} is not this host, and http:// would send the secret for all to read: use https://"
+            ));
         }
         Ok(())
     }
@@ -191,9 +195,23 @@ impl FromStr for Username {
 impl HeaderKey {
     /// Headers that the daemon makes itself, or that say where a message ends or who may send it.
     const RESERVED: &[&str] = &[
-        "authorization", "connection", "content-encoding", "content-length", "content-type", "expect", "host",
-        "keep-alive", "proxy-authorization", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade",
-        "webhook-id", "webhook-signature", "webhook-timestamp",
+        "authorization",
+        "connection",
+        "content-encoding",
+        "content-length",
+        "content-type",
+        "expect",
+        "host",
+        "keep-alive",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+        "webhook-id",
+        "webhook-signature",
+        "webhook-timestamp",
     ];
 
     pub(super) fn name(&self) -> Option<HeaderName> {

@@ -48,12 +48,20 @@ impl Reply {
         let later = |advice| Failure::Later { why: self.why(advice), after: self.retry_after };
         match self.status.as_u16() {
             300..=399 => later("a redirect is never followed: set the address that it is at"),
-            401 => later("it does not know these credentials: look at http.authorization, http.basic_auth or http.tls.cert_file"),
-            403 => later("these credentials may not do this: give them the right to, or use others"),
+            401 => later(
+                "it does not know these credentials: look at http.authorization, http.basic_auth or http.tls.cert_file",
+            ),
+            403 => {
+                later("these credentials may not do this: give them the right to, or use others")
+            }
             404 | 405 => later("nobody takes messages there: look at the address"),
-            407 => later("the proxy wants credentials, which it cannot be given here: use another proxy_url"),
+            407 => later(
+                "the proxy wants credentials, which it cannot be given here: use another proxy_url",
+            ),
             408 | 425 | 429 | 500..=599 => later("it is sent again"),
-            410 => Failure::Gone(self.why("it wants no messages any more: take the sink out of the configuration")),
+            410 => Failure::Gone(
+                self.why("it wants no messages any more: take the sink out of the configuration"),
+            ),
             400..=499 => Failure::Refused(self.why("it will never take this message")),
             _ => later("this is no answer to a POST: look at the address"),
         }
@@ -126,11 +134,17 @@ mod tests {
 
     #[test]
     fn an_error_is_one_short_line() {
-        let long: &'static [u8] = Box::leak(format!("\r\n{}\x1b[2J\n", "é".repeat(300)).into_bytes().into());
+        let long: &'static [u8] =
+            Box::leak(format!("\r\n{}\x1b[2J\n", "é".repeat(300)).into_bytes().into());
         let Err(Failure::Refused(why)) = reply(422, long).accepted() else { panic!("not refused") };
-        assert!(why.starts_with("https://a answered 422, it will never take this message: éé"), "{why}");
+        assert!(
+            why.starts_with("https://a answered 422, it will never take this message: éé"),
+            "{why}"
+        );
         assert!(!why.contains(char::is_control) && why.len() < 300, "{why}");
-        let Err(Failure::Refused(why)) = reply(400, b"\x1b[2J\xff\n<").accepted() else { panic!("not refused") };
+        let Err(Failure::Refused(why)) = reply(400, b"\x1b[2J\xff\n<").accepted() else {
+            panic!("not refused")
+        };
         assert!(why.ends_with(": \\u{1b}[2J\\xff\\n<"), "{why}");
     }
 

@@ -46,7 +46,8 @@ fn write(dir: &Path, name: &str, text: impl AsRef<[u8]>) -> String {
 #[tokio::test]
 async fn an_honest_receiver_and_one_connection_for_two_requests() {
     let server = Server::start(|_, _| Answer::status(202, "", "thanks")).await;
-    let client = Client::new(&server.url_at("127.0.0.1", "/in?key=k"), &HttpConfig::default()).unwrap();
+    let client =
+        Client::new(&server.url_at("127.0.0.1", "/in?key=k"), &HttpConfig::default()).unwrap();
     for _ in 0..2 {
         let reply = outcome(&client).await.unwrap();
         assert_eq!((reply.status.as_u16(), &*reply.body, reply.cut), (202, &b"thanks"[..], false));
@@ -71,7 +72,9 @@ async fn nobody_listens() {
 
 #[tokio::test]
 async fn whoever_is_too_slow_is_asked_again_later() {
-    for start in ["", "HTTP/1.1 200 OK\r\nContent-Len", "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf"] {
+    for start in
+        ["", "HTTP/1.1 200 OK\r\nContent-Len", "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf"]
+    {
         let server = Server::start(move |_, _| Answer::SayAndHang(start.into())).await;
         let why = later(outcome(&server.client(&quick())).await);
         assert!(why.contains("longer than http.timeout (400ms)"), "{start:?}: {why}");
@@ -119,10 +122,8 @@ async fn what_is_no_http_is_no_answer() {
 
 #[tokio::test]
 async fn of_a_gigabyte_only_the_start_is_read() {
-    let heads = [
-        "HTTP/1.1 200 OK\r\nContent-Length: 1073741824\r\n\r\n",
-        "HTTP/1.1 200 OK\r\n\r\n",
-    ];
+    let heads =
+        ["HTTP/1.1 200 OK\r\nContent-Length: 1073741824\r\n\r\n", "HTTP/1.1 200 OK\r\n\r\n"];
     for head in heads {
         let flood = move |_: usize, _: &_| Answer::Flood(head.into(), vec![b'x'; 1 << 16]);
         let server = Server::start(flood).await;
@@ -132,7 +133,8 @@ async fn of_a_gigabyte_only_the_start_is_read() {
         assert!(server.flooded().await < 64 << 20);
     }
     // Nor is a head without an end.
-    let endless = |_: usize, _: &_| Answer::Flood("HTTP/1.1 200 OK\r\n".into(), b"X: y\r\n".repeat(10_000));
+    let endless =
+        |_: usize, _: &_| Answer::Flood("HTTP/1.1 200 OK\r\n".into(), b"X: y\r\n".repeat(10_000));
     let server = Server::start(endless).await;
     later(outcome(&server.client(&HttpConfig::default())).await);
     assert!(server.flooded().await < 64 << 20);
@@ -152,10 +154,13 @@ async fn a_redirect_is_not_followed() {
 
 #[tokio::test]
 async fn retry_after_is_told() {
-    for (header, wait) in [("7", Some(7)), ("999999", Some(3600)), ("soon", None), ("\u{7f}", None)] {
+    for (header, wait) in [("7", Some(7)), ("999999", Some(3600)), ("soon", None), ("\u{7f}", None)]
+    {
         let header = format!("Retry-After: {header}\r\n");
         let server = Server::start(move |_, _| Answer::status(429, &header, "")).await;
-        let Err(Failure::Later { after, .. }) = outcome(&server.client(&HttpConfig::default())).await else {
+        let Err(Failure::Later { after, .. }) =
+            outcome(&server.client(&HttpConfig::default())).await
+        else {
             panic!("not later")
         };
         assert_eq!(after, wait.map(Duration::from_secs));
@@ -194,7 +199,9 @@ async fn secrets_are_sent_and_taken_up_as_they_change() {
 #[tokio::test]
 async fn user_and_password_are_encoded() {
     let dir = tempfile::tempdir().unwrap();
-    let server = Server::start(|_, seen| Answer::status(403, "", seen.header("authorization").unwrap())).await;
+    let server =
+        Server::start(|_, seen| Answer::status(403, "", seen.header("authorization").unwrap()))
+            .await;
     let password = write(dir.path(), "password", "opén:sesame\n");
     let client = server.client(&config(serde_json::json!({
         "basic_auth": {"username": "me", "password_file": password},
@@ -236,8 +243,14 @@ fn what_does_not_go_together_is_refused_at_the_start() {
     }
     let both = serde_json::json!({"authorization": token, "basic_auth": {"username": "u", "password_file": "/p"}});
     assert!(refused("https://a/", both).contains("exclude each other"));
-    assert!(refused("https://a/", serde_json::json!({"tls": {"cert_file": "/c"}})).contains("go together"));
-    assert!(refused("http://a/", serde_json::json!({"tls": {"ca_file": "/c"}})).contains("use https://"));
+    assert!(
+        refused("https://a/", serde_json::json!({"tls": {"cert_file": "/c"}}))
+            .contains("go together")
+    );
+    assert!(
+        refused("http://a/", serde_json::json!({"tls": {"ca_file": "/c"}}))
+            .contains("use https://")
+    );
     let named = serde_json::json!({"tls": {"server_name": "b"}, "proxy_url": "https://p/"});
     assert!(refused("https://a/", named).contains("server_name"));
     let many: serde_json::Map<_, _> = (0..17).map(|n| (format!("X-{n}"), "v".into())).collect();
@@ -255,8 +268,14 @@ fn what_is_no_setting() {
         (serde_json::json!({"timeout": "0s"}), "100ms to 1m"),
         (serde_json::json!({"timeout": "61s"}), "100ms to 1m"),
         (serde_json::json!({"tls": {"insecure_skip_verify": true}}), "unknown field"),
-        (serde_json::json!({"basic_auth": {"username": "a:b", "password_file": "/p"}}), "without `:`"),
-        (serde_json::json!({"authorization": {"type": "Basic", "credentials_file": "/p"}}), "basic_auth"),
+        (
+            serde_json::json!({"basic_auth": {"username": "a:b", "password_file": "/p"}}),
+            "without `:`",
+        ),
+        (
+            serde_json::json!({"authorization": {"type": "Basic", "credentials_file": "/p"}}),
+            "basic_auth",
+        ),
         (serde_json::json!({"authorization": {"credentials": "hunter2"}}), "unknown field"),
     ] {
         let error = serde_json::from_value::<HttpConfig>(json).unwrap_err().to_string();
@@ -302,7 +321,8 @@ async fn a_certificate_for_another_name() {
     let tls = authority.server("receiver.example", 2100, None);
     let server = Server::start_tls(tls, |_, _| Answer::status(200, "", "")).await;
     for host in ["127.0.0.1", "localhost"] {
-        let named = config(serde_json::json!({"tls": {"ca_file": ca, "server_name": "receiver.example"}}));
+        let named =
+            config(serde_json::json!({"tls": {"ca_file": ca, "server_name": "receiver.example"}}));
         outcome(&Client::new(&server.url_at(host, "/"), &named).unwrap()).await.unwrap();
         let authority = format!("{host}:{}", server.port());
         assert_eq!(server.seen().last().unwrap().header("host"), Some(authority.as_str()));
@@ -319,7 +339,8 @@ async fn a_receiver_that_wants_to_know_its_client() {
     let ca = write(dir.path(), "ca.pem", &authority.pem);
     let tls = authority.server("127.0.0.1", 2100, Some(&clients));
     let server = Server::start_tls(tls, |_, _| Answer::status(200, "", "")).await;
-    let why = later(outcome(&server.client(&config(serde_json::json!({"tls": {"ca_file": ca}})))).await);
+    let why =
+        later(outcome(&server.client(&config(serde_json::json!({"tls": {"ca_file": ca}})))).await);
     assert!(why.contains("http.tls"), "{why}");
 
     let (stranger, strangers_key) = authority.issue("client", 2100);
@@ -336,7 +357,8 @@ async fn a_receiver_that_wants_to_know_its_client() {
     assert!(!why.contains("fit together"), "{why}");
     fs::write(&key_file, key.serialize_pem()).unwrap();
     outcome(&client).await.unwrap();
-    fs::write(&key_file, "-----BEGIN PRIVATE KEY-----\nhunter2\n-----END PRIVATE KEY-----\n").unwrap();
+    fs::write(&key_file, "-----BEGIN PRIVATE KEY-----\nhunter2\n-----END PRIVATE KEY-----\n")
+        .unwrap();
     outcome(&client).await.unwrap();
 
     // A pair that was never one is said so, without what stands in it.
@@ -354,7 +376,8 @@ async fn a_receiver_that_wants_to_know_its_client() {
 async fn a_proxy_is_used_if_it_is_set_and_only_then() {
     let proxy = Server::start(|_, _| Answer::status(200, "", "")).await;
     let url: HttpUrl = "http://receiver.invalid/in".parse().unwrap();
-    let through = config(serde_json::json!({"proxy_url": format!("http://127.0.0.1:{}", proxy.port())}));
+    let through =
+        config(serde_json::json!({"proxy_url": format!("http://127.0.0.1:{}", proxy.port())}));
     outcome(&Client::new(&url, &through).unwrap()).await.unwrap();
     assert!(proxy.seen()[0].head.starts_with("POST http://receiver.invalid/in HTTP/1.1"));
     let why = later(outcome(&Client::new(&url, &quick()).unwrap()).await);

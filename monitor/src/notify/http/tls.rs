@@ -25,7 +25,7 @@ pub(super) type Signature = [Option<(i64, i64, u64, u64)>; 3];
 /// How the files stand now. May block.
 pub(super) fn signature(files: &TlsFiles) -> Signature {
     [&files.ca_file, &files.cert_file, &files.key_file].map(|path| {
-        let file = std::fs::metadata(path.as_ref()?).ok()?;
+        let file = std::fs::metadata(path.as_deref()?).ok()?;
         Some((file.mtime(), file.mtime_nsec(), file.len(), file.ino()))
     })
 }
@@ -38,7 +38,7 @@ pub(super) fn config(files: &TlsFiles, verify: bool) -> Result<ClientConfig, Str
     let roots = match (&files.ca_file, verify) {
         (Some(path), _) => Arc::new(authorities(path)?),
         (None, true) => system()?,
-        (None, false) => Arc::default(),
+        (None, false) => Arc::new(RootCertStore::empty()),
     };
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider)
@@ -60,15 +60,17 @@ pub(super) fn config(files: &TlsFiles, verify: bool) -> Result<ClientConfig, Str
 fn authorities(path: &Path) -> Result<RootCertStore, String> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates(path)? {
-        roots
-            .add(certificate)
-            .map_err(|error| format!("{}: a certificate that is no authority's: {error}", path.display()))?;
+        roots.add(certificate).map_err(|error| {
+            format!("{}: a certificate that is no authority's: {error}", path.display())
+        })?;
     }
     Ok(roots)
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let wrong = |why: &dyn std::fmt::Display| format!("{}: {why}: it is to hold PEM certificates", path.display());
+    let wrong = |why: &dyn std::fmt::Display| {
+        format!("{}: {why}: it is to hold PEM certificates", path.display())
+    };
     let pem = read_file(path, MAX_CERTIFICATES).map_err(|error| wrong(&error))?;
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
     let found = found.map_err(|error| wrong(&error))?;
@@ -76,7 +78,9 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
 }
 
 fn key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
-    let wrong = |why: &dyn std::fmt::Display| format!("{}: {why}: it is to hold one PEM private key", path.display());
+    let wrong = |why: &dyn std::fmt::Display| {
+        format!("{}: {why}: it is to hold one PEM private key", path.display())
+    };
     let pem = read_file(path, secret::MAX_BYTES).map_err(|error| wrong(&error))?;
     // The reader's own words might repeat what stands in the file.
     PrivateKeyDer::from_pem_slice(&pem).map_err(|_| wrong(&"no key in it"))

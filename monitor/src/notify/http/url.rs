@@ -80,7 +80,8 @@ impl FromStr for HttpUrl {
         };
         // Without `//` the parser would take what follows for the host all the same.
         let begins = ["http://", "https://"].iter().any(|scheme| text.starts_with(scheme));
-        if !begins || text.len() > MAX || text.chars().any(|c| c.is_control() || c.is_whitespace()) {
+        if !begins || text.len() > MAX || text.chars().any(|c| c.is_control() || c.is_whitespace())
+        {
             return Err(refused());
         }
         let url = Url::parse(text).map_err(|_| refused())?;
@@ -146,7 +147,9 @@ impl FromStr for ServerName {
         if name.is_ok() && text.parse::<IpAddr>().is_err() {
             return Ok(Self(text.to_ascii_lowercase()));
         }
-        Err(Refused::new("must be a DNS name, such as receiver.example; an IP address goes into the URL"))
+        Err(Refused::new(
+            "must be a DNS name, such as receiver.example; an IP address goes into the URL",
+        ))
     }
 }
 
@@ -163,13 +166,27 @@ mod tests {
     #[test]
     fn what_is_an_address() {
         for bad in [
-            "", "receiver", "ftp://a/", "http:a", "http:///x", "https://", "http://a b/", "http://a/#f",
-            "http://a:99999/", "http://[::1/", "http://a/\n", "https:/a", "file:///etc/passwd",
+            "",
+            "receiver",
+            "ftp://a/",
+            "http:a",
+            "http:///x",
+            "https://",
+            "http://a b/",
+            "http://a/#f",
+            "http://a:99999/",
+            "http://[::1/",
+            "http://a/\n",
+            "https:/a",
+            "file:///etc/passwd",
         ] {
             assert!(bad.parse::<HttpUrl>().is_err(), "{bad:?}");
         }
         assert!(format!("http://a/{}", "x".repeat(MAX)).parse::<HttpUrl>().is_err());
-        assert_eq!(url("https://a:8443/x").under("/v1/logs").whole().as_str(), "https://a:8443/x/v1/logs");
+        assert_eq!(
+            url("https://a:8443/x").under("/v1/logs").whole().as_str(),
+            "https://a:8443/x/v1/logs"
+        );
         assert_eq!(url("http://a/?k=v").under("/b").whole().as_str(), "http://a/b?k=v");
     }
 
@@ -190,10 +207,23 @@ mod tests {
 
     #[test]
     fn what_stays_on_this_host() {
-        for near in ["http://localhost:1/", "http://127.8.9.1/", "http://[::1]:9093/", "http://[::ffff:127.0.0.1]/", "http://LOCALHOST/", "http://0x7f.1/"] {
+        for near in [
+            "http://localhost:1/",
+            "http://127.8.9.1/",
+            "http://[::1]:9093/",
+            "http://[::ffff:127.0.0.1]/",
+            "http://LOCALHOST/",
+            "http://0x7f.1/",
+        ] {
             assert!(url(near).is_loopback(), "{near}");
         }
-        for far in ["http://localhost.example/", "http://10.0.0.1/", "http://[::2]/", "http://127.0.0.1.example/", "http://0.0.0.0/"] {
+        for far in [
+            "http://localhost.example/",
+            "http://10.0.0.1/",
+            "http://[::2]/",
+            "http://127.0.0.1.example/",
+            "http://0.0.0.0/",
+        ] {
             assert!(!url(far).is_loopback(), "{far}");
         }
     }

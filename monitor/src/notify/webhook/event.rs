@@ -127,11 +127,20 @@ pub(super) fn id(message: &Message) -> Uuid {
 ///
 /// # Errors
 /// If it has no JSON form.
-pub(super) fn encode(message: &Message, template: Template, linked: &Linked) -> Result<Vec<u8>, String> {
-    try_encode(message, template, linked).map_err(|error| format!("the record cannot be written as JSON: {error}"))
+pub(super) fn encode(
+    message: &Message,
+    template: Template,
+    linked: &Linked,
+) -> Result<Vec<u8>, String> {
+    try_encode(message, template, linked)
+        .map_err(|error| format!("the record cannot be written as JSON: {error}"))
 }
 
-fn try_encode(message: &Message, template: Template, linked: &Linked) -> serde_json::Result<Vec<u8>> {
+fn try_encode(
+    message: &Message,
+    template: Template,
+    linked: &Linked,
+) -> serde_json::Result<Vec<u8>> {
     let envelope = Envelope::of(message, linked);
     if template == Template::Full {
         let json = match message {
@@ -174,7 +183,9 @@ fn job(alert: &Alert) -> Option<String> {
 
 /// A text as an attribute may have it: no control characters, no noncharacters, not too long.
 fn plain(text: &str) -> String {
-    let noncharacter = |c: char| matches!(u32::from(c) & 0xffff, 0xfffe | 0xffff) || ('\u{fdd0}'..='\u{fdef}').contains(&c);
+    let noncharacter = |c: char| {
+        matches!(u32::from(c) & 0xffff, 0xfffe | 0xffff) || ('\u{fdd0}'..='\u{fdef}').contains(&c)
+    };
     let mut plain = one_line(text).replace(noncharacter, "\u{fffd}");
     plain.truncate(plain.floor_char_boundary(MAX_SUBJECT));
     plain

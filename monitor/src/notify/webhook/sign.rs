@@ -7,22 +7,30 @@ use ring::hmac;
 use crate::notify::secret::Secret;
 
 /// A key has at least this many bytes, as the specification wants.
-pub const MIN_KEY: usize = 24;
+pub(super) const MIN_KEY: usize = 24;
 
 /// The header `webhook-signature` for a message.
 ///
 /// # Errors
 /// If the key is none. Says nothing of what it is.
-pub(super) fn signature(secret: &Secret, id: &str, timestamp: &str, body: &[u8]) -> Result<String, String> {
+pub(super) fn signature(
+    secret: &Secret,
+    id: &str,
+    timestamp: &str,
+    body: &[u8],
+) -> Result<String, String> {
     let raw = secret.bytes();
     let key = match raw.strip_prefix(b"whsec_") {
         None => raw.to_vec(),
-        Some(encoded) => BASE64_STANDARD
-            .decode(encoded)
-            .map_err(|_| "hmac.key_file: what follows whsec_ is not base64: write the key anew".to_owned())?,
+        Some(encoded) => BASE64_STANDARD.decode(encoded).map_err(|_| {
+            "hmac.key_file: what follows whsec_ is not base64: write the key anew".to_owned()
+        })?,
     };
     if key.len() < MIN_KEY {
-        return Err(format!("hmac.key_file: the key has {} bytes: make one of {MIN_KEY} or more, such as by `openssl rand -base64 32`", key.len()));
+        return Err(format!(
+            "hmac.key_file: the key has {} bytes: make one of {MIN_KEY} or more, such as by `openssl rand -base64 32`",
+            key.len()
+        ));
     }
     let mut signed = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, &key));
     for part in [id.as_bytes(), b".", timestamp.as_bytes(), b".", body] {
@@ -39,7 +47,12 @@ mod tests {
     #[test]
     fn signs_as_others_do() {
         let key = Secret::from("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw");
-        let signed = signature(&key, "msg_p5jXN8AQM9LWM0D4loKWxJek", "1614265330", br#"{"test": 2432232314}"#);
+        let signed = signature(
+            &key,
+            "msg_p5jXN8AQM9LWM0D4loKWxJek",
+            "1614265330",
+            br#"{"test": 2432232314}"#,
+        );
         assert_eq!(signed.unwrap(), "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");
     }
 

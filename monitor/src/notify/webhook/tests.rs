@@ -55,7 +55,13 @@ fn webhook(server: &Server, more: Value) -> Webhook {
 }
 
 fn ids(seen: &Seen) -> Vec<u128> {
-    let ids = seen.json().as_array().unwrap().iter().map(|event| event["id"].as_str().unwrap().to_owned()).collect::<Vec<_>>();
+    let ids = seen
+        .json()
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|event| event["id"].as_str().unwrap().to_owned())
+        .collect::<Vec<_>>();
     ids.iter().map(|id| id.parse::<Uuid>().unwrap().as_u128()).collect()
 }
 
@@ -65,13 +71,19 @@ async fn a_death_is_one_event_with_the_very_bytes_of_the_ledger() {
     let Message::Entry(whole) = entry(sample::in_a_pod()) else { unreachable!() };
     // What a later version wrote into the ledger arrives too, in its order.
     let json = r#"{"z":1.50,"new": "é","a":[ ]}"#;
-    let later = Message::Entry(Arc::new(Entry { seq: 1, item: whole.item.clone(), json: json.into() }));
-    assert_eq!(webhook(&server, json!({})).deliver(&[later]).await, Outcome { accepted: 1, failure: None });
+    let later =
+        Message::Entry(Arc::new(Entry { seq: 1, item: whole.item.clone(), json: json.into() }));
+    assert_eq!(
+        webhook(&server, json!({})).deliver(&[later]).await,
+        Outcome { accepted: 1, failure: None }
+    );
     let seen = &server.seen()[0];
     assert!(seen.head.starts_with("POST /hook HTTP/1.1"));
     assert_eq!(seen.header("content-type"), Some("application/cloudevents+json"));
     assert_eq!(seen.header("webhook-id"), None);
-    assert!(String::from_utf8(seen.body.clone()).unwrap().ends_with(&format!(",\"data\":{json}}}")));
+    assert!(
+        String::from_utf8(seen.body.clone()).unwrap().ends_with(&format!(",\"data\":{json}}}"))
+    );
     let death = whole.death().unwrap();
     let mut event = seen.json();
     event.as_object_mut().unwrap().remove("data");
@@ -88,13 +100,22 @@ async fn a_death_is_one_event_with_the_very_bytes_of_the_ledger() {
 #[test]
 fn alerts_and_summaries_are_events_too() {
     let event = |message| -> Value {
-        serde_json::from_slice(&event::encode(&message, Template::Full, &Linked::default()).unwrap()).unwrap()
+        serde_json::from_slice(
+            &event::encode(&message, Template::Full, &Linked::default()).unwrap(),
+        )
+        .unwrap()
     };
     let alert = event(poison());
-    assert_eq!((&alert["type"], &alert["subject"]), (&json!("io.killwatch.alert.v1"), &json!("render-42")));
+    assert_eq!(
+        (&alert["type"], &alert["subject"]),
+        (&json!("io.killwatch.alert.v1"), &json!("render-42"))
+    );
     assert_eq!(alert["data"]["deaths"].as_array().unwrap().len(), 30);
     let summary = event(Message::Summary(Arc::new(summed())));
-    assert_eq!((&summary["type"], &summary["id"]), (&json!("io.killwatch.summary.v1"), &json!(Uuid::from_u128(9))));
+    assert_eq!(
+        (&summary["type"], &summary["id"]),
+        (&json!("io.killwatch.summary.v1"), &json!(Uuid::from_u128(9)))
+    );
     assert_eq!(summary["data"], serde_json::to_value(summed()).unwrap());
 }
 
@@ -108,9 +129,19 @@ fn what_an_event_is_about() {
     };
     assert_eq!(subject(|death| death.workload.namespace = None), "render-x7k2p");
     assert_eq!(subject(|death| death.workload.pod = None), "worker");
-    assert_eq!(subject(|death| (death.workload.pod, death.workload.unit) = (None, Some("a.service".into()))), "a.service");
+    assert_eq!(
+        subject(
+            |death| (death.workload.pod, death.workload.unit) = (None, Some("a.service".into()))
+        ),
+        "a.service"
+    );
     assert_eq!(subject(|death| death.workload = sample::killed().workload), "indexer.service");
-    assert!(subject(|death| (death.workload.pod, death.workload.container) = (None, None)).as_str().unwrap().starts_with("/kubepods/"));
+    assert!(
+        subject(|death| (death.workload.pod, death.workload.container) = (None, None))
+            .as_str()
+            .unwrap()
+            .starts_with("/kubepods/")
+    );
     assert_eq!(subject(|death| death.workload = crate::death::Workload::default()), Value::Null);
 }
 
@@ -123,13 +154,20 @@ fn hostile_names_make_no_other_event() {
     let event: Value = serde_json::from_slice(&event).unwrap();
     assert_eq!(event["source"], "/killwatch/a%2F..%2Fb%3Fc%23d%20%C3%A9");
     let subject = event["subject"].as_str().unwrap();
-    assert!(subject.len() <= 512 && !subject.contains(char::is_control) && !subject.contains('\u{fffe}'), "{subject}");
+    assert!(
+        subject.len() <= 512
+            && !subject.contains(char::is_control)
+            && !subject.contains('\u{fffe}'),
+        "{subject}"
+    );
 }
 
 #[test]
 fn links_are_attributes() {
     let linked = Linked {
-        runbook: Some(Arc::new(|death: &Death| Some(format!("https://runbooks.example/{}", death.cause.as_str())))),
+        runbook: Some(Arc::new(|death: &Death| {
+            Some(format!("https://runbooks.example/{}", death.cause.as_str()))
+        })),
         dashboard: Some(Arc::new(|_: &Death| Some("x".repeat(3000)))),
     };
     let event = event::encode(&entry(sample::in_a_pod()), Template::Full, &linked).unwrap();
@@ -145,9 +183,17 @@ fn the_lean_form_lacks_the_lists_and_says_so() {
         serde_json::from_slice::<Value>(&event).unwrap()["data"].clone()
     };
     let data = lean(&entry(sample::in_a_pod()));
-    assert_eq!((&data["truncated"], &data["cause"], &data["workload"]["pod"]), (&json!(true), &json!("oom_memcg"), &json!("render-x7k2p")));
-    assert_eq!((&data["job"]["id"], &data["memory"]["limit_bytes"]), (&json!("render-42"), &json!(32 << 20)));
-    for gone in ["/victim/cmdline", "/victim/environ", "/memory/levels", "/workload/labels", "/tags"] {
+    assert_eq!(
+        (&data["truncated"], &data["cause"], &data["workload"]["pod"]),
+        (&json!(true), &json!("oom_memcg"), &json!("render-x7k2p"))
+    );
+    assert_eq!(
+        (&data["job"]["id"], &data["memory"]["limit_bytes"]),
+        (&json!("render-42"), &json!(32 << 20))
+    );
+    for gone in
+        ["/victim/cmdline", "/victim/environ", "/memory/levels", "/workload/labels", "/tags"]
+    {
         assert_eq!(data.pointer(gone), None, "{gone}");
     }
     let still = serde_json::from_value::<Death>(data).unwrap();
@@ -163,10 +209,17 @@ fn the_lean_form_lacks_the_lists_and_says_so() {
 fn no_event_is_too_long() {
     let mut death = sample::in_a_pod();
     death.evidence = vec!["\u{1}".repeat(30_000)];
-    let event = |death: &Death| event::encode(&entry(death.clone()), Template::Full, &Linked::default()).unwrap();
-    let data = |death: &Death| serde_json::from_slice::<Value>(&event(death)).unwrap()["data"].clone();
+    let event = |death: &Death| {
+        event::encode(&entry(death.clone()), Template::Full, &Linked::default()).unwrap()
+    };
+    let data =
+        |death: &Death| serde_json::from_slice::<Value>(&event(death)).unwrap()["data"].clone();
     assert_eq!(data(&death)["truncated"], true);
-    assert_eq!(data(&death)["advice"].as_str(), Some(death.advice.as_str()), "what fits is not cut");
+    assert_eq!(
+        data(&death)["advice"].as_str(),
+        Some(death.advice.as_str()),
+        "what fits is not cut"
+    );
     // Whatever is long, and whatever is escaped.
     let long = "\u{1}é".repeat(100_000);
     let mut value = serde_json::to_value(&death).unwrap();
@@ -221,18 +274,24 @@ async fn one_that_is_too_large_is_sent_lean_once() {
     let mut webhook = webhook(&server, json!({}));
     assert_eq!(webhook.deliver(&[numbered(1)]).await, Outcome { accepted: 1, failure: None });
     let outcome = webhook.deliver(&[numbered(2)]).await;
-    assert!(matches!(outcome, Outcome { accepted: 0, failure: Some(Failure::Refused(_)) }), "{outcome:?}");
+    assert!(
+        matches!(outcome, Outcome { accepted: 0, failure: Some(Failure::Refused(_)) }),
+        "{outcome:?}"
+    );
     assert_eq!(server.seen().len(), 4);
 }
 
 #[tokio::test]
 async fn what_is_not_refused_is_not_halved() {
     for (status, kind) in [(503, "later"), (429, "later"), (302, "later"), (410, "gone")] {
-        let server = Server::start(move |_, _| Answer::status(status, "Retry-After: 3\r\n", "")).await;
+        let server =
+            Server::start(move |_, _| Answer::status(status, "Retry-After: 3\r\n", "")).await;
         let messages: Vec<_> = (0..4).map(numbered).collect();
         let outcome = webhook(&server, json!({"batch": "4"})).deliver(&messages).await;
         match outcome.failure.unwrap() {
-            Failure::Later { after, .. } => assert_eq!((kind, after.unwrap().as_secs()), ("later", 3)),
+            Failure::Later { after, .. } => {
+                assert_eq!((kind, after.unwrap().as_secs()), ("later", 3))
+            }
             Failure::Gone(_) => assert_eq!(kind, "gone"),
             Failure::Refused(why) => panic!("{why}"),
         }
@@ -243,11 +302,24 @@ async fn what_is_not_refused_is_not_halved() {
 #[tokio::test]
 async fn large_batches_are_several_requests() {
     let server = Server::start(|_, _| Answer::status(200, "", "")).await;
-    let long = |n| entry(Death { id: Uuid::from_u128(n), evidence: vec!["x".repeat(50_000)], ..sample::killed() });
+    let long = |n| {
+        entry(Death {
+            id: Uuid::from_u128(n),
+            evidence: vec!["x".repeat(50_000)],
+            ..sample::killed()
+        })
+    };
     let messages: Vec<_> = (0..50).map(long).collect();
-    assert_eq!(webhook(&server, json!({"batch": "100"})).deliver(&messages).await, Outcome::all(&messages));
+    assert_eq!(
+        webhook(&server, json!({"batch": "100"})).deliver(&messages).await,
+        Outcome::all(&messages)
+    );
     let seen = server.seen();
-    assert!(seen.len() == 3 && seen.iter().all(|seen| seen.body.len() <= MAX_REQUEST), "{}", seen.len());
+    assert!(
+        seen.len() == 3 && seen.iter().all(|seen| seen.body.len() <= MAX_REQUEST),
+        "{}",
+        seen.len()
+    );
     assert_eq!(seen.iter().flat_map(ids).collect::<Vec<_>>(), (0..50).collect::<Vec<_>>());
 }
 
@@ -259,14 +331,21 @@ async fn a_signature_covers_id_time_and_body() {
     let mut webhook = webhook(&server, json!({"batch": "2", "hmac": {"key_file": path}}));
     let messages = [numbered(1), numbered(2)];
     let outcome = webhook.deliver(&messages).await;
-    assert!(matches!(outcome.failure, Some(Failure::Later { .. })), "without its key nothing is sent: {outcome:?}");
+    assert!(
+        matches!(outcome.failure, Some(Failure::Later { .. })),
+        "without its key nothing is sent: {outcome:?}"
+    );
     fs::write(&path, "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\n").unwrap();
     webhook.deliver(&messages).await;
     fs::write(&path, "another key, of the bytes themselves").unwrap();
     webhook.deliver(&messages[..1]).await;
     let seen = server.seen();
-    for (seen, key) in seen.iter().zip(["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "another key, of the bytes themselves"]) {
-        let (id, time) = (seen.header("webhook-id").unwrap(), seen.header("webhook-timestamp").unwrap());
+    for (seen, key) in seen
+        .iter()
+        .zip(["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "another key, of the bytes themselves"])
+    {
+        let (id, time) =
+            (seen.header("webhook-id").unwrap(), seen.header("webhook-timestamp").unwrap());
         let right = sign::signature(&key.into(), id, time, &seen.body).unwrap();
         assert_eq!(seen.header("webhook-signature"), Some(right.as_str()));
         assert!((Clock.now().as_second() - time.parse::<i64>().unwrap()).abs() < 60);
