@@ -14,8 +14,10 @@ pub mod http;
 pub mod kubernetes_events;
 mod lines;
 pub mod log;
+#[cfg(feature = "otlp")]
+pub mod otlp;
 pub mod secret;
-#[cfg(feature = "kubernetes")]
+#[cfg(any(feature = "kubernetes", feature = "otlp"))]
 mod sentence;
 pub mod summary;
 pub mod webhook;

@@ -184,8 +184,10 @@ mod tests {
             for asked in [Asked::Create, Asked::Patch] {
                 for body in ["", "{}", "[]", "null", "{\"details\":null,\"message\":7}", "\u{0}"] {
                     let body = Bytes::from(body);
-                    let came = judge(asked, "ns", &Written { status: code, retry_after: None, body });
-                    let done = (200..300).contains(&code) || (code == 409 && asked == Asked::Create);
+                    let came =
+                        judge(asked, "ns", &Written { status: code, retry_after: None, body });
+                    let done =
+                        (200..300).contains(&code) || (code == 409 && asked == Asked::Create);
                     assert_eq!(came == Came::Done, done, "{code}");
                     if matches!(code, 429 | 500..=599) {
                         assert!(matches!(came, Came::Failed(Failure::Later { .. })), "{code}");

@@ -269,7 +269,9 @@ mod tests {
                 assert_eq!(Subject::of(&workload), Subject::Impossible, "{nasty:?}");
             }
             let contained = Workload { container: nasty, ..known.clone() };
-            assert!(matches!(Subject::of(&contained), Subject::Pod(pod) if pod.container.is_none()));
+            assert!(
+                matches!(Subject::of(&contained), Subject::Pod(pod) if pod.container.is_none())
+            );
         }
     }
 }

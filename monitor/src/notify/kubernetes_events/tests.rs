@@ -212,7 +212,10 @@ async fn a_poisoned_job_is_told_of_the_pod_of_its_last_death() {
     assert_eq!(seen.body["reason"], "PoisonJob");
     assert_eq!(seen.body["regarding"]["name"], "render-x7k2p");
     let note = seen.body["note"].as_str().unwrap();
-    assert!(note.starts_with("Job render-42 (render) was killed again and again: 3 deaths"), "{note}");
+    assert!(
+        note.starts_with("Job render-42 (render) was killed again and again: 3 deaths"),
+        "{note}"
+    );
     bed.accepted(poison(&[4])).await;
     assert_eq!((bed.lines().len(), bed.not_applicable.get()), (0, 1));
 }
@@ -244,7 +247,8 @@ async fn what_the_api_says_decides() {
     }
     bed.server.next(Reply::status(422, "Invalid", "note: too long"));
     assert!(bed.refused(told(death(1))).await.contains("too long"));
-    let terminating = "unable to create new content in namespace shop because it is being terminated";
+    let terminating =
+        "unable to create new content in namespace shop because it is being terminated";
     bed.server.next(Reply::status(403, "Forbidden", terminating));
     assert!(bed.refused(told(death(1))).await.contains("is being deleted"));
     // It is not gone after for a summary either.
@@ -260,7 +264,8 @@ async fn what_the_api_says_decides() {
 #[tokio::test]
 async fn a_batch_goes_as_far_as_it_can() {
     let mut bed = Bed::new(PATIENT).await;
-    let messages = [told(death(1)), told(sample::killed()), told(in_namespace("..")), told(death(4))];
+    let messages =
+        [told(death(1)), told(sample::killed()), told(in_namespace("..")), told(death(4))];
     let outcome = bed.sink.deliver(&messages).await;
     assert!(matches!(outcome, Outcome { accepted: 2, failure: Some(Failure::Refused(_)) }));
     let outcome = bed.sink.deliver(&messages[3..]).await;
