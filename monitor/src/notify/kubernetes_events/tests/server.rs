@@ -153,7 +153,8 @@ async fn answer(
         let mut state = state.lock().unwrap();
         let line = format!("{} {}", head.method, head.uri);
         state.seen.push(Seen { line, content_type, body: body.clone() });
-        let known = header("authorization") == Some(&format!("Bearer {}", state.token));
+        let bearer = format!("Bearer {}", state.token);
+        let known = header("authorization").is_some_and(|sent| sent == bearer);
         match state.script.pop_front() {
             Some(reply) => reply,
             None if !known => Reply::status(401, "Unauthorized", "Unauthorized"),
