@@ -129,7 +129,9 @@ impl Config {
         bounded("workload.annotations", &self.workload.annotations, 0, WorkloadConfig::MAX_KEYS)?;
         self.allowlist()?;
         // What `log_sink` adds is seen once flags had their say.
-        named(&self.sinks, &LogSink::None)?;
+        for (name, sink) in named(&self.sinks, &LogSink::None)? {
+            sink.kind.check().map_err(|why| format!("sinks: {name}: {why}"))?;
+        }
         bounded(
             "verdict.userspace_oom_killers",
             &self.verdict.userspace_oom_killers,

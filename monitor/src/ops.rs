@@ -300,7 +300,7 @@ impl Ops {
 }
 
 /// The count after adding `more`, if it has just reached or passed a power of two.
-fn worth_a_line(count: &AtomicU64, more: u64) -> Option<u64> {
+pub(crate) fn worth_a_line(count: &AtomicU64, more: u64) -> Option<u64> {
     let before = count.fetch_add(more, Ordering::Relaxed);
     let after = before.saturating_add(more);
     (before.checked_ilog2() != after.checked_ilog2()).then_some(after)

@@ -40,7 +40,7 @@ pub fn story(death: &Death) -> String {
 }
 
 /// The whole story in a sentence.
-fn headline(death: &Death) -> String {
+pub(crate) fn headline(death: &Death) -> String {
     let victim = format!("{} (pid {})", death.victim.comm, death.victim.pid);
     let sentence = match death.cause {
         Cause::OomMemcg => {

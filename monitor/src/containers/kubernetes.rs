@@ -15,9 +15,9 @@ use super::{Switch, Wanted};
 use crate::config::AbsolutePath;
 
 #[cfg(feature = "kubernetes")]
-mod access;
+pub(crate) mod access;
 #[cfg(feature = "kubernetes")]
-mod api;
+pub(crate) mod api;
 #[cfg(feature = "kubernetes")]
 mod chain;
 pub mod decode;

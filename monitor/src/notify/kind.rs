@@ -11,10 +11,16 @@ use super::alertmanager::{Alertmanager, AlertmanagerConfig};
 use super::config::Output;
 use super::deliver::{Deliver, Message, Outcome};
 use super::http::links::Linked;
+#[cfg(feature = "kubernetes")]
+use super::kubernetes_events::{KubernetesEvents, KubernetesEventsConfig};
 use super::links::Links;
 use super::local::journald::{Journald, JournaldConfig};
 use super::local::lines::{FileConfig, LineSink, StdoutConfig, Target};
+#[cfg(feature = "otlp")]
+use super::otlp::{Otlp, OtlpConfig};
 use super::webhook::{Webhook, WebhookConfig};
+use crate::containers::kubernetes::KubernetesConfig;
+use crate::metrics::SinkSeries;
 
 /// What a sink speaks to, with its settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +37,12 @@ pub enum Kind {
     Webhook(WebhookConfig),
     /// All instances of an Alertmanager.
     Alertmanager(AlertmanagerConfig),
+    /// Log records of OpenTelemetry.
+    #[cfg(feature = "otlp")]
+    Otlp(OtlpConfig),
+    /// Events on pods.
+    #[cfg(feature = "kubernetes")]
+    KubernetesEvents(KubernetesEventsConfig),
 }
 
 /// What sinks are given as they are opened.
@@ -40,6 +52,8 @@ pub struct Context {
     pub node: String,
     /// Where a receiver's user finds more.
     pub links: Arc<Links>,
+    /// Where the Kubernetes API is.
+    pub kubernetes: KubernetesConfig,
 }
 
 impl Context {
@@ -54,7 +68,17 @@ impl Context {
 
 impl Kind {
     /// The keys that stand for a kind.
-    pub const KEYS: &'static [&'static str] = &["stdout", "file", "journald", "webhook", "alertmanager"];
+    pub const KEYS: &'static [&'static str] = &[
+        "stdout",
+        "file",
+        "journald",
+        "webhook",
+        "alertmanager",
+        #[cfg(feature = "otlp")]
+        "otlp",
+        #[cfg(feature = "kubernetes")]
+        "kubernetes_events",
+    ];
 
     /// The key that stands for it.
     #[must_use]
@@ -65,6 +89,10 @@ impl Kind {
             Self::Journald(_) => "journald",
             Self::Webhook(_) => "webhook",
             Self::Alertmanager(_) => "alertmanager",
+            #[cfg(feature = "otlp")]
+            Self::Otlp(_) => "otlp",
+            #[cfg(feature = "kubernetes")]
+            Self::KubernetesEvents(_) => "kubernetes_events",
         }
     }
 
@@ -82,6 +110,10 @@ impl Kind {
             "journald" => Self::Journald(map.next_value()?),
             "webhook" => Self::Webhook(map.next_value()?),
             "alertmanager" => Self::Alertmanager(map.next_value()?),
+            #[cfg(feature = "otlp")]
+            "otlp" => Self::Otlp(map.next_value()?),
+            #[cfg(feature = "kubernetes")]
+            "kubernetes_events" => Self::KubernetesEvents(map.next_value()?),
             other => return Err(serde::de::Error::unknown_field(other, Self::KEYS)),
         })
     }
@@ -95,6 +127,24 @@ impl Kind {
             Self::Journald(config) => map.serialize_entry(self.key(), config),
             Self::Webhook(config) => map.serialize_entry(self.key(), config),
             Self::Alertmanager(config) => map.serialize_entry(self.key(), config),
+            #[cfg(feature = "otlp")]
+            Self::Otlp(config) => map.serialize_entry(self.key(), config),
+            #[cfg(feature = "kubernetes")]
+            Self::KubernetesEvents(config) => map.serialize_entry(self.key(), config),
+        }
+    }
+
+    /// Whether its settings go together.
+    ///
+    /// # Errors
+    /// What does not, in one line.
+    pub fn check(&self) -> Result<(), String> {
+        match self {
+            Self::Webhook(config) => config.check(),
+            Self::Alertmanager(config) => config.check(),
+            #[cfg(feature = "otlp")]
+            Self::Otlp(config) => config.check(),
+            _ => Ok(()),
         }
     }
 
@@ -113,7 +163,7 @@ impl Kind {
             Self::Stdout(_) => Some(Output::Stdout),
             Self::File(config) => Some((&config.path).into()),
             Self::PlainFile(path) => Some(path.into()),
-            Self::Journald(_) | Self::Webhook(_) | Self::Alertmanager(_) => None,
+            _ => None,
         }
     }
 
@@ -121,7 +171,7 @@ impl Kind {
     ///
     /// # Errors
     /// Why it cannot be used, in one line without secrets.
-    pub fn open(&self, context: &Context) -> Result<Open, String> {
+    pub fn open(&self, context: &Context, series: &SinkSeries) -> Result<Open, String> {
         Ok(match self {
             Self::Stdout(_) => Open::Lines(LineSink::open(Target::Stdout)?),
             Self::File(config) => Open::Lines(LineSink::open(Target::Rotated(config.clone()))?),
@@ -131,6 +181,17 @@ impl Kind {
             Self::Alertmanager(config) => {
                 Open::Alertmanager(Alertmanager::new(config, context.linked())?)
             }
+            #[cfg(feature = "otlp")]
+            Self::Otlp(config) => {
+                Open::Otlp(Otlp::new(config, &context.node, series.skipped.clone())?)
+            }
+            #[cfg(feature = "kubernetes")]
+            Self::KubernetesEvents(config) => Open::KubernetesEvents(KubernetesEvents::new(
+                config,
+                &context.kubernetes,
+                &context.node,
+                series.not_applicable.clone(),
+            )),
         })
     }
 }
@@ -146,6 +207,12 @@ pub enum Open {
     Webhook(Webhook),
     /// All instances of an Alertmanager.
     Alertmanager(Alertmanager),
+    /// Log records of OpenTelemetry.
+    #[cfg(feature = "otlp")]
+    Otlp(Otlp),
+    /// Events on pods.
+    #[cfg(feature = "kubernetes")]
+    KubernetesEvents(KubernetesEvents),
 }
 
 impl Deliver for Open {
@@ -155,6 +222,10 @@ impl Deliver for Open {
             Self::Journald(sink) => sink.batch(),
             Self::Webhook(sink) => sink.batch(),
             Self::Alertmanager(sink) => sink.batch(),
+            #[cfg(feature = "otlp")]
+            Self::Otlp(sink) => sink.batch(),
+            #[cfg(feature = "kubernetes")]
+            Self::KubernetesEvents(sink) => sink.batch(),
         }
     }
 
@@ -164,6 +235,10 @@ impl Deliver for Open {
             Self::Journald(sink) => sink.deliver(messages).await,
             Self::Webhook(sink) => sink.deliver(messages).await,
             Self::Alertmanager(sink) => sink.deliver(messages).await,
+            #[cfg(feature = "otlp")]
+            Self::Otlp(sink) => sink.deliver(messages).await,
+            #[cfg(feature = "kubernetes")]
+            Self::KubernetesEvents(sink) => sink.deliver(messages).await,
         }
     }
 
@@ -173,6 +248,10 @@ impl Deliver for Open {
             Self::Journald(sink) => sink.due(),
             Self::Webhook(sink) => sink.due(),
             Self::Alertmanager(sink) => sink.due(),
+            #[cfg(feature = "otlp")]
+            Self::Otlp(sink) => sink.due(),
+            #[cfg(feature = "kubernetes")]
+            Self::KubernetesEvents(sink) => sink.due(),
         }
     }
 
@@ -182,6 +261,10 @@ impl Deliver for Open {
             Self::Journald(sink) => sink.upkeep().await,
             Self::Webhook(sink) => sink.upkeep().await,
             Self::Alertmanager(sink) => sink.upkeep().await,
+            #[cfg(feature = "otlp")]
+            Self::Otlp(sink) => sink.upkeep().await,
+            #[cfg(feature = "kubernetes")]
+            Self::KubernetesEvents(sink) => sink.upkeep().await,
         }
     }
 }

@@ -19,11 +19,16 @@ mod group;
 pub mod health;
 pub mod http;
 pub mod kind;
+pub mod kubernetes_events;
 pub mod links;
 pub mod local;
+#[cfg(feature = "otlp")]
+pub mod otlp;
 mod outbox;
 mod retry;
 pub mod secret;
+#[cfg(any(feature = "kubernetes", feature = "otlp"))]
+mod sentence;
 pub mod summary;
 pub mod webhook;
 
@@ -43,10 +48,10 @@ pub fn open(
     metrics: &Metrics,
 ) -> Result<Vec<Driver<Open>>, String> {
     let context =
-        Context { node: config.node.as_str().to_owned(), links: Arc::new(config.links.clone()) };
+        Context { node: config.node.as_str().to_owned(), links: Arc::new(config.links.clone()), kubernetes: config.kubernetes.clone() };
     let sinks = config.named_sinks()?;
     let drivers = sinks.into_iter().map(|(name, sink)| {
-        let open = sink.kind.open(&context);
+        let open = sink.kind.open(&context, &metrics.sink(&name));
         let open = open.map_err(|why| format!("the sink `{name}` cannot be used: {why}"))?;
         let health = Health::new(&name, sink.kind.key(), metrics.sink(&name));
         let terms =

@@ -20,7 +20,7 @@ const MAX_TOKEN: u64 = 64 << 10;
 
 /// Where credentials come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Access {
+pub(crate) enum Access {
     /// A kubeconfig.
     Kubeconfig(PathBuf),
     /// The service account of the daemon's own pod.
@@ -29,7 +29,7 @@ pub(super) enum Access {
 
 impl Access {
     /// The first that there is: what the user set, the service account, `KUBECONFIG`. What the user set need not be there yet.
-    pub(super) fn find(config: &KubernetesConfig) -> Option<Self> {
+    pub(crate) fn find(config: &KubernetesConfig) -> Option<Self> {
         Self::find_in(config, |name| std::env::var_os(name), Path::new(TOKEN))
     }
 
@@ -54,7 +54,7 @@ impl Access {
     ///
     /// # Errors
     /// Says what is wrong with them and what to do.
-    pub(super) async fn load(&self) -> Result<kube::Config, String> {
+    pub(crate) async fn load(&self) -> Result<kube::Config, String> {
         let mut config = match self {
             Self::ServiceAccount => kube::Config::incluster_env()
                 .map_err(|error| format!("the service account: {error}"))?,

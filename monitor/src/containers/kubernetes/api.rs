@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Limited};
-use hyper::header::{ACCEPT, USER_AGENT};
-use hyper::{Request, StatusCode};
+use hyper::header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER, USER_AGENT};
+use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::client::legacy;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use kube::client::{Body, ConfigExt as _};
@@ -20,6 +20,8 @@ use super::decode::MAX_ANSWER;
 
 /// Longest head of an answer, in bytes.
 const MAX_HEAD: usize = 64 << 10;
+/// Longest answer to what is written, in bytes.
+const MAX_WORDS: usize = 64 << 10;
 /// How long a connection is kept without a request.
 const KEEP_IDLE: Duration = Duration::from_secs(30);
 /// What is asked for of an object: its metadata and no more.
@@ -27,12 +29,12 @@ const METADATA: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;
 
 /// The API server, by one set of credentials.
 #[derive(Clone)]
-pub(super) struct Api {
+pub(crate) struct Api {
     client: kube::Client,
     time: Duration,
 }
 
-/// What the API answered.
+/// What the API answered to a request for an object.
 #[derive(Debug)]
 pub(super) enum Answer {
     /// The object.
@@ -43,12 +45,23 @@ pub(super) enum Answer {
     Missing,
 }
 
+/// What the API answered to an object that was written.
+#[derive(Debug)]
+pub(crate) struct Written {
+    /// The status of HTTP.
+    pub(crate) status: u16,
+    /// For how many seconds it wants to be left alone.
+    pub(crate) retry_after: Option<u64>,
+    /// The object, or what is wrong with it; empty if that was longer than 64 KiB or broke off.
+    pub(crate) body: Bytes,
+}
+
 impl Api {
     /// Each answer may take `time`. Must be called within a runtime.
     ///
     /// # Errors
     /// If the credentials cannot be used.
-    pub(super) fn new(config: &kube::Config, time: Duration) -> Result<Self, Error> {
+    pub(crate) fn new(config: &kube::Config, time: Duration) -> Result<Self, Error> {
         let failed = |error: kube::Error| Error::Failed(whole(&error));
         let mut tcp = legacy::connect::HttpConnector::new();
         tcp.enforce_http(false);
@@ -85,19 +98,48 @@ impl Api {
         self.get("/version", "application/json").await
     }
 
+    /// Writes an object, and says what the API says, whatever that is.
+    ///
+    /// # Errors
+    /// If the API cannot be reached or does not answer in time. It may have done what it was asked to all the same.
+    pub(crate) async fn write(
+        &self,
+        method: Method,
+        path: &str,
+        content_type: &'static str,
+        body: Vec<u8>,
+    ) -> Result<Written, Error> {
+        let write = async {
+            let request = request(method, path, "application/json")
+                .header(CONTENT_TYPE, content_type)
+                .body(Body::from(body));
+            let answer = self.send(request).await?;
+            let status = answer.status().as_u16();
+            let after = answer.headers().get(RETRY_AFTER).and_then(|after| after.to_str().ok());
+            let retry_after = after.and_then(|after| after.trim().parse().ok());
+            // The status says what matters; what it says beside that may be cut off or broken.
+            let body = Limited::new(answer.into_body(), MAX_WORDS).collect().await;
+            let body = body.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+            Ok(Written { status, retry_after, body })
+        };
+        timeout(self.time, write).await.unwrap_or(Err(Error::TimedOut(self.time)))
+    }
+
     async fn get(&self, path: &str, accept: &str) -> Result<Answer, Error> {
         let answer = timeout(self.time, self.ask(path, accept)).await;
         answer.unwrap_or(Err(Error::TimedOut(self.time)))
     }
 
+    async fn send(
+        &self,
+        request: Result<Request<Body>, hyper::http::Error>,
+    ) -> Result<Response<Body>, Error> {
+        let request = request.map_err(|error| Error::Failed(error.to_string()))?;
+        self.client.send(request).await.map_err(|error| Error::Failed(whole(&error)))
+    }
+
     async fn ask(&self, path: &str, accept: &str) -> Result<Answer, Error> {
-        let request = Request::get(path)
-            .header(ACCEPT, accept)
-            .header(USER_AGENT, concat!("killwatch/", env!("CARGO_PKG_VERSION")))
-            .body(Body::empty())
-            .map_err(|error| Error::Failed(error.to_string()))?;
-        let answer =
-            self.client.send(request).await.map_err(|error| Error::Failed(whole(&error)))?;
+        let answer = self.send(request(Method::GET, path, accept).body(Body::empty())).await?;
         match answer.status() {
             StatusCode::OK => {}
             StatusCode::FORBIDDEN => return Ok(Answer::Forbidden),
@@ -118,6 +160,14 @@ impl Api {
             }
         })
     }
+}
+
+fn request(method: Method, path: &str, accept: &str) -> hyper::http::request::Builder {
+    Request::builder()
+        .method(method)
+        .uri(path)
+        .header(ACCEPT, accept)
+        .header(USER_AGENT, concat!("killwatch/", env!("CARGO_PKG_VERSION")))
 }
 
 /// An error and its causes on one line: the outermost alone says little.

@@ -1,0 +1,101 @@
+//! One sentence for people on what a receiver is told, safe for one line of a terminal. No I/O, no clock.
+
+use crate::alert::{Alert, AlertKind};
+use crate::cli::story;
+use crate::death::{Death, Job, Workload};
+use crate::notify::summary::Summary;
+use crate::text::one_line;
+
+/// Who died, by what and why.
+pub(crate) fn of_death(death: &Death) -> String {
+    story::headline(death)
+}
+
+/// What is raised, and for what.
+pub(crate) fn of_alert(alert: &Alert) -> String {
+    let AlertKind::PoisonJob(poison) = &alert.kind;
+    let times = poison.deaths.len();
+    let job = name_of_job(&poison.job);
+    let mut sentence = format!(
+        "{job} was killed again and again: {times} death{} within {} s",
+        plural(times as u64),
+        poison.window_seconds
+    );
+    if let Some(last) = poison.deaths.last() {
+        let (comm, pid, cause) = (&last.comm, last.pid, last.cause.as_str());
+        sentence += &format!(", the last that of {comm} (pid {pid}), cause {cause}");
+    }
+    one_line(&(sentence + "."))
+}
+
+/// How many followed, of what.
+pub(crate) fn of_summary(summary: &Summary) -> String {
+    let what = name_of_workload(&summary.workload);
+    one_line(&format!(
+        "{} more process{} of {what} died in the same way, cause {}, from {} to {}.",
+        summary.count,
+        if summary.count == 1 { "" } else { "es" },
+        summary.summary.as_str(),
+        summary.first,
+        summary.time
+    ))
+}
+
+fn name_of_job(job: &Job) -> String {
+    match (&job.id, &job.name) {
+        (Some(id), Some(name)) if id != name => format!("Job {id} ({name})"),
+        (Some(name), _) | (None, Some(name)) => format!("Job {name}"),
+        (None, None) => "A job".to_owned(),
+    }
+}
+
+fn name_of_workload(workload: &Workload) -> String {
+    if let (Some(namespace), Some(pod)) = (&workload.namespace, &workload.pod) {
+        return match &workload.container {
+            Some(container) => format!("container {container} of pod {namespace}/{pod}"),
+            None => format!("pod {namespace}/{pod}"),
+        };
+    }
+    let named = [
+        ("container", &workload.container),
+        ("container", &workload.container_id),
+        ("unit", &workload.unit),
+        ("cgroup", &workload.cgroup),
+    ];
+    let found = named.into_iter().find_map(|(kind, name)| Some((kind, name.as_ref()?)));
+    found.map_or_else(|| "the host".to_owned(), |(kind, name)| format!("{kind} {name}"))
+}
+
+const fn plural(count: u64) -> &'static str {
+    if count == 1 { "" } else { "s" }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::death::sample;
+
+    #[test]
+    fn what_died_is_named_by_the_best_name_there_is() {
+        let mut workload = sample::in_a_pod().workload;
+        assert_eq!(name_of_workload(&workload), "container worker of pod shop/render-x7k2p");
+        workload.container = None;
+        assert_eq!(name_of_workload(&workload), "pod shop/render-x7k2p");
+        workload.namespace = None;
+        assert!(name_of_workload(&workload).starts_with("container containerd://4d6c"));
+        assert_eq!(name_of_workload(&sample::killed().workload), "unit indexer.service");
+        assert_eq!(name_of_workload(&Workload::default()), "the host");
+    }
+
+    #[test]
+    fn a_job_is_named_once() {
+        let of = |id: Option<&str>, name: Option<&str>| {
+            let (id, name) = (id.map(str::to_owned), name.map(str::to_owned));
+            name_of_job(&Job { id, name, ..Job::default() })
+        };
+        assert_eq!(of(Some("42"), Some("render")), "Job 42 (render)");
+        assert_eq!(of(Some("render"), Some("render")), "Job render");
+        assert_eq!(of(None, Some("render")), "Job render");
+        assert_eq!(of(None, None), "A job");
+    }
+}
