@@ -11,6 +11,7 @@ use crate::clock::Clock;
 use crate::config::{Config, Flags};
 use crate::death::drill;
 use crate::ledger::{Entry, Item};
+use crate::metrics::Metrics;
 use crate::notify::config::SinkConfig;
 use crate::notify::deliver::{Deliver, Failure, Message};
 use crate::notify::kind::Context;
@@ -79,7 +80,9 @@ fn chosen(args: &Args) -> Result<(Config, Vec<(String, SinkConfig)>), String> {
 /// Tells all at once: the dead one does not make the others wait.
 async fn tell(config: &Config, sinks: Vec<(String, SinkConfig)>) -> Vec<Row> {
     let context =
-        Context { node: config.node.as_str().to_owned(), links: Arc::new(config.links.clone()) };
+        Context { node: config.node.as_str().to_owned(), links: Arc::new(config.links.clone()), kubernetes: config.kubernetes.clone() };
+    // Of no daemon: nobody will ask for them.
+    let metrics = Metrics::new(config.metrics);
     let death = drill::drill(config.node.as_str(), Clock.now());
     let message = match serde_json::to_vec(&death) {
         Ok(json) => {
@@ -99,9 +102,9 @@ async fn tell(config: &Config, sinks: Vec<(String, SinkConfig)>) -> Vec<Row> {
     let mut tasks = Vec::new();
     for (name, sink) in sinks {
         let (context, message) = (context.clone(), message.clone());
-        let kind = sink.kind.key();
+        let (kind, series) = (sink.kind.key(), metrics.sink(&name));
         let task = tokio::spawn(async move {
-            let mut open = sink.kind.open(&context)?;
+            let mut open = sink.kind.open(&context, &series)?;
             let outcome = timeout(PATIENCE, open.deliver(&[message])).await;
             let outcome = outcome.map_err(|_| format!("no answer within {PATIENCE:?}"))?;
             match outcome.failure {
