@@ -107,6 +107,20 @@ impl Daemon {
         })
     }
 
+    /// The same where the daemon was killed meanwhile, and may have forgotten what the sink had accepted last: once or more, always the same record.
+    ///
+    /// # Errors
+    /// When it does not come in time, or two records tell of it.
+    pub fn resunk_death_of(&self, truth: &Truth) -> Result<Value> {
+        let what = format!("process {} in the log sink", truth.pid);
+        wait_until(TELLS_WITHIN, &what, || {
+            let mut records = self.sink()?;
+            records.retain(|record| truth.is_told_in(record));
+            records.dedup();
+            one(records, &what)
+        })
+    }
+
     /// What another subcommand of the program prints, as lines of JSON. Asks this daemon, whether it runs or not.
     ///
     /// # Errors

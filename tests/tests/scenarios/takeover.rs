@@ -34,18 +34,24 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
 const READS_WITHIN: std::time::Duration = std::time::Duration::from_secs(10);
 
 fn what_happens_after_a_kill_of_the_daemon_is_told_once(stage: &mut Stage) -> Result<()> {
-    told_once(stage, Daemon::kill)
+    let again = |daemon: &Daemon, truth: &Truth| daemon.resunk_death_of(truth).map(drop);
+    told_once(stage, Daemon::kill, again)
 }
 
 fn what_happens_after_a_stop_of_the_daemon_is_told_once(stage: &mut Stage) -> Result<()> {
-    told_once(stage, |daemon| {
+    let stop = |daemon: &mut Daemon| {
         let ended = daemon.stop()?;
         ensure!(ended.success(), "the daemon was to end well, but: {ended}");
         Ok(())
-    })
+    };
+    told_once(stage, stop, |daemon, truth| daemon.sunk_death_of(truth).map(drop))
 }
 
-fn told_once(stage: &Stage, end: impl Fn(&mut Daemon) -> Result<()>) -> Result<()> {
+fn told_once(
+    stage: &Stage,
+    end: impl Fn(&mut Daemon) -> Result<()>,
+    sunk: impl Fn(&Daemon, &Truth) -> Result<()>,
+) -> Result<()> {
     let bpffs = BpfFs::mount()?;
     let mut daemon = pinned(&bpffs.pins(), &[])?;
     ensure!(pins(&daemon)?["state"] == "pinned", "{:#}", pins(&daemon)?);
@@ -73,7 +79,7 @@ fn told_once(stage: &Stage, end: impl Fn(&mut Daemon) -> Result<()>) -> Result<(
         ensure!(told == 1, "told {told} times");
         is_an_abort(&aborts(stage)?, &daemon)?;
         for truth in [&before, &hogged, &aborted] {
-            daemon.sunk_death_of(truth)?;
+            sunk(&daemon, truth)?;
         }
         ensure!(bpffs.sets() == sets, "{:?}, and before {sets:?}", bpffs.sets());
         nothing_is_lost(&daemon)?;
