@@ -60,13 +60,29 @@ pub fn of(config: &Config) -> Footprint {
     Footprint(vec![
         fixed("the program", "", PROGRAM),
         // The kernel maps a ring twice in a row, so that a record that wraps can be read in one piece (kernel/bpf/ringbuf.c).
-        fixed("the ring, mapped twice", "probe.ring_bytes", 2 * u64::from(config.probe.ring_bytes.get())),
+        fixed(
+            "the ring, mapped twice",
+            "probe.ring_bytes",
+            2 * u64::from(config.probe.ring_bytes.get()),
+        ),
         grows("records behind the ring", "queue.records", source::QUEUE_BYTES as u64),
         grows("the ledger's cache and tail", "", CACHE + RECORD * TAIL),
-        grows("deaths that the disk has not taken", "ledger.max_memory", RECORD * config.ledger.max_memory.get()),
+        grows(
+            "deaths that the disk has not taken",
+            "ledger.max_memory",
+            RECORD * config.ledger.max_memory.get(),
+        ),
         grows("sinks", "sinks", SINK * (config.sinks.len() as u64 + 1)),
-        grows("the index of cgroups", "cgroup.max", config.cgroup.max.get() as u64 * (CGROUP + PATH)),
-        grows("names of containers and pods", "", (containers::registry::MAX_BYTES + containers::pods::MAX_BYTES) as u64),
+        grows(
+            "the index of cgroups",
+            "cgroup.max",
+            config.cgroup.max.get() as u64 * (CGROUP + PATH),
+        ),
+        grows(
+            "names of containers and pods",
+            "",
+            (containers::registry::MAX_BYTES + containers::pods::MAX_BYTES) as u64,
+        ),
         grows("series", "metrics.max_series, metrics.max_job_series", series),
         grows("tags", "", (tags::MAX_PROCESSES * tags::set::MAX_BYTES) as u64),
     ])
@@ -79,20 +95,35 @@ mod tests {
     use super::*;
 
     fn shown(bytes: u64) -> String {
-        if bytes == 0 { "0".to_owned() } else { format!("{:.1}", bytes as f64 / f64::from(1 << 20)) }
+        if bytes == 0 {
+            "0".to_owned()
+        } else {
+            format!("{:.1}", bytes as f64 / f64::from(1 << 20))
+        }
     }
 
     /// The table of the document is the code's.
     #[test]
     fn the_specification_shows_it() {
         let footprint = of(&Config::default());
-        let mut table = String::from("| what | set by | MiB at the start | MiB at most |\n|---|---|---|---|\n");
+        let mut table =
+            String::from("| what | set by | MiB at the start | MiB at most |\n|---|---|---|---|\n");
         for part in &footprint.0 {
             let keys: Vec<_> = part.set_by.split(", ").filter(|key| !key.is_empty()).collect();
             let keys: Vec<_> = keys.iter().map(|key| format!("`{key}`")).collect();
-            table += &format!("| {} | {} | {} | {} |\n", part.what, keys.join(", "), shown(part.at_start), shown(part.at_most));
+            table += &format!(
+                "| {} | {} | {} | {} |\n",
+                part.what,
+                keys.join(", "),
+                shown(part.at_start),
+                shown(part.at_most)
+            );
         }
-        table += &format!("| all of it | | {} | {} |\n", shown(footprint.at_start()), shown(footprint.at_most()));
+        table += &format!(
+            "| all of it | | {} | {} |\n",
+            shown(footprint.at_start()),
+            shown(footprint.at_most())
+        );
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/SPECIFICATION.md");
         let document = std::fs::read_to_string(path).unwrap();
         assert!(document.contains(&table), "docs/SPECIFICATION.md lacks this table:\n{table}");

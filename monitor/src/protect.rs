@@ -117,9 +117,14 @@ mod tests {
 
     #[test]
     fn only_what_spares_is_allowed() {
-        for (text, allowed) in
-            [("keep", true), ("-1000", true), ("0", true), ("-1001", false), ("1", false), ("", false)]
-        {
+        for (text, allowed) in [
+            ("keep", true),
+            ("-1000", true),
+            ("0", true),
+            ("-1001", false),
+            ("1", false),
+            ("", false),
+        ] {
             let parsed = text.parse::<OomScoreAdj>();
             assert_eq!(parsed.is_ok(), allowed, "{text}");
             if let Ok(parsed) = parsed {

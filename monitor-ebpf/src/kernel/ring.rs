@@ -28,8 +28,7 @@ static LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(PROGRAMS.len() as 
 
 /// What goes over the ring, per program and CPU: whoever reads the ring next finds out by it what another had read and did not keep.
 #[map]
-static TRAFFIC: PerCpuArray<Traffic> =
-    PerCpuArray::with_max_entries(PROGRAMS.len() as u32, 0);
+static TRAFFIC: PerCpuArray<Traffic> = PerCpuArray::with_max_entries(PROGRAMS.len() as u32, 0);
 
 /// A program's slot in [`LOST`] and [`TRAFFIC`].
 #[derive(Clone, Copy)]

@@ -79,8 +79,11 @@ fn chosen(args: &Args) -> Result<(Config, Vec<(String, SinkConfig)>), String> {
 
 /// Tells all at once: the dead one does not make the others wait.
 async fn tell(config: &Config, sinks: Vec<(String, SinkConfig)>) -> Vec<Row> {
-    let context =
-        Context { node: config.node.as_str().to_owned(), links: Arc::new(config.links.clone()), kubernetes: config.kubernetes.clone() };
+    let context = Context {
+        node: config.node.as_str().to_owned(),
+        links: Arc::new(config.links.clone()),
+        kubernetes: config.kubernetes.clone(),
+    };
     // Of no daemon: nobody will ask for them.
     let metrics = Metrics::new(config.metrics);
     let death = drill::drill(config.node.as_str(), Clock.now());

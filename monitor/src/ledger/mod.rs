@@ -60,8 +60,8 @@ mod cursors;
 mod filter;
 mod medium;
 mod offline;
-mod record;
 mod recent;
+mod record;
 mod shared;
 mod store;
 #[cfg(test)]
@@ -156,7 +156,8 @@ fn now() -> Timestamp {
 /// The deaths of tests have one fixed time: theirs is the day after, or each would be too old.
 #[cfg(test)]
 fn now() -> Timestamp {
-    let day_after = crate::death::sample::oom_memcg().time.checked_add(SignedDuration::from_hours(24));
+    let day_after =
+        crate::death::sample::oom_memcg().time.checked_add(SignedDuration::from_hours(24));
     day_after.unwrap_or_default()
 }
 
@@ -257,7 +258,9 @@ impl Ledger {
                 Self::on(Bounds::from(config), place, Box::new(AtPath(path)), TAIL)
             }
             None => {
-                tracing::warn!("the ledger is in memory only: deaths, and what sinks have not taken yet, do not outlive the daemon (ledger.path, state.path)");
+                tracing::warn!(
+                    "the ledger is in memory only: deaths, and what sinks have not taken yet, do not outlive the daemon (ledger.path, state.path)"
+                );
                 Self::new(config.clone())
             }
         }
@@ -385,7 +388,8 @@ impl Ledger {
             }
         };
         let all = (to + 1).saturating_sub(from);
-        let stretch = found.unwrap_or_else(|| store::Stretch { skipped: all, ..Default::default() });
+        let stretch =
+            found.unwrap_or_else(|| store::Stretch { skipped: all, ..Default::default() });
         self.shared.count_unreadable(&stretch);
         if !stretch.entries.is_empty() {
             return Batch { entries: stretch.entries, skipped: stretch.skipped };
@@ -537,7 +541,10 @@ impl Ledger {
         }
         let left = recent.last() - recent.saved();
         if left > 0 && self.shared.place.is_some() {
-            tracing::error!(left, "the ledger could not be written at the end: these deaths are lost");
+            tracing::error!(
+                left,
+                "the ledger could not be written at the end: these deaths are lost"
+            );
         }
         left
     }

@@ -222,7 +222,8 @@ impl StorageBackend for Overlay {
         let mut written = self.written();
         written.of_file = written.of_file.min(len);
         written.pieces.split_off(&len.next_multiple_of(PIECE));
-        if let Some(mut last) = written.pieces.last_entry().filter(|last| last.key() + PIECE > len) {
+        if let Some(mut last) = written.pieces.last_entry().filter(|last| last.key() + PIECE > len)
+        {
             let from = usize::try_from(len - last.key()).unwrap_or(0);
             last.get_mut().iter_mut().skip(from).for_each(|byte| *byte = 0);
         }
@@ -237,7 +238,9 @@ impl StorageBackend for Overlay {
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         let mut written = self.written();
         if written.pieces.len() as u64 * PIECE > MAX_WRITTEN {
-            return Err(io::Error::other("it needs a repair that is too large to be made in memory: start killwatch, which repairs it"));
+            return Err(io::Error::other(
+                "it needs a repair that is too large to be made in memory: start killwatch, which repairs it",
+            ));
         }
         let mut rest = data;
         for (at, from, len) in pieces(offset, rest.len()) {

@@ -319,5 +319,4 @@ impl Recent {
     pub(super) fn expire_cursors(&mut self, max_age: SignedDuration, now: Timestamp) {
         self.cursors.expire(max_age, now);
     }
-
 }

@@ -159,7 +159,11 @@ impl Store {
                 txn.open_table(CURSORS)?;
                 txn.open_table(NOTES)?;
             }
-            if is_new { txn.commit()? } else { txn.abort()? }
+            if is_new {
+                txn.commit()?
+            } else {
+                txn.abort()?
+            }
             Ok(())
         })?;
         Ok(store)

@@ -47,8 +47,11 @@ pub fn open(
     house: &House,
     metrics: &Metrics,
 ) -> Result<Vec<Driver<Open>>, String> {
-    let context =
-        Context { node: config.node.as_str().to_owned(), links: Arc::new(config.links.clone()), kubernetes: config.kubernetes.clone() };
+    let context = Context {
+        node: config.node.as_str().to_owned(),
+        links: Arc::new(config.links.clone()),
+        kubernetes: config.kubernetes.clone(),
+    };
     let sinks = config.named_sinks()?;
     let drivers = sinks.into_iter().map(|(name, sink)| {
         let open = sink.kind.open(&context, &metrics.sink(&name));

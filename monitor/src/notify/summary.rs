@@ -46,3 +46,17 @@ pub struct Summary {
     #[schemars(with = "Vec<String>")]
     pub deaths: Vec<Uuid>,
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn the_schema_file_is_the_type() {
+        let schema = serde_json::to_string_pretty(&schemars::schema_for!(Summary)).unwrap() + "\n";
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/summary.schema.json");
+        crate::golden::check(&path, &schema);
+    }
+}

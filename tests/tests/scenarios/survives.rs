@@ -189,7 +189,8 @@ fn settled(daemon: &Daemon, truths: &[Truth]) -> Result<Account> {
 /// What all daemons so far have said to be lost: their metrics went with them, their log is one.
 fn lost(log: &str) -> usize {
     let lines = log.lines().filter(|line| line.contains(LOST));
-    let numbers = lines.filter_map(|line| line.rsplit_once("deaths=")?.1.trim().parse::<usize>().ok());
+    let numbers =
+        lines.filter_map(|line| line.rsplit_once("deaths=")?.1.trim().parse::<usize>().ok());
     numbers.sum()
 }
 

@@ -27,7 +27,8 @@ impl Account {
 
     fn parse(metrics: &str) -> Self {
         let sum = |start: &str, label: &str| -> u64 {
-            let lines = metrics.lines().filter(|line| line.starts_with(start) && line.contains(label));
+            let lines =
+                metrics.lines().filter(|line| line.starts_with(start) && line.contains(label));
             lines.filter_map(|line| line.split(' ').nth(1)?.parse::<u64>().ok()).sum()
         };
         Self {

@@ -80,15 +80,18 @@ pub(crate) fn run(ctx: &Ctx, args: &StormArgs) -> Result<()> {
     let dir = tempfile::Builder::new().prefix("killwatch-storm-").tempdir()?;
     let receivers = (0..RECEIVERS).map(|_| Receiver::reserve()).collect::<Result<Vec<_>>>()?;
     let config = dir.path().join("killwatch.yaml");
-    fs::write(&config, configuration(&receivers, dir.path())).context("cannot write the configuration")?;
+    fs::write(&config, configuration(&receivers, dir.path()))
+        .context("cannot write the configuration")?;
     let config = config.to_str().context("the temporary directory is not UTF-8")?;
     let mut flags = vec!["--config.file", config, "--probe.pin", "none", "--log.level", "warn"];
     flags.extend(args.flags.iter().map(String::as_str));
-    let daemon =
-        step("start the daemon, its receivers down", || Daemon::start(&built.daemon, &flags, &stop))?;
+    let daemon = step("start the daemon, its receivers down", || {
+        Daemon::start(&built.daemon, &flags, &stop)
+    })?;
     let sampler = Sampler::start(daemon.pid());
     let before = Account::of(daemon.api())?;
-    let workers = thread::available_parallelism().map_or(1, |cores| cores.get() as u32);
+    let workers = thread::available_parallelism()
+        .map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(u32::MAX));
     let share = args.deaths.div_ceil(workers);
     let caused = u64::from(share * workers);
     let began = Instant::now();
@@ -96,7 +99,10 @@ pub(crate) fn run(ctx: &Ctx, args: &StormArgs) -> Result<()> {
         let mut loads = (0..workers)
             .map(|_| {
                 let mut command = Command::new(&victim);
-                command.args(["aborts", &share.to_string()]).stdin(Stdio::null()).stdout(Stdio::null());
+                command
+                    .args(["aborts", &share.to_string()])
+                    .stdin(Stdio::null())
+                    .stdout(Stdio::null());
                 let child = command.spawn().context("cannot run the victims")?;
                 Ok(Owned { child, grace: Duration::ZERO })
             })
@@ -215,7 +221,8 @@ fn print(report: &Report) {
             told.records, told.repeated, told.seconds_to_catch_up
         );
     }
-    let verdict = if report.resident_peak_mib <= report.resident_target_mib { "met" } else { "missed" };
+    let verdict =
+        if report.resident_peak_mib <= report.resident_target_mib { "met" } else { "missed" };
     println!(
         "resident: {:.1} MiB before, {:.1} MiB at most, {:.1} MiB at the end (target: {:.0} MiB, {verdict})",
         report.resident_before_mib,

@@ -30,7 +30,8 @@ pub(super) struct Receiver {
 impl Receiver {
     /// Chooses a port at which nobody listens.
     pub(super) fn reserve() -> Result<Self> {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).context("no free port on the loopback")?;
+        let listener =
+            TcpListener::bind(("127.0.0.1", 0)).context("no free port on the loopback")?;
         Ok(Self { address: listener.local_addr()?, heard: Arc::default() })
     }
 
@@ -115,7 +116,8 @@ mod tests {
         let receiver = receiver.open().unwrap();
         let mut stream = TcpStream::connect(receiver.address).unwrap();
         for body in [r#"{"id":"a"}"#, r#"[{"id":"b"},{"id":"a"}]"#] {
-            write!(stream, "POST / HTTP/1.1\r\nContent-Length: {}\r\n\r\n{body}", body.len()).unwrap();
+            write!(stream, "POST / HTTP/1.1\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+                .unwrap();
             let mut answer = [0; 27];
             stream.read_exact(&mut answer).unwrap();
             assert!(answer.starts_with(b"HTTP/1.1 204"));

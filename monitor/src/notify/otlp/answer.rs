@@ -54,7 +54,7 @@ struct Partial {
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Number {
-    Number(u64),
+    Whole(u64),
     Text(String),
     Nonsense(IgnoredAny),
 }
@@ -63,7 +63,7 @@ enum Number {
 fn rejected(body: &[u8]) -> u64 {
     let read: Response = serde_json::from_slice(body).unwrap_or_default();
     match read.partial_success.and_then(|partial| partial.rejected_log_records) {
-        Some(Number::Number(number)) => number,
+        Some(Number::Whole(number)) => number,
         Some(Number::Text(text)) => text.parse().unwrap_or_default(),
         Some(Number::Nonsense(_)) | None => 0,
     }

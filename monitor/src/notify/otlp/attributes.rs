@@ -45,21 +45,21 @@ impl<'a> Attributes<'a> {
     /// A whole number, unless there is none or it is too large for the form.
     pub(super) fn number<N: TryInto<i64>>(&mut self, key: &'static str, number: Option<N>) {
         if let Some(number) = number.and_then(|number| number.try_into().ok()) {
-            self.put(key, Value::IntValue(number));
+            self.put(key, Value::Whole(number));
         }
     }
 
     /// A number with a fraction, unless there is none.
     fn fraction(&mut self, key: &'static str, number: Option<f64>) {
         if let Some(number) = number.filter(|number| number.is_finite()) {
-            self.put(key, Value::DoubleValue(number));
+            self.put(key, Value::Double(number));
         }
     }
 
     /// Whether something holds.
     fn flag(&mut self, key: &'static str, flag: Option<bool>) {
         if let Some(flag) = flag {
-            self.put(key, Value::BoolValue(flag));
+            self.put(key, Value::Flag(flag));
         }
     }
 
@@ -71,7 +71,7 @@ impl<'a> Attributes<'a> {
     ) {
         let values: Vec<_> = texts.into_iter().map(Value::text).collect();
         if !values.is_empty() {
-            self.put(key, Value::ArrayValue(Array { values }));
+            self.put(key, Value::Array(Array { values }));
         }
     }
 

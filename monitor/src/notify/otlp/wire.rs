@@ -83,19 +83,22 @@ pub(super) struct Attribute<'a> {
 
 /// `AnyValue`, those kinds of it that are used.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
 pub(super) enum Value<'a> {
     /// A text.
-    StringValue(Cow<'a, str>),
+    #[serde(rename = "stringValue")]
+    Text(Cow<'a, str>),
     /// True or false.
-    BoolValue(bool),
+    #[serde(rename = "boolValue")]
+    Flag(bool),
     /// A whole number.
-    #[serde(serialize_with = "as_text")]
-    IntValue(i64),
+    #[serde(rename = "intValue", serialize_with = "as_text")]
+    Whole(i64),
     /// Another number, which must be finite: JSON has none that is not.
-    DoubleValue(f64),
+    #[serde(rename = "doubleValue")]
+    Double(f64),
     /// Several.
-    ArrayValue(Array<'a>),
+    #[serde(rename = "arrayValue")]
+    Array(Array<'a>),
 }
 
 /// `ArrayValue`.
@@ -108,7 +111,7 @@ pub(super) struct Array<'a> {
 impl<'a> Value<'a> {
     /// A text.
     pub(super) fn text(text: impl Into<Cow<'a, str>>) -> Self {
-        Self::StringValue(text.into())
+        Self::Text(text.into())
     }
 }
 
