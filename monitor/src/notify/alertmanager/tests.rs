@@ -178,7 +178,7 @@ async fn a_summary_prolongs_the_alert_that_it_follows() {
     let death = sample::in_a_pod();
     let summary = summary_of(&death);
     sink.deliver(&[entry(death.clone())]).await;
-    sink.deliver(&[summary.clone()]).await;
+    sink.deliver(std::slice::from_ref(&summary)).await;
     sink.deliver(&[summary]).await;
     let (first, last) = (server.seen()[0].json()[0].clone(), server.seen()[2].json()[0].clone());
     assert_eq!((&first["labels"], &first["startsAt"]), (&last["labels"], &last["startsAt"]));

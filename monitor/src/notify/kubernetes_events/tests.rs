@@ -166,7 +166,7 @@ async fn those_that_follow_are_a_series() {
     // The last of them was in another namespace: victims of one decision of the OOM killer.
     let elsewhere = Workload { namespace: Some("bank".into()), ..pod.clone() };
     bed.accepted(summary(1, elsewhere)).await;
-    assert_eq!(bed.lines(), [patch.clone()]);
+    assert_eq!(bed.lines(), std::slice::from_ref(&patch));
 
     bed.server.expire(&event::name(Uuid::from_u128(1)));
     bed.accepted(summary(1, pod)).await;

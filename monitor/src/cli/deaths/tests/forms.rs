@@ -75,7 +75,7 @@ fn the_header_comes_once_and_only_before_something() {
 #[test]
 fn json_is_the_very_bytes_even_of_what_is_not_known() {
     let strange = Record::new(r#"{"schema": 99,  "cause":"new"}"#);
-    let text = printed(Output::Json, Some(10), &[&[strange.clone()]]);
+    let text = printed(Output::Json, Some(10), &[std::slice::from_ref(&strange)]);
     assert_eq!(text, "{\"schema\": 99,  \"cause\":\"new\"}\n");
     assert_eq!(printed(Output::Table, None, &[&[strange]]), "");
 }
@@ -141,7 +141,7 @@ proptest! {
     /// What is not cut keeps its columns: each begins where its name does.
     #[test]
     fn columns_stand_below_their_names(cells in prop::collection::vec("[a-zé界]{1,20}", 6)) {
-        let text = Table::new(row::NAMES, None).lines(&[cells.clone()]);
+        let text = Table::new(row::NAMES, None).lines(std::slice::from_ref(&cells));
         let (header, row) = text.split_once('\n').unwrap();
         for (name, cell) in row::NAMES.iter().zip(&cells) {
             let at = header.find(name).unwrap();
