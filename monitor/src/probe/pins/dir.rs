@@ -252,9 +252,9 @@ fn remove_files(set: &Path, is_meant: impl Fn(&str) -> bool) -> io::Result<usize
         Err(error) => return gone(error).map(|()| 0),
         Ok(entries) => entries,
     };
+    let entries: Vec<_> = entries.take(MAX_FILES).collect::<io::Result<_>>()?;
     let mut removed = 0;
-    for entry in entries.take(MAX_FILES) {
-        let entry = entry?;
+    for entry in entries {
         if entry.file_name().to_str().is_some_and(&is_meant) {
             fs::remove_file(entry.path()).or_else(gone)?;
             removed += 1;
