@@ -120,6 +120,7 @@ pub(crate) fn run(ctx: &Ctx, args: &TestArgs) -> Result<()> {
         Need::new("slurm-client", "submits its jobs"),
         Need::new("munge", "says to it who asks"),
         Need::new("lxc", "runs the container of a scenario"),
+        Need::new("prometheus-alertmanager", "is told of deaths by its sink"),
     ])?;
     let built = build::daemon(ctx)?;
     let mut command = build::cargo(ctx, &built.object);
