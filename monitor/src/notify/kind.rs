@@ -171,13 +171,19 @@ impl Kind {
     ///
     /// # Errors
     /// Why it cannot be used, in one line without secrets.
+    #[cfg_attr(
+        not(any(feature = "kubernetes", feature = "otlp")),
+        expect(unused_variables, reason = "counted by sinks that are left out")
+    )]
     pub fn open(&self, context: &Context, series: &SinkSeries) -> Result<Open, String> {
         Ok(match self {
             Self::Stdout(_) => Open::Lines(LineSink::open(Target::Stdout)?),
             Self::File(config) => Open::Lines(LineSink::open(Target::Rotated(config.clone()))?),
             Self::PlainFile(path) => Open::Lines(LineSink::open(Target::Plain(path.clone()))?),
             Self::Journald(config) => Open::Journald(Journald::open(config)?),
-            Self::Webhook(config) => Open::Webhook(Webhook::new(config, context.linked())?),
+            Self::Webhook(config) => {
+                Open::Webhook(Box::new(Webhook::new(config, context.linked())?))
+            }
             Self::Alertmanager(config) => {
                 Open::Alertmanager(Alertmanager::new(config, context.linked())?)
             }
@@ -204,7 +210,7 @@ pub enum Open {
     /// systemd's journal.
     Journald(Journald),
     /// CloudEvents over HTTP.
-    Webhook(Webhook),
+    Webhook(Box<Webhook>),
     /// All instances of an Alertmanager.
     Alertmanager(Alertmanager),
     /// Log records of OpenTelemetry.
