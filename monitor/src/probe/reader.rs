@@ -269,7 +269,7 @@ impl Drain {
 
     /// Reads at most [`BATCH`] records and says how many.
     fn read(&mut self) -> usize {
-        let mut count = 0;
+        let (mut count, mut ready) = (0, Vec::new());
         while count < BATCH
             && self.has_room()
             && let Some(item) = self.sources.ring.next()
@@ -281,11 +281,17 @@ impl Drain {
             match decode(&item) {
                 Ok(raw) if self.overlap.repeats(&raw) => {
                     if is_end {
-                        self.records.offer(Record::Ring(News::Repeated));
+                        ready.push(Record::Ring(News::Repeated));
                     }
                 }
-                Ok(raw) => self.assembler.push(raw, |record| self.records.offer(record)),
+                Ok(raw) => self.assembler.push(raw, |record| ready.push(record)),
                 Err(error) => self.observer.undecodable(&error),
+            }
+            // It leaves the ring before anybody hears of it: a daemon that is killed in between has lost it, and the next one counts that. The other way
+            // around the next one would tell it again.
+            drop(item);
+            for record in ready.drain(..) {
+                self.records.offer(record);
             }
         }
         if let Some(log) = &mut self.sources.log {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use killwatch_tests::corpus::Scenario;
+use killwatch_tests::corpus::{Need, Scenario};
 use killwatch_tests::daemon::{Daemon, Launch};
 use killwatch_tests::disk::Disk;
 use killwatch_tests::metrics::sample;
@@ -16,12 +16,15 @@ use serde_json::Value;
 
 use crate::{aborts, of};
 
+/// They are about the daemon and not about the kernel, and take minutes under emulation.
+const NO_VM: &[Need] = &[Need::NoVm];
+
 pub(crate) const SCENARIOS: &[Scenario] = &[
-    play!(deaths_outlive_kill_nine).own_daemon(),
-    play!(a_corrupt_file_is_set_aside).own_daemon(),
-    play!(a_full_disk_costs_no_death),
-    play!(a_read_only_disk_costs_no_death),
-    play!(a_follower_outlives_the_daemon).own_daemon(),
+    play!(deaths_outlive_kill_nine).own_daemon().needs(NO_VM),
+    play!(a_corrupt_file_is_set_aside).own_daemon().needs(NO_VM),
+    play!(a_full_disk_costs_no_death).needs(NO_VM),
+    play!(a_read_only_disk_costs_no_death).needs(NO_VM),
+    play!(a_follower_outlives_the_daemon).own_daemon().needs(NO_VM),
 ];
 
 /// How the daemon says that deaths are told before they are on the disk.

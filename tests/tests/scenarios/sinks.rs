@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use killwatch_tests::corpus::Scenario;
+use killwatch_tests::corpus::{Need, Scenario};
 use killwatch_tests::daemon::{Daemon, Launch};
 use killwatch_tests::metrics::sample;
 use killwatch_tests::play;
@@ -19,12 +19,15 @@ use tempfile::TempDir;
 
 use crate::aborts;
 
+/// They are about the daemon and not about the kernel, and take minutes under emulation.
+const NO_VM: &[Need] = &[Need::NoVm];
+
 pub(crate) const SCENARIOS: &[Scenario] = &[
-    play!(one_that_was_down_is_told_of_all_in_order),
-    play!(one_that_hangs_delays_no_other),
-    play!(one_that_is_busy_is_asked_later_and_one_that_refuses_is_passed_by),
-    play!(a_restart_loses_nothing),
-    play!(a_crash_loses_nothing),
+    play!(one_that_was_down_is_told_of_all_in_order).needs(NO_VM),
+    play!(one_that_hangs_delays_no_other).needs(NO_VM),
+    play!(one_that_is_busy_is_asked_later_and_one_that_refuses_is_passed_by).needs(NO_VM),
+    play!(a_restart_loses_nothing).needs(NO_VM),
+    play!(a_crash_loses_nothing).needs(NO_VM),
 ];
 
 /// A sink waits a minute at most before it tries again, and a request that hangs is given up after ten seconds.

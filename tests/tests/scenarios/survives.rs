@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, Result, ensure};
 use killwatch_tests::bpffs::BpfFs;
-use killwatch_tests::corpus::Scenario;
+use killwatch_tests::corpus::{Need, Scenario};
 use killwatch_tests::daemon::{Daemon, Launch};
 use killwatch_tests::play;
 use killwatch_tests::stage::Stage;
@@ -21,8 +21,13 @@ use serde_json::Value;
 
 use crate::at_the_gate;
 
-pub(crate) const SCENARIOS: &[Scenario] =
-    &[play!(kill_nine_at_any_moment), play!(kill_nine_at_any_moment_without_pins)];
+/// They are about the daemon and not about the kernel, and take minutes under emulation.
+const NO_VM: &[Need] = &[Need::NoVm];
+
+pub(crate) const SCENARIOS: &[Scenario] = &[
+    play!(kill_nine_at_any_moment).needs(NO_VM),
+    play!(kill_nine_at_any_moment_without_pins).needs(NO_VM),
+];
 
 /// Rounds unless the environment says otherwise.
 const ROUNDS: u64 = 8;
