@@ -83,7 +83,7 @@ pub(crate) fn run(ctx: &Ctx, args: &StormArgs) -> Result<()> {
     fs::write(&config, configuration(&receivers, dir.path()))
         .context("cannot write the configuration")?;
     let config = config.to_str().context("the temporary directory is not UTF-8")?;
-    let mut flags = vec!["--config.file", config, "--probe.pin", "none", "--log.level", "warn"];
+    let mut flags = vec!["--config.file", config, "--log.level", "warn"];
     flags.extend(args.flags.iter().map(String::as_str));
     let daemon = step("start the daemon, its receivers down", || {
         Daemon::start(&built.daemon, &flags, &stop)
