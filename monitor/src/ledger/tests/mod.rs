@@ -171,7 +171,8 @@ fn what_is_too_old_goes() {
         death.time = now - jiff::SignedDuration::from_hours(hours);
         death
     };
-    let ledger = Ledger::new(LedgerConfig { max_age: "10h".parse().unwrap(), ..LedgerConfig::default() });
+    let ledger =
+        Ledger::new(LedgerConfig { max_age: "10h".parse().unwrap(), ..LedgerConfig::default() });
     for hours in [12, 11, 9, 8] {
         ledger.append(aged(hours)).unwrap();
     }
