@@ -7,8 +7,7 @@ use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 
 use super::recent::Recent;
-use super::{Ledger, LedgerError};
-use crate::clock::Clock;
+use super::{Ledger, LedgerError, now};
 
 /// Cursors that are kept; with one more, the one that was used longest ago goes.
 pub(super) const MAX_CURSORS: usize = 64;
@@ -50,7 +49,7 @@ impl Ledger {
     pub fn open_cursor(&self, name: &str) -> u64 {
         let mut recent = self.shared.recent();
         let began = recent.began;
-        let seq = recent.cursors.open(name, began, Clock.now());
+        let seq = recent.cursors.open(name, began, now());
         self.write_beside(&mut recent);
         seq
     }
@@ -59,7 +58,7 @@ impl Ledger {
     pub fn acknowledge(&self, name: &str, seq: u64) {
         let mut recent = self.shared.recent();
         let seq = seq.min(recent.last());
-        recent.cursors.advance(name, seq, Clock.now());
+        recent.cursors.advance(name, seq, now());
         self.write_beside(&mut recent);
     }
 

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::Entry;
-use crate::death::Death;
+use crate::death::{Cause, Death};
 use crate::procfs::Process;
 
 /// Conditions that all must hold. The default lets every death through.
@@ -14,6 +14,10 @@ pub struct Filter {
     pub id: Option<Uuid>,
     /// Not before this time.
     pub since: Option<Timestamp>,
+    /// Before this time, so that what is until and what is since one moment overlap in nothing.
+    pub until: Option<Timestamp>,
+    /// Of one of these causes; empty for any.
+    pub causes: Vec<Cause>,
     /// The victim's process id.
     pub pid: Option<u32>,
     /// The victim's process id in a pid namespace, its own, known by its inode.
@@ -84,6 +88,8 @@ impl Filter {
         let cgroup = workload.cgroup.as_deref();
         self.id.is_none_or(|id| death.id == id)
             && self.since.is_none_or(|since| death.time >= since)
+            && self.until.is_none_or(|until| death.time < until)
+            && (self.causes.is_empty() || self.causes.contains(&death.cause))
             && self.pid.is_none_or(|pid| victim.pid == pid)
             && self.ns_pid.is_none_or(|number| {
                 victim.ns_pid == Some(number.pid) && victim.pid_ns.map(u64::from) == Some(number.ns)
@@ -185,6 +191,28 @@ mod tests {
                 yes,
                 "{cgroup}"
             );
+        }
+    }
+
+    #[test]
+    fn spans_of_time_tile_and_causes_are_any_of() {
+        let death = sample::oom_memcg();
+        let second = jiff::SignedDuration::from_secs(1);
+        for (moment, before) in
+            [(death.time, false), (death.time + second, true), (death.time - second, false)]
+        {
+            let until = lets(Filter { until: Some(moment), ..Filter::default() }, &death);
+            let since = lets(Filter { since: Some(moment), ..Filter::default() }, &death);
+            assert_eq!((until, since), (before, !before), "{moment}");
+        }
+        for (causes, yes) in [
+            (&[][..], true),
+            (&[Cause::OomMemcg], true),
+            (&[Cause::Crash, Cause::OomMemcg], true),
+            (&[Cause::Crash, Cause::OomGlobal], false),
+        ] {
+            let causes = causes.to_vec();
+            assert_eq!(lets(Filter { causes, ..Filter::default() }, &death), yes);
         }
     }
 

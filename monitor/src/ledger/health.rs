@@ -56,3 +56,17 @@ impl From<&LedgerConfig> for Bounds {
         }
     }
 }
+
+/// What ages are counted from.
+#[cfg(not(test))]
+pub(super) fn now() -> Timestamp {
+    crate::clock::Clock.now()
+}
+
+/// The deaths of tests have one fixed time: theirs is the day after, or each would be too old.
+#[cfg(test)]
+pub(super) fn now() -> Timestamp {
+    let day_after = SignedDuration::from_hours(24);
+    let sample = crate::death::sample::oom_memcg();
+    sample.time.checked_add(day_after).unwrap_or_default()
+}

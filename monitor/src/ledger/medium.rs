@@ -67,6 +67,10 @@ impl Medium for AtPath {
         };
         let free = (1..=SET_ASIDE).find(|n| fs::symlink_metadata(name(*n)).is_err());
         let to = name(free.unwrap_or(SET_ASIDE));
+        if free.is_none() {
+            // A directory takes the place of no file.
+            fs::remove_file(&to).map_err(|error| of(&error))?;
+        }
         fs::rename(&self.0, &to).map_err(|error| of(&error))?;
         Ok(match free {
             Some(_) => format!("set aside as {}", to.display()),

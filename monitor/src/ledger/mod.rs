@@ -50,7 +50,6 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 
 use crate::audit::state::StatePath;
-use crate::clock::Clock;
 
 mod commit;
 mod config;
@@ -71,8 +70,8 @@ mod writer;
 
 pub use config::{LedgerConfig, LedgerPath};
 pub use filter::{Filter, NsPid, Viewer};
-use health::Bounds;
 pub use health::Health;
+use health::{Bounds, now};
 pub use item::{Batch, Entry, Item, LedgerError};
 use medium::{AtPath, Medium};
 pub use offline::{Found, Offline, ReadError};
@@ -199,7 +198,7 @@ impl Ledger {
         if self.shared.place.is_some() {
             self.shared.work.notify_one();
         } else {
-            recent.expire(self.shared.bounds.oldest(Clock.now()));
+            recent.expire(self.shared.bounds.oldest(now()));
         }
         drop(recent);
         Ok(entry)
@@ -334,7 +333,7 @@ impl Ledger {
     pub fn health(&self) -> Health {
         let unreadable = self.shared.unreadable();
         let mut recent = self.shared.recent();
-        recent.expire(self.shared.bounds.oldest(Clock.now()));
+        recent.expire(self.shared.bounds.oldest(now()));
         Health {
             file: self.shared.place.clone(),
             degraded: recent.degraded.clone(),

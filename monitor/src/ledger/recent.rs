@@ -118,7 +118,7 @@ impl Recent {
 
     /// Entries that are kept, in the file or not.
     pub(super) fn len(&self) -> u64 {
-        self.shelf.len + (self.last - self.saved).min(self.entries.len() as u64)
+        self.shelf.len + (self.last - self.saved).min(self.entries.len() as u64) + self.in_flight
     }
 
     /// Bytes of their JSON.

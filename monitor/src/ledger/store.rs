@@ -8,10 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use redb::{
-    Database, ReadTransaction, ReadableDatabase as _, ReadableTable as _,
-    ReadableTableMetadata as _, TableDefinition,
-};
+use redb::{Database, ReadTransaction, ReadableDatabase as _, ReadableTable as _, TableDefinition};
 
 use super::cursors::{MAX_CURSORS, MAX_NOTES, Place};
 use super::record::{Head, decode};
@@ -332,7 +329,8 @@ impl Store {
             for row in records.range::<u64>(..)?.rev() {
                 let (key, record) = row?;
                 let time = Head::parse(record.value()).map(|(head, _)| head.time());
-                if time.is_some_and(|time| time >= since) {
+                // A head has its time in microseconds.
+                if time.is_some_and(|time| time.as_microsecond() >= since.as_microsecond()) {
                     (first, older) = (Some(key.value()), 0);
                 } else if older >= slack {
                     break;

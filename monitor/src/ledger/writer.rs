@@ -15,7 +15,6 @@ use super::medium::Medium;
 use super::recent::new_series;
 use super::shared::{Shared, Stop};
 use super::store::{Loaded, Store, StoreError, Work};
-use crate::clock::Clock;
 
 /// An entry is shown to readers after this time, wherever it is.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -225,7 +224,7 @@ impl Writer {
             }
             if now >= self.next_age {
                 self.next_age = now + AGE;
-                let (bounds, time) = (self.shared.bounds, Clock.now());
+                let (bounds, time) = (self.shared.bounds, super::now());
                 let max_age =
                     SignedDuration::try_from(bounds.max_age).unwrap_or(SignedDuration::MAX);
                 recent.expire_cursors(max_age, time);
@@ -244,7 +243,7 @@ impl Writer {
 
     fn commit(&mut self, work: &Work) -> bool {
         let committed = match self.shared.store.read().as_deref() {
-            Ok(Some(store)) => store.commit(work, &self.shared.bounds, Clock.now()),
+            Ok(Some(store)) => store.commit(work, &self.shared.bounds, super::now()),
             _ => Err(StoreError::Disk("it is closed".to_owned())),
         };
         match committed {

@@ -130,14 +130,13 @@ fn a_storm_costs_few_syncs_and_loses_nothing_uncounted() {
     let ledger = on(&disk, super::BOUNDS);
     let before = disk.syncs();
     fill(&ledger, 1..=20_000);
-    settled(&ledger);
+    until(&ledger, Ledger::is_written);
     let health = ledger.health();
     assert_eq!(health.entries + health.evicted, 20_000);
     let (seen, skipped) = told(&ledger, 0);
     assert_eq!((seen, skipped), (health.entries, health.evicted));
-    assert!(seen >= 10_000 - health.unsaved);
+    assert!(seen >= 10_000_u64.saturating_sub(health.unsaved));
     assert!(disk.syncs() - before < 20_000 / 2, "{} syncs", disk.syncs() - before);
-    assert_eq!(health.degraded, None);
 }
 
 /// A file with forty deaths in four transactions, closed.

@@ -29,6 +29,14 @@ fn on(disk: &Disk, bounds: Bounds) -> Ledger {
     Ledger::on(bounds, "disk".to_owned(), Box::new(disk.clone()), 10_000)
 }
 
+impl Ledger {
+    /// Whether all that was appended is in the file, or gave way.
+    fn is_written(&self) -> bool {
+        let recent = self.shared.recent();
+        recent.saved() == recent.last() && recent.degraded.is_none()
+    }
+}
+
 fn wait<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
 }
@@ -165,7 +173,7 @@ fn a_pid_leads_to_its_deaths_however_many_others_there_are() {
 
 #[test]
 fn what_is_too_old_goes() {
-    let now = crate::clock::Clock.now();
+    let now = super::now();
     let aged = |hours: i64| {
         let mut death = death(1);
         death.time = now - jiff::SignedDuration::from_hours(hours);
