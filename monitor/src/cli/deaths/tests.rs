@@ -2,5 +2,6 @@
 
 mod daemon;
 mod forms;
+mod offline;
 mod places;
 mod usage;
