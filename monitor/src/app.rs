@@ -67,8 +67,7 @@ pub async fn run(config: Config, log_lost: ErrorCounter) -> anyhow::Result<()> {
         .context("the cgroups of this host cannot be used; see --cgroup.root")?;
     let metrics = Arc::new(Metrics::new(config.metrics));
     let ops = Arc::new(Ops::new(Arc::clone(&metrics)));
-    let ledger =
-        tokio::task::block_in_place(|| Ledger::open(&config.ledger, &config.state.path));
+    let ledger = tokio::task::block_in_place(|| Ledger::open(&config.ledger, &config.state.path));
     let ledger = Arc::new(ledger);
     let status = Arc::new(api::Status::new(config.node.as_str().to_owned(), facts.boot_id.clone()));
     status.set_cgroup_mode(format!("{:?}", mounts.mode).to_lowercase());

@@ -187,8 +187,11 @@ mod tests {
     #[test]
     fn a_restart_changes_nothing() {
         // Whenever the daemon is started anew, the same alerts are raised as without.
-        let deaths: Vec<Death> =
-            [0, 1800, 3600, 3700, 7200, 7201].iter().zip(0..).map(|(s, n)| death(n, *s, "a")).collect();
+        let deaths: Vec<Death> = [0, 1800, 3600, 3700, 7200, 7201]
+            .iter()
+            .zip(0..)
+            .map(|(s, n)| death(n, *s, "a"))
+            .collect();
         let mut one = Poison::new(PoisonConfig::default());
         let told: Vec<Option<Alert>> = deaths.iter().map(|death| one.died(death)).collect();
         assert_eq!(told.iter().flatten().count(), 2);

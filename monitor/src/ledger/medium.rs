@@ -34,7 +34,9 @@ impl Medium for AtPath {
         let path = &self.0;
         if let Some(directory) = path.parent() {
             match fs::DirBuilder::new().mode(0o755).create(directory) {
-                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(of(&error)),
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                    return Err(of(&error));
+                }
                 _ => {}
             }
         }
@@ -77,7 +79,9 @@ impl Medium for AtPath {
 pub(super) fn open(backend: impl StorageBackend, check: bool) -> Result<Database, StoreError> {
     let mut db = Builder::new().set_cache_size(CACHE).create_with_backend(backend)?;
     if check && !db.check_integrity()? {
-        tracing::error!("the ledger was damaged, and is repaired: what was written last may be lost");
+        tracing::error!(
+            "the ledger was damaged, and is repaired: what was written last may be lost"
+        );
     }
     Ok(db)
 }

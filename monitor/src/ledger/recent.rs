@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
+use uuid::Uuid;
 
 use super::cursors::{Cursors, Notes};
 use super::store::{Loaded, Shelf, Work};
@@ -38,6 +39,8 @@ pub(super) struct Recent {
     waiting: Option<Instant>,
     /// The last of what earlier runs left.
     pub(super) began: u64,
+    /// Names the numbers.
+    pub(super) series: u64,
     pub(super) shelf: Shelf,
     pub(super) cursors: Cursors,
     pub(super) notes: Notes,
@@ -48,8 +51,8 @@ pub(super) struct Recent {
     pub(super) evicted: u64,
     /// Of these, those that never were in the file.
     pub(super) unsaved: u64,
-    /// Up to here what is neither in memory nor in the file was counted.
-    counted: u64,
+    /// Entries that are being written and are in memory no more.
+    in_flight: u64,
     pub(super) failures: u64,
     /// Since when the file cannot be read.
     pub(super) away: Option<Instant>,
@@ -76,6 +79,7 @@ impl Recent {
             writing: 0,
             waiting: None,
             began: 0,
+            series: new_series(),
             shelf: Shelf::default(),
             cursors: Cursors::default(),
             notes: Notes::default(),
@@ -83,7 +87,7 @@ impl Recent {
             degraded: None,
             evicted: 0,
             unsaved: 0,
-            counted: 0,
+            in_flight: 0,
             failures: 0,
             away: None,
             tried: false,
@@ -202,19 +206,18 @@ impl Recent {
         self.bytes -= size;
         if entry.seq > self.saved {
             self.unsaved_bytes -= size;
-            // What is being written may be in the file in a moment.
             if entry.seq > self.writing {
-                self.count_unsaved(entry.seq);
+                self.count_unsaved(1);
+            } else {
+                self.in_flight += 1;
             }
         }
     }
 
-    /// Counts what is gone up to here and is in no file.
-    fn count_unsaved(&mut self, to: u64) {
-        let new = to.saturating_sub(self.counted.max(self.saved));
-        self.evicted += new;
-        self.unsaved += if self.filed { new } else { 0 };
-        self.counted = self.counted.max(to);
+    /// Counts what is gone and is in no file.
+    fn count_unsaved(&mut self, entries: u64) {
+        self.evicted += entries;
+        self.unsaved += if self.filed { entries } else { 0 };
     }
 
     /// What is to be written.
@@ -240,6 +243,7 @@ impl Recent {
         self.evicted += shelf.evicted;
         self.shelf = shelf;
         self.saved = self.saved.max(self.writing);
+        self.in_flight = 0;
         self.degraded = None;
         self.waiting = Some(now).filter(|_| self.settled.max(self.saved) < self.last);
         self.settle(self.saved);
@@ -252,8 +256,8 @@ impl Recent {
         self.failures += 1;
         self.cursors.rewrite();
         self.notes.rewrite();
-        let gone = (self.first() - 1).min(self.writing);
         self.writing = self.saved;
+        let gone = std::mem::take(&mut self.in_flight);
         self.count_unsaved(gone);
         self.degrade(why);
     }
@@ -268,14 +272,15 @@ impl Recent {
     pub(super) fn begin(&mut self, loaded: Loaded) {
         let last = loaded.last;
         (self.last, self.saved, self.settled, self.began) = (last, last, last, last);
-        (self.writing, self.counted) = (last, last);
+        self.writing = last;
+        self.series = loaded.series;
         self.adopt(loaded);
     }
 
     /// The file is there again, or at last.
     pub(super) fn reopened(&mut self, loaded: Loaded, now: Instant) {
-        // Whatever the file lacks and memory has is written once more.
-        let in_file = loaded.shelf.last.min(self.last);
+        // Whatever the file lacks and memory has is written once more. Each transaction has all that was given until then.
+        let in_file = loaded.last.min(self.last);
         self.saved = if in_file < self.saved { in_file.max(self.first() - 1) } else { in_file };
         self.writing = self.saved;
         self.settle(self.saved);
@@ -319,5 +324,9 @@ impl Recent {
     pub(super) fn expire_cursors(&mut self, max_age: SignedDuration, now: Timestamp) {
         self.cursors.expire(max_age, now);
     }
+}
 
+/// A name for numbers that begin anew.
+pub(super) fn new_series() -> u64 {
+    Uuid::now_v7().as_u64_pair().1
 }

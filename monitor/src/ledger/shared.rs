@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
+use super::Bounds;
 use super::recent::Recent;
 use super::store::{Store, StoreError, Stretch};
-use super::Bounds;
 
 /// Unreadable records that are remembered, so that each is counted once.
 const MAX_UNREADABLE: usize = 1024;
@@ -114,10 +114,7 @@ impl Shared {
     }
 
     /// Reads from the file. `None` if it cannot be read now.
-    pub(super) fn read<T>(
-        &self,
-        read: impl FnOnce(&Store) -> Result<T, StoreError>,
-    ) -> Option<T> {
+    pub(super) fn read<T>(&self, read: impl FnOnce(&Store) -> Result<T, StoreError>) -> Option<T> {
         let store = self.store.try_read().ok()?;
         match read(store.as_ref()?) {
             Ok(found) => Some(found),

@@ -12,6 +12,7 @@ use jiff::SignedDuration;
 
 use super::cursors::Place;
 use super::medium::Medium;
+use super::recent::new_series;
 use super::shared::{Shared, Stop};
 use super::store::{Loaded, Store, StoreError, Work};
 use crate::clock::Clock;
@@ -54,7 +55,15 @@ enum Turn {
 impl Writer {
     pub(super) fn new(shared: Arc<Shared>, medium: Box<dyn Medium>) -> Self {
         let next_age = Instant::now() + AGE;
-        Self { shared, medium, begun: false, shift: 0, strikes: VecDeque::new(), pause: FIRST, next_age }
+        Self {
+            shared,
+            medium,
+            begun: false,
+            shift: 0,
+            strikes: VecDeque::new(),
+            pause: FIRST,
+            next_age,
+        }
     }
 
     /// Runs until the end.
@@ -78,7 +87,7 @@ impl Writer {
             }
             match self.turn() {
                 Turn::Write(work) => {
-                    if !self.commit(&work) {
+                    if !self.commit(&work) && self.shared.stop() != Stop::Drop {
                         self.open();
                         self.rest();
                     }
@@ -154,11 +163,15 @@ impl Writer {
     }
 
     fn try_open(&mut self) -> Result<(Store, Loaded), StoreError> {
-        let mut store = Store::new(self.medium.open()?)?;
+        let series = match self.shift {
+            0 => self.shared.recent().series,
+            _ => new_series(),
+        };
+        let mut store = Store::new(self.medium.open()?, series)?;
         store.begin_after(self.shift);
         let loaded = store.load()?;
         let last = self.shared.recent().last();
-        if self.begun && self.shift > 0 && loaded.shelf.last > last {
+        if self.begun && loaded.last > last {
             return Err(StoreError::Unusable("its numbers are ahead".to_owned()));
         }
         Ok((store, loaded))
@@ -177,9 +190,12 @@ impl Writer {
                 let behind = |place: &Place| self.shift.saturating_sub(place.seq);
                 let lost = loaded.cursors.iter().map(|(_, place)| behind(place)).max().unwrap_or(0);
                 if lost > 0 {
-                    tracing::error!(lost, "the ledger was opened late: sinks are not told of what they had not taken before the start");
+                    tracing::error!(
+                        lost,
+                        "the ledger was opened late: sinks are not told of what they had not taken before the start"
+                    );
                 }
-                loaded.shelf.last = 0;
+                (loaded.shelf.last, loaded.last) = (0, 0);
                 loaded.cursors.iter_mut().for_each(|(_, place)| place.seq = 0);
             }
             recent.reopened(loaded, Instant::now());
@@ -210,7 +226,8 @@ impl Writer {
             if now >= self.next_age {
                 self.next_age = now + AGE;
                 let (bounds, time) = (self.shared.bounds, Clock.now());
-                let max_age = SignedDuration::try_from(bounds.max_age).unwrap_or(SignedDuration::MAX);
+                let max_age =
+                    SignedDuration::try_from(bounds.max_age).unwrap_or(SignedDuration::MAX);
                 recent.expire_cursors(max_age, time);
                 if recent.shelf.oldest.is_some_and(|oldest| oldest < bounds.oldest(time)) {
                     return Turn::Write(recent.take());

@@ -116,8 +116,9 @@ proptest! {
                 }
                 Op::Crash(seed) => {
                     model.settled = model.settled.max(*ledger.changed().borrow());
-                    disk.crash(seed);
+                    // First, so that what it was writing fails for good.
                     drop(ledger);
+                    disk.crash(seed);
                     ledger = on(&disk, bounds);
                     model.restarted(&ledger, cap, false);
                 }

@@ -32,7 +32,11 @@ fn whatever_is_wrong_with_the_disk_deaths_are_told_and_written_later() {
         assert!((health.write_failures > 0) != (fault == Fault::Hangs), "{fault:?}: {health:?}");
         assert_eq!(ledger.read_after(3, 100).entries.len(), 20, "{fault:?}");
         fill(&ledger, 24..=24);
-        assert_eq!(*ledger.changed().borrow(), 24, "{fault:?}: nobody waits while it is known to be broken");
+        assert_eq!(
+            *ledger.changed().borrow(),
+            24,
+            "{fault:?}: nobody waits while it is known to be broken"
+        );
         disk.set(Fault::None);
         until(&ledger, |ledger| ledger.health().degraded.is_none());
         assert_eq!(ledger.close(Duration::from_secs(60)), 0, "{fault:?}");
@@ -183,7 +187,8 @@ fn damage_anywhere_is_survived_and_told() {
     let mut random = 7u64;
     for _ in 0..150 {
         let mut bytes = whole.clone();
-        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        random =
+            random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         // The header is small, and worth a third of the attempts.
         let span = if random >> 40 & 3 == 0 { 1024 } else { bytes.len() };
         let at = usize::try_from(random >> 20).unwrap() % span;
@@ -204,7 +209,10 @@ fn what_is_not_ours_is_set_aside_as_it_was() {
         let ledger = on(&disk, super::BOUNDS);
         fill(&ledger, 1..=2);
         assert_eq!(ledger.close(Duration::from_secs(60)), 0);
-        crate::ledger::store::set_format(crate::ledger::medium::Medium::open(&mut disk.clone()).unwrap(), format);
+        crate::ledger::store::set_format(
+            crate::ledger::medium::Medium::open(&mut disk.clone()).unwrap(),
+            format,
+        );
         disk.bytes()
     };
     assert!(on(&Disk::of(newer(1)), super::BOUNDS).len() == 2);

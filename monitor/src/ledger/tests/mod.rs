@@ -123,7 +123,7 @@ fn seqs(ledger: &Ledger, filter: &Filter, limit: usize) -> Vec<u64> {
 
 #[test]
 fn filters_and_order() {
-    let fill = |ledger: &Ledger| [7, 8, 7].iter().for_each(|pid| drop(appended(ledger, *pid)));
+    let fill = |ledger: &Ledger| [7, 8, 7].iter().for_each(|pid| fill(ledger, *pid..=*pid));
     everywhere(10, fill, |ledger| {
         let seqs = |filter: &Filter, limit| seqs(ledger, filter, limit);
         assert_eq!(seqs(&Filter::default(), 10), [3, 2, 1]);
@@ -171,7 +171,8 @@ fn what_is_too_old_goes() {
         death.time = now - jiff::SignedDuration::from_hours(hours);
         death
     };
-    let ledger = Ledger::new(LedgerConfig { max_age: "10h".parse().unwrap(), ..LedgerConfig::default() });
+    let ledger =
+        Ledger::new(LedgerConfig { max_age: "10h".parse().unwrap(), ..LedgerConfig::default() });
     for hours in [12, 11, 9, 8] {
         ledger.append(aged(hours)).unwrap();
     }
