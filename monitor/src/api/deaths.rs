@@ -1,7 +1,7 @@
 //! `/api/v1/deaths`: the record's bytes as the ledger keeps them, never made anew.
 //!
-//! Beside the records an answer says how far it looked (`last`, a place in the ledger) in which `run` of the daemon. Whoever asks for
-//! what is `after` that misses nothing; if the run is another one, places may be counted anew.
+//! Beside the records an answer says how far it looked (`last`, a number in the ledger) in which `series` of numbers. Whoever asks for
+//! what is `after` that misses nothing; if the series is another one, numbers begin anew.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -11,7 +11,6 @@ use axum::extract::{Path, Query as Pairs, State as Shared};
 use axum::http::StatusCode;
 use axum::response::Response;
 use jiff::Timestamp;
-use uuid::Uuid;
 
 use super::chunks::page;
 use super::query::{Query, refuse};
@@ -26,13 +25,15 @@ const LOOKED_AT: usize = 64 * BATCH;
 /// What a look into the ledger found.
 struct Found {
     entries: Vec<Arc<Entry>>,
-    /// Place up to which it looked.
+    /// Names the ledger's numbers.
+    series: u64,
+    /// Number up to which it looked.
     last: u64,
     /// Deaths after the cursor that are kept no more.
     missed: u64,
 }
 
-/// `{"run":…,"last":…,"deaths":[…]}`, newest first; with `after` oldest first.
+/// `{"series":…,"last":…,"deaths":[…]}`, newest first; with `after` oldest first.
 pub(super) async fn list(
     Shared(state): Shared<Arc<State>>,
     query: Result<Pairs<Vec<(String, String)>>, axum::extract::rejection::QueryRejection>,
@@ -47,10 +48,9 @@ pub(super) async fn list(
         Ok(query) => query,
         Err(error) => return answer::error(StatusCode::BAD_REQUEST, &error),
     };
-    let run = state.status.run();
     match look(&state, move |ledger| Found::by(ledger, &query)).await {
         Ok(found) => {
-            answer::json_text(StatusCode::OK, Body::new(page(found.begin(run), &found.entries)))
+            answer::json_text(StatusCode::OK, Body::new(page(found.begin(), &found.entries)))
         }
         Err(response) => response,
     }
@@ -97,11 +97,13 @@ impl Found {
     fn newest(ledger: &Ledger, filter: &Filter, limit: usize) -> Self {
         // Before the look: what comes meanwhile is told twice rather than never.
         let last = *ledger.changed().borrow();
-        Self { entries: ledger.newest(filter, limit), last, missed: 0 }
+        let series = ledger.series();
+        Self { entries: ledger.newest(filter, limit), series, last, missed: 0 }
     }
 
     fn after(ledger: &Ledger, after: u64, filter: &Filter, limit: usize) -> Self {
-        let mut found = Self { entries: Vec::new(), last: after, missed: 0 };
+        let series = ledger.series();
+        let mut found = Self { entries: Vec::new(), series, last: after, missed: 0 };
         for _ in 0..LOOKED_AT / BATCH {
             let batch = ledger.read_after(found.last, BATCH);
             found.missed = found.missed.saturating_add(batch.skipped);
@@ -123,8 +125,8 @@ impl Found {
     }
 
     /// The answer up to its records.
-    fn begin(&self, run: Uuid) -> String {
-        let mut begin = format!(r#"{{"run":"{run}","last":{},"#, self.last);
+    fn begin(&self) -> String {
+        let mut begin = format!(r#"{{"series":"{:016x}","last":{},"#, self.series, self.last);
         if self.missed > 0 {
             // Writing to a String cannot fail.
             let _ = write!(begin, r#""missed":{},"#, self.missed);

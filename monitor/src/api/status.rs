@@ -6,7 +6,6 @@ use std::sync::{Arc, OnceLock};
 
 use serde::ser::SerializeStruct as _;
 use serde::{Serialize, Serializer};
-use uuid::Uuid;
 
 use crate::audit::Account;
 use crate::containers::Registry;
@@ -18,7 +17,6 @@ use crate::text::one_line;
 /// The state of the daemon. Not ready until [`Status::set_sight`] has named a source of deaths.
 #[derive(Debug)]
 pub struct Status {
-    run: Uuid,
     node: String,
     boot_id: Option<String>,
     cgroup_mode: OnceLock<String>,
@@ -55,7 +53,6 @@ impl Status {
     #[must_use]
     pub fn new(node: String, boot_id: Option<String>) -> Self {
         Self {
-            run: Uuid::now_v7(),
             node,
             boot_id,
             cgroup_mode: OnceLock::new(),
@@ -65,12 +62,6 @@ impl Status {
             names: OnceLock::new(),
             stopping: AtomicBool::new(false),
         }
-    }
-
-    /// Names this run of the daemon: another one may count deaths anew.
-    #[must_use]
-    pub const fn run(&self) -> Uuid {
-        self.run
     }
 
     /// How deaths are seen. Only the first call counts.

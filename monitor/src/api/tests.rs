@@ -70,7 +70,7 @@ fn pids(page: &Value) -> Vec<u64> {
 #[tokio::test]
 async fn deaths_come_newest_first_and_filtered() {
     let state = state();
-    let empty = format!(r#"{{"run":"{}","last":0,"deaths":[]}}"#, state.status.run());
+    let empty = format!(r#"{{"series":"{:016x}","last":0,"deaths":[]}}"#, state.ledger.series());
     assert_eq!(get(&state, "/api/v1/deaths").await.1, empty);
     for pid in 1..=150 {
         let mut death = sample::oom_memcg();

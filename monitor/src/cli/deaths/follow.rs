@@ -1,7 +1,7 @@
 //! Deaths to come: asks again and again for what is after the last place, and survives the daemon's restart.
 //!
-//! A place belongs to one run of the daemon: another run may count anew, if its ledger is in memory or was set aside. So when the run
-//! changes, everything since shortly before the last answer is asked for by time, and what was shown already is known by its id.
+//! A place belongs to one series of numbers. They go on when the daemon is started anew, unless its ledger is in memory or was set
+//! aside: then everything since shortly before the last answer is asked for by time, and what was shown already is known by its id.
 //! [`Follower`] decides and does no I/O.
 
 use std::collections::{HashSet, VecDeque};
@@ -34,7 +34,7 @@ pub(super) struct Follower {
     place: Place,
     /// When the daemon answered last.
     heard: Timestamp,
-    /// While what another run of the daemon knows is caught up with: from when on.
+    /// While what a daemon knows that counts anew is caught up with: from when on.
     from: Option<Timestamp>,
     shown: HashSet<Uuid>,
     /// The same, oldest first.
@@ -48,8 +48,8 @@ pub(super) struct News {
     pub(super) records: Vec<Record>,
     /// Deaths that nobody can show any more.
     pub(super) missed: u64,
-    /// The daemon was started anew.
-    pub(super) restarted: bool,
+    /// The daemon counts anew.
+    pub(super) anew: bool,
     /// There may be more at once.
     pub(super) more: bool,
 }
@@ -79,16 +79,16 @@ impl Follower {
 
     /// Takes an answer to [`Follower::next`] that came `now`.
     pub(super) fn take(&mut self, page: Page, now: Timestamp) -> News {
-        if page.place.run != self.place.run {
-            // Asked by a place of another run: worth nothing.
+        if page.place.series != self.place.series {
+            // Asked by a number of another series: worth nothing.
             let before = self.heard.checked_sub(TOLD_WITHIN).unwrap_or(Timestamp::MIN);
-            // It may be started anew while it is caught up with.
+            // It may count anew once more while it is caught up with.
             self.from = Some(self.from.map_or(before, |from| from.min(before)));
-            self.place = Place { run: page.place.run, last: 0 };
-            return News { restarted: true, more: true, ..News::default() };
+            self.place = Place { series: page.place.series, last: 0 };
+            return News { anew: true, more: true, ..News::default() };
         }
         let more = page.place.last != self.place.last;
-        // What was let go of before it was started anew is no news.
+        // What the new numbers let go of may be what was shown before.
         let missed = if self.from.is_some() { 0 } else { page.missed };
         self.place.last = page.place.last;
         self.heard = now;
@@ -97,7 +97,7 @@ impl Follower {
         }
         let mut records = page.records;
         records.retain(|record| record.id().is_none_or(|id| self.is_new(id)));
-        News { records, missed, restarted: false, more }
+        News { records, missed, anew: false, more }
     }
 
     /// Whether it was not shown; from now on it was.
@@ -159,8 +159,8 @@ pub(super) async fn go_on<W: Write>(
             silent = Pace::new(SILENT);
         }
         let news = follower.take(page, Timestamp::now());
-        if news.restarted {
-            say("the daemon was started anew; what it knows since then comes first");
+        if news.anew {
+            say("the daemon has another ledger than before; what is in it since then comes first");
         }
         if news.missed > 0 {
             say(&format!("{} deaths came and went between two questions", news.missed));

@@ -5,7 +5,6 @@ use std::collections::VecDeque;
 use anyhow::Context as _;
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use uuid::Uuid;
 
 use super::question::Question;
 use super::record::Record;
@@ -15,10 +14,10 @@ use crate::cli::client::{Api, Unanswered};
 pub(super) const PAGE: usize = 100;
 
 /// How far the daemon looked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Place {
-    /// Which run of it. Another run may count anew.
-    pub(super) run: Uuid,
+    /// Which numbers. Another ledger counts anew.
+    pub(super) series: String,
     /// Number of the last entry that it looked at.
     pub(super) last: u64,
 }
@@ -51,7 +50,7 @@ impl Page {
     fn read(body: &[u8]) -> anyhow::Result<Self> {
         #[derive(Deserialize)]
         struct Answer<'a> {
-            run: Uuid,
+            series: String,
             last: u64,
             #[serde(default)]
             missed: u64,
@@ -61,7 +60,7 @@ impl Page {
         let answer: Answer<'_> = serde_json::from_slice(body)
             .context("the answer is not one that this killwatch knows")?;
         Ok(Self {
-            place: Place { run: answer.run, last: answer.last },
+            place: Place { series: answer.series, last: answer.last },
             missed: answer.missed,
             records: answer.deaths.iter().map(|json| Record::new(json.get())).collect(),
         })
@@ -99,11 +98,11 @@ mod tests {
 
     #[test]
     fn the_very_bytes_of_each_record() {
-        let run = Uuid::nil();
+        let series = "00ab".to_owned();
         let body =
-            format!(r#"{{"run":"{run}","last":9,"new":1,"deaths":[{{"a": 1}},{{"b":[ ]}}]}}"#);
+            format!(r#"{{"series":"{series}","last":9,"new":1,"deaths":[{{"a": 1}},{{"b":[ ]}}]}}"#);
         let page = Page::read(body.as_bytes()).unwrap();
-        assert_eq!(page.place, Place { run, last: 9 });
+        assert_eq!(page.place, Place { series, last: 9 });
         assert_eq!(
             (page.records[0].json(), page.records[1].json()),
             (r#"{"a": 1}"#, r#"{"b":[ ]}"#)

@@ -152,13 +152,13 @@ async fn a_follower_survives_a_daemon_that_forgets() {
     served.end().await;
 
     let again = Served::at(&address).await;
-    // Five new ones: the numbers of the new run go past where the old one was.
+    // Five new ones: the numbers of the new one go past where the old one was.
     (11..=15).for_each(|id| again.dies(id));
     assert_eq!(out.lines(8).await, [2, 3, 4, 11, 12, 13, 14, 15]);
     again.dies(16);
     assert_eq!(out.lines(9).await.last(), Some(&16));
     let said = String::from_utf8(said.0.0.lock().unwrap().clone()).unwrap();
-    assert!(said.contains("started anew"), "{said}");
+    assert!(said.contains("another ledger"), "{said}");
     follows.abort();
     again.end().await;
 }

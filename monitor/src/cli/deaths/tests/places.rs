@@ -13,7 +13,7 @@ use super::super::record::Record;
 
 /// A daemon's ledger, so far as a follower can tell: it keeps deaths, or forgets them as it is started anew.
 struct Model {
-    run: u128,
+    series: u64,
     /// Number, id, time.
     kept: Vec<(u64, u128, Timestamp)>,
     next: u64,
@@ -21,8 +21,8 @@ struct Model {
 }
 
 impl Model {
-    const fn place(&self) -> Place {
-        Place { run: Uuid::from_u128(self.run), last: self.next - 1 }
+    fn place(&self) -> Place {
+        Place { series: self.series.to_string(), last: self.next - 1 }
     }
 
     fn die(&mut self, now: Timestamp) {
@@ -32,8 +32,8 @@ impl Model {
     }
 
     fn restart(&mut self, keeps: bool) {
-        self.run += 1;
         if !keeps {
+            self.series += 1;
             self.kept.clear();
             self.next = 1;
         }
@@ -50,7 +50,7 @@ impl Model {
                 break;
             }
         }
-        let place = Place { run: Uuid::from_u128(self.run), last };
+        let place = Place { series: self.series.to_string(), last };
         Page { place, missed: 0, records }
     }
 }
@@ -79,7 +79,7 @@ proptest! {
     /// Each death that a daemon still knew when it was asked is shown, and none twice.
     #[test]
     fn each_death_once_across_restarts(steps in steps(), limit in 1usize..5) {
-        let mut model = Model { run: 1, kept: Vec::new(), next: 1, deaths: 0 };
+        let mut model = Model { series: 1, kept: Vec::new(), next: 1, deaths: 0 };
         let mut now = begin();
         let mut follower = Follower::new(Question::default(), model.place(), std::iter::empty(), now);
         let (mut shown, mut lost) = (BTreeSet::new(), BTreeSet::new());
@@ -119,15 +119,15 @@ proptest! {
 
 #[test]
 fn what_was_shown_before_is_not_shown_again_and_gaps_are_told() {
-    let run = Uuid::from_u128(1);
+    let place = |last| Place { series: "a".to_owned(), last };
     let record = |id: u128| Record::new(format!(r#"{{"id":"{}"}}"#, Uuid::from_u128(id)));
     let page = |last, missed, ids: &[u128]| Page {
-        place: Place { run, last },
+        place: place(last),
         missed,
         records: ids.iter().map(|id| record(*id)).collect(),
     };
     let shown = [Uuid::from_u128(5)].into_iter();
-    let mut follower = Follower::new(Question::default(), Place { run, last: 4 }, shown, begin());
+    let mut follower = Follower::new(Question::default(), place(4), shown, begin());
     let news = follower.take(page(6, 0, &[5, 6]), begin());
     assert_eq!((news.records, news.more, news.missed), (vec![record(6)], true, 0));
     let news = follower.take(page(20, 9, &[20]), begin());
