@@ -99,8 +99,9 @@ mod tests {
     #[test]
     fn the_very_bytes_of_each_record() {
         let series = "00ab".to_owned();
-        let body =
-            format!(r#"{{"series":"{series}","last":9,"new":1,"deaths":[{{"a": 1}},{{"b":[ ]}}]}}"#);
+        let body = format!(
+            r#"{{"series":"{series}","last":9,"new":1,"deaths":[{{"a": 1}},{{"b":[ ]}}]}}"#
+        );
         let page = Page::read(body.as_bytes()).unwrap();
         assert_eq!(page.place, Place { series, last: 9 });
         assert_eq!(
