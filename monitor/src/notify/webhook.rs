@@ -151,7 +151,8 @@ impl Webhook {
             Some(file) => {
                 let later = |why| Failure::Later { why, after: None };
                 let read = tokio::time::timeout(self.client.timeout(), file.get()).await;
-                let slow = |_| later("hmac.key_file: it took longer than http.timeout to read".into());
+                let slow =
+                    |_| later("hmac.key_file: it took longer than http.timeout to read".into());
                 let secret = read.map_err(slow)?.map_err(later)?;
                 let now = Clock.now().as_second().to_string();
                 let signature = sign::signature(&secret, id, &now, &body).map_err(later)?;

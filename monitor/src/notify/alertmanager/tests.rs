@@ -196,7 +196,10 @@ async fn a_summary_prolongs_the_alert_that_it_follows() {
     let summary = summary_of(&death);
     let mut other = self::sink(&[&server], json!({}));
     other.deliver(&[entry(death.clone()), summary]).await;
-    assert_eq!((other.holds(), server.seen()[3].json()[0]["annotations"]["count"].clone()), (1, json!("17")));
+    assert_eq!(
+        (other.holds(), server.seen()[3].json()[0]["annotations"]["count"].clone()),
+        (1, json!("17"))
+    );
 
     // After a restart the death is not held any more: the workload is known all the same.
     let lone = made(&summary_of(&death));
