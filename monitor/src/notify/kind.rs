@@ -185,19 +185,21 @@ impl Kind {
                 Open::Webhook(Box::new(Webhook::new(config, context.linked())?))
             }
             Self::Alertmanager(config) => {
-                Open::Alertmanager(Alertmanager::new(config, context.linked())?)
+                Open::Alertmanager(Box::new(Alertmanager::new(config, context.linked())?))
             }
             #[cfg(feature = "otlp")]
             Self::Otlp(config) => {
-                Open::Otlp(Otlp::new(config, &context.node, series.skipped.clone())?)
+                Open::Otlp(Box::new(Otlp::new(config, &context.node, series.skipped.clone())?))
             }
             #[cfg(feature = "kubernetes")]
-            Self::KubernetesEvents(config) => Open::KubernetesEvents(KubernetesEvents::new(
-                config,
-                &context.kubernetes,
-                &context.node,
-                series.not_applicable.clone(),
-            )),
+            Self::KubernetesEvents(config) => {
+                Open::KubernetesEvents(Box::new(KubernetesEvents::new(
+                    config,
+                    &context.kubernetes,
+                    &context.node,
+                    series.not_applicable.clone(),
+                )))
+            }
         })
     }
 }
@@ -212,13 +214,13 @@ pub enum Open {
     /// CloudEvents over HTTP.
     Webhook(Box<Webhook>),
     /// All instances of an Alertmanager.
-    Alertmanager(Alertmanager),
+    Alertmanager(Box<Alertmanager>),
     /// Log records of OpenTelemetry.
     #[cfg(feature = "otlp")]
-    Otlp(Otlp),
+    Otlp(Box<Otlp>),
     /// Events on pods.
     #[cfg(feature = "kubernetes")]
-    KubernetesEvents(KubernetesEvents),
+    KubernetesEvents(Box<KubernetesEvents>),
 }
 
 impl Deliver for Open {
