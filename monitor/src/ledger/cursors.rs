@@ -1,15 +1,72 @@
 //! How far each reader has come, and what others want kept beside the deaths. In memory, with what is still to be written.
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
+
+use super::recent::Recent;
+use super::{Ledger, LedgerError, now};
 
 /// Cursors that are kept; with one more, the one that was used longest ago goes.
 pub(super) const MAX_CURSORS: usize = 64;
 /// Notes that are kept, and bytes of each.
 pub(super) const MAX_NOTES: usize = 32;
 pub(super) const MAX_NOTE: usize = 64 << 10;
+
+impl Ledger {
+    /// Keeps something for the next run, in place of what the key had before. On the disk within a second, or with the next entry.
+    ///
+    /// # Errors
+    /// If it is longer than 64 KiB, or there are 32 already.
+    pub fn note(&self, key: &str, note: impl Into<Bytes>) -> Result<(), LedgerError> {
+        let note = note.into();
+        let mut recent = self.shared.recent();
+        if !recent.notes.has_room(key, &note) {
+            return Err(LedgerError::Note(key.to_owned()));
+        }
+        recent.notes.put(key, note);
+        recent.waiting_beside.get_or_insert_with(Instant::now);
+        self.shared.work.notify_one();
+        Ok(())
+    }
+
+    /// What was noted last.
+    #[must_use]
+    pub fn noted(&self, key: &str) -> Option<Bytes> {
+        self.shared.recent().notes.get(key)
+    }
+
+    /// How far the reader of this name has come, if it was ever there.
+    #[must_use]
+    pub fn cursor(&self, name: &str) -> Option<u64> {
+        self.shared.recent().cursors.get(name)
+    }
+
+    /// The cursor of the reader of this name. One that was never there begins after what earlier runs left: a new receiver is not flooded with
+    /// what happened before it was set up.
+    pub fn open_cursor(&self, name: &str) -> u64 {
+        let mut recent = self.shared.recent();
+        let began = recent.began;
+        let seq = recent.cursors.open(name, began, now());
+        self.write_beside(&mut recent);
+        seq
+    }
+
+    /// The reader of this name has dealt with all up to `seq`; never moves back. On the disk within a second, or with the next entry.
+    pub fn acknowledge(&self, name: &str, seq: u64) {
+        let mut recent = self.shared.recent();
+        let seq = seq.min(recent.last());
+        recent.cursors.advance(name, seq, now());
+        self.write_beside(&mut recent);
+    }
+
+    fn write_beside(&self, recent: &mut Recent) {
+        recent.waiting_beside.get_or_insert_with(Instant::now);
+        self.shared.work.notify_one();
+    }
+}
 
 /// A reader's place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -46,20 +46,20 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use tokio::sync::watch;
 
-use crate::alert::Alert;
 use crate::audit::state::StatePath;
-#[cfg(not(test))]
-use crate::clock::Clock;
-use crate::death::Death;
 
+mod commit;
 mod config;
 mod cursors;
 mod filter;
+mod health;
+mod item;
 mod medium;
 mod offline;
+mod overlay;
 mod recent;
 mod record;
 mod shared;
@@ -70,6 +70,9 @@ mod writer;
 
 pub use config::{LedgerConfig, LedgerPath};
 pub use filter::{Filter, NsPid, Viewer};
+pub use health::Health;
+use health::{Bounds, now};
+pub use item::{Batch, Entry, Item, LedgerError};
 use medium::{AtPath, Medium};
 pub use offline::{Found, Offline, ReadError};
 use shared::{Shared, Stop};
@@ -81,147 +84,6 @@ pub const TAIL: u64 = 512 << 10;
 const OPEN: Duration = Duration::from_secs(10);
 /// Entries that one read of a replay takes.
 const REPLAY: usize = 256;
-
-/// What is kept.
-#[derive(Debug, Clone)]
-pub enum Item {
-    /// A death.
-    Death(Arc<Death>),
-    /// What follows from several deaths.
-    Alert(Arc<Alert>),
-}
-
-/// A place in the ledger.
-#[derive(Debug)]
-pub struct Entry {
-    /// Place in the order of arrival, from 1 on without gaps. 0 for what an earlier run left, if the file could be opened only after this run's first.
-    pub seq: u64,
-    /// What stands there.
-    pub item: Item,
-    /// Its JSON, one line without the newline.
-    pub json: Bytes,
-}
-
-impl Entry {
-    /// The death, if it is one.
-    #[must_use]
-    pub fn death(&self) -> Option<&Arc<Death>> {
-        match &self.item {
-            Item::Death(death) => Some(death),
-            Item::Alert(_) => None,
-        }
-    }
-}
-
-impl From<Death> for Item {
-    fn from(death: Death) -> Self {
-        Self::Death(Arc::new(death))
-    }
-}
-
-impl Item {
-    fn json(&self) -> Result<Bytes, LedgerError> {
-        let json = match self {
-            Self::Death(death) => serde_json::to_vec(&**death),
-            Self::Alert(alert) => serde_json::to_vec(&**alert),
-        };
-        Ok(Bytes::from(json?))
-    }
-
-    /// When it happened.
-    #[must_use]
-    pub fn time(&self) -> Timestamp {
-        match self {
-            Self::Death(death) => death.time,
-            Self::Alert(alert) => alert.time,
-        }
-    }
-}
-
-/// What a reader has not seen yet.
-#[derive(Debug, Default)]
-pub struct Batch {
-    /// Entries, oldest first, without gaps between them.
-    pub entries: Vec<Arc<Entry>>,
-    /// Entries between the reader's cursor and the first of `entries` that are gone. If there are no `entries`, the cursor is to move by this.
-    pub skipped: u64,
-}
-
-/// What ages are counted from.
-#[cfg(not(test))]
-fn now() -> Timestamp {
-    Clock.now()
-}
-
-/// The deaths of tests have one fixed time: theirs is the day after, or each would be too old.
-#[cfg(test)]
-fn now() -> Timestamp {
-    let day_after =
-        crate::death::sample::oom_memcg().time.checked_add(SignedDuration::from_hours(24));
-    day_after.unwrap_or_default()
-}
-
-/// Something that could not be recorded.
-#[derive(Debug, thiserror::Error)]
-pub enum LedgerError {
-    /// It has no JSON form.
-    #[error("the death cannot be written as JSON: {0}")]
-    Encode(#[from] serde_json::Error),
-    /// A note is too long, or there are too many.
-    #[error("the ledger has no room for the note {0:?}: at most {max} bytes each, {many} of them", max = cursors::MAX_NOTE, many = cursors::MAX_NOTES)]
-    Note(String),
-}
-
-/// How the ledger fares.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Health {
-    /// Where the file is; `None` if there is to be none.
-    pub file: Option<String>,
-    /// Why deaths are told before they are on the disk, if so.
-    pub degraded: Option<String>,
-    /// Attempts to open or write the file that failed, since the start.
-    pub write_failures: u64,
-    /// Entries that are kept.
-    pub entries: u64,
-    /// Bytes of their JSON.
-    pub bytes: u64,
-    /// Time of the oldest.
-    pub oldest: Option<Timestamp>,
-    /// Entries that gave way, since the start.
-    pub evicted: u64,
-    /// Of these, those that never were in the file although they should have been.
-    pub unsaved: u64,
-    /// Records of the file that a reader met and could not read, since the start; at most 1024 are counted.
-    pub unreadable: u64,
-}
-
-/// The bounds, in plain numbers.
-#[derive(Debug, Clone, Copy)]
-struct Bounds {
-    max_deaths: u64,
-    max_bytes: u64,
-    max_age: Duration,
-    max_memory: u64,
-}
-
-impl Bounds {
-    /// What is from before this time is too old.
-    fn oldest(&self, now: Timestamp) -> Timestamp {
-        let age = SignedDuration::try_from(self.max_age).unwrap_or(SignedDuration::MAX);
-        now.checked_sub(age).unwrap_or(Timestamp::MIN)
-    }
-}
-
-impl From<&LedgerConfig> for Bounds {
-    fn from(config: &LedgerConfig) -> Self {
-        Self {
-            max_deaths: config.max_deaths.get() as u64,
-            max_bytes: config.max_bytes.get(),
-            max_age: config.max_age.get(),
-            max_memory: config.max_memory.get(),
-        }
-    }
-}
 
 /// The deaths that are kept.
 pub struct Ledger {
@@ -342,28 +204,6 @@ impl Ledger {
         Ok(entry)
     }
 
-    /// Keeps something for the next run, in place of what the key had before. On the disk within a second, or with the next entry.
-    ///
-    /// # Errors
-    /// If it is longer than 64 KiB, or there are 32 already.
-    pub fn note(&self, key: &str, note: impl Into<Bytes>) -> Result<(), LedgerError> {
-        let note = note.into();
-        let mut recent = self.shared.recent();
-        if !recent.notes.has_room(key, &note) {
-            return Err(LedgerError::Note(key.to_owned()));
-        }
-        recent.notes.put(key, note);
-        recent.waiting_beside.get_or_insert_with(Instant::now);
-        self.shared.work.notify_one();
-        Ok(())
-    }
-
-    /// What was noted last.
-    #[must_use]
-    pub fn noted(&self, key: &str) -> Option<Bytes> {
-        self.shared.recent().notes.get(key)
-    }
-
     /// At most `max` entries after the cursor `seq`, oldest first, fewer if they are large. A new reader's cursor is 0, or [`Self::open_cursor`]'s.
     ///
     /// May read the disk. If the file cannot be read for the moment, there is nothing; [`Self::changed`] tells when to ask again.
@@ -464,33 +304,10 @@ impl Ledger {
         self.shared.last.receiver_count()
     }
 
-    /// How far the reader of this name has come, if it was ever there.
+    /// Names the numbers, across restarts: where it is the same, a number stands for the same entry.
     #[must_use]
-    pub fn cursor(&self, name: &str) -> Option<u64> {
-        self.shared.recent().cursors.get(name)
-    }
-
-    /// The cursor of the reader of this name. One that was never there begins after what earlier runs left: a new receiver is not flooded with
-    /// what happened before it was set up.
-    pub fn open_cursor(&self, name: &str) -> u64 {
-        let mut recent = self.shared.recent();
-        let began = recent.began;
-        let seq = recent.cursors.open(name, began, now());
-        self.write_beside(&mut recent);
-        seq
-    }
-
-    /// The reader of this name has dealt with all up to `seq`; never moves back. On the disk within a second, or with the next entry.
-    pub fn acknowledge(&self, name: &str, seq: u64) {
-        let mut recent = self.shared.recent();
-        let seq = seq.min(recent.last());
-        recent.cursors.advance(name, seq, now());
-        self.write_beside(&mut recent);
-    }
-
-    fn write_beside(&self, recent: &mut recent::Recent) {
-        recent.waiting_beside.get_or_insert_with(Instant::now);
-        self.shared.work.notify_one();
+    pub fn series(&self) -> u64 {
+        self.shared.recent().series
     }
 
     /// Entries that are kept.

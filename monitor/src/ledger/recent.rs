@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
+use uuid::Uuid;
 
 use super::cursors::{Cursors, Notes};
 use super::store::{Loaded, Shelf, Work};
@@ -38,6 +39,8 @@ pub(super) struct Recent {
     waiting: Option<Instant>,
     /// The last of what earlier runs left.
     pub(super) began: u64,
+    /// Names the numbers.
+    pub(super) series: u64,
     pub(super) shelf: Shelf,
     pub(super) cursors: Cursors,
     pub(super) notes: Notes,
@@ -76,6 +79,7 @@ impl Recent {
             writing: 0,
             waiting: None,
             began: 0,
+            series: new_series(),
             shelf: Shelf::default(),
             cursors: Cursors::default(),
             notes: Notes::default(),
@@ -269,6 +273,7 @@ impl Recent {
         let last = loaded.last;
         (self.last, self.saved, self.settled, self.began) = (last, last, last, last);
         self.writing = last;
+        self.series = loaded.series;
         self.adopt(loaded);
     }
 
@@ -319,4 +324,9 @@ impl Recent {
     pub(super) fn expire_cursors(&mut self, max_age: SignedDuration, now: Timestamp) {
         self.cursors.expire(max_age, now);
     }
+}
+
+/// A name for numbers that begin anew.
+pub(super) fn new_series() -> u64 {
+    Uuid::now_v7().as_u64_pair().1
 }

@@ -1,4 +1,4 @@
-//! The tables in the file. One transaction takes all that waits: entries, cursors and notes, and what the bounds have no room for any more.
+//! The tables in the file, and reading them. `commit.rs` writes them.
 //!
 //! A key is an entry's number plus `shift`, which is other than 0 only where this run had begun to number before the file could be opened. Whatever the
 //! crate that reads the file does with a damaged one, a panic included, comes out as an error.
@@ -8,34 +8,30 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use redb::{
-    Database, Durability, ReadTransaction, ReadableDatabase as _, ReadableTable as _,
-    ReadableTableMetadata as _, Table, TableDefinition,
-};
+use redb::{Database, ReadTransaction, ReadableDatabase as _, ReadableTable as _, TableDefinition};
 
 use super::cursors::{MAX_CURSORS, MAX_NOTES, Place};
-use super::record::{Head, decode, encode, json_len};
-use super::{Bounds, Entry, Filter};
+use super::record::{Head, decode};
+use super::{Entry, Filter};
 
 /// Version of the tables. One that is newer than this program's is not touched.
 const FORMAT: u64 = 1;
-/// Records that one transaction lets go of at most, beyond those that it adds.
-const PRUNED_AT_ONCE: u64 = 4096;
 /// Bytes of JSON after which a read ends.
 const READ_BYTES: usize = 1 << 20;
 
-const META: TableDefinition<'_, &str, u64> = TableDefinition::new("killwatch");
-const RECORDS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("records");
+pub(super) const META: TableDefinition<'_, &str, u64> = TableDefinition::new("killwatch");
+pub(super) const RECORDS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("records");
 /// Victim's process id and key.
-const BY_PID: TableDefinition<'_, (u32, u64), ()> = TableDefinition::new("by_pid");
+pub(super) const BY_PID: TableDefinition<'_, (u32, u64), ()> = TableDefinition::new("by_pid");
 /// Key and µs since 1970.
-const CURSORS: TableDefinition<'_, &str, (u64, i64)> = TableDefinition::new("cursors");
-const NOTES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("notes");
+pub(super) const CURSORS: TableDefinition<'_, &str, (u64, i64)> = TableDefinition::new("cursors");
+pub(super) const NOTES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("notes");
 
-/// Rows of [`META`]: the version, the furthest key that was ever given, bytes of JSON in [`RECORDS`].
+/// Rows of [`META`]: the version, the series of the keys, the furthest that was ever given, bytes of JSON in [`RECORDS`].
 const ROW_FORMAT: &str = "format";
-const ROW_LAST: &str = "last";
-const ROW_BYTES: &str = "bytes";
+const ROW_SERIES: &str = "series";
+pub(super) const ROW_LAST: &str = "last";
+pub(super) const ROW_BYTES: &str = "bytes";
 
 /// Why the file could not be used.
 #[derive(Debug, thiserror::Error)]
@@ -111,6 +107,8 @@ pub(super) struct Loaded {
     pub(super) notes: Vec<(String, Bytes)>,
     /// The furthest number that was ever given.
     pub(super) last: u64,
+    /// The series of the keys.
+    pub(super) series: u64,
 }
 
 /// Some entries without gaps between them.
@@ -141,8 +139,8 @@ impl Drop for Store {
 }
 
 impl Store {
-    /// Makes the tables where there are none.
-    pub(super) fn new(db: Database) -> Result<Self, StoreError> {
+    /// Makes the tables where there are none, for the numbers of this series.
+    pub(super) fn new(db: Database, series: u64) -> Result<Self, StoreError> {
         // From here on it is dropped with care.
         let store = Self { db: Some(db), shift: 0 };
         guarded(|| {
@@ -152,6 +150,7 @@ impl Store {
                 let mut meta = txn.open_table(META)?;
                 if is_new {
                     meta.insert(ROW_FORMAT, FORMAT)?;
+                    meta.insert(ROW_SERIES, series)?;
                 }
                 check_format(meta.get(ROW_FORMAT)?.map(|format| format.value()))?;
                 txn.open_table(RECORDS)?;
@@ -184,7 +183,7 @@ impl Store {
         self.shift = shift;
     }
 
-    fn db(&self) -> Result<&Database, StoreError> {
+    pub(super) fn db(&self) -> Result<&Database, StoreError> {
         self.db.as_ref().ok_or_else(|| StoreError::Disk("it is closed".to_owned()))
     }
 
@@ -196,7 +195,7 @@ impl Store {
         key.saturating_sub(self.shift)
     }
 
-    fn key(&self, seq: u64) -> u64 {
+    pub(super) fn key(&self, seq: u64) -> u64 {
         seq.saturating_add(self.shift)
     }
 
@@ -207,7 +206,12 @@ impl Store {
             let meta = txn.open_table(META)?;
             let row = |row| Ok::<_, StoreError>(meta.get(row)?.map_or(0, |value| value.value()));
             let shelf = self.shelf(&txn.open_table(RECORDS)?, row(ROW_BYTES)?)?;
-            let mut loaded = Loaded { shelf, last: row(ROW_LAST)?, ..Loaded::default() };
+            let mut loaded = Loaded {
+                shelf,
+                last: row(ROW_LAST)?,
+                series: row(ROW_SERIES)?,
+                ..Loaded::default()
+            };
             for row in txn.open_table(CURSORS)?.iter()?.take(MAX_CURSORS) {
                 let (name, place) = row?;
                 let (key, used) = place.value();
@@ -224,7 +228,7 @@ impl Store {
         })
     }
 
-    fn shelf(
+    pub(super) fn shelf(
         &self,
         records: &impl redb::ReadableTable<u64, &'static [u8]>,
         bytes: u64,
@@ -233,57 +237,6 @@ impl Store {
         let oldest = records.first()?;
         let oldest = oldest.and_then(|(_, record)| Some(Head::parse(record.value())?.0.time()));
         Ok(Shelf { last, len: records.len()?, bytes, oldest, ..Shelf::default() })
-    }
-
-    /// Writes all of it, and lets go of what the bounds have no room for; after a return, it is on the disk.
-    pub(super) fn commit(
-        &self,
-        work: &Work,
-        bounds: &Bounds,
-        now: Timestamp,
-    ) -> Result<Shelf, StoreError> {
-        guarded(|| {
-            let mut txn = self.db()?.begin_write()?;
-            txn.set_durability(Durability::Immediate)?;
-            let shelf = {
-                let mut meta = txn.open_table(META)?;
-                let mut records = Records {
-                    records: txn.open_table(RECORDS)?,
-                    by_pid: txn.open_table(BY_PID)?,
-                    bytes: meta.get(ROW_BYTES)?.map_or(0, |bytes| bytes.value()),
-                };
-                for entry in &work.entries {
-                    records.insert(self.key(entry.seq), entry)?;
-                }
-                let (evicted, more) = records.prune(bounds, now, work.entries.len() as u64)?;
-                if let Some(cursors) = &work.cursors {
-                    self.put_cursors(&mut txn.open_table(CURSORS)?, cursors)?;
-                }
-                let mut notes = txn.open_table(NOTES)?;
-                for (key, note) in &work.notes {
-                    notes.insert(key.as_str(), &**note)?;
-                }
-                meta.insert(ROW_BYTES, records.bytes)?;
-                let last = meta.get(ROW_LAST)?.map_or(0, |last| last.value());
-                meta.insert(ROW_LAST, last.max(self.key(work.last)))?;
-                Shelf { evicted, more, ..self.shelf(&records.records, records.bytes)? }
-            };
-            txn.commit()?;
-            Ok(shelf)
-        })
-    }
-
-    fn put_cursors(
-        &self,
-        table: &mut Table<'_, &'static str, (u64, i64)>,
-        cursors: &[(String, Place)],
-    ) -> Result<(), StoreError> {
-        table.retain(|name, _| cursors.iter().any(|(kept, _)| kept == name))?;
-        for (name, place) in cursors {
-            let row = (self.key(place.seq), place.used.as_microsecond());
-            table.insert(name.as_str(), row)?;
-        }
-        Ok(())
     }
 
     /// The first entries of those from `from` to `to`, at most `max`.
@@ -398,57 +351,6 @@ fn check_format(format: Option<u64>) -> Result<(), StoreError> {
             "its version is {other}, and this killwatch knows {FORMAT}: a newer one wrote it"
         ))),
         None => Err(StoreError::Unusable("it is a database of another program".to_owned())),
-    }
-}
-
-/// The records and what hangs on them, within a transaction.
-struct Records<'t> {
-    records: Table<'t, u64, &'static [u8]>,
-    by_pid: Table<'t, (u32, u64), ()>,
-    bytes: u64,
-}
-
-impl Records<'_> {
-    fn insert(&mut self, key: u64, entry: &Entry) -> Result<(), StoreError> {
-        let (head, record) = encode(key, entry);
-        // Written before, if the disk failed after it had the last transaction.
-        let before = self.records.insert(key, &*record)?.map(|old| json_len(old.value()));
-        self.bytes = self.bytes.saturating_sub(before.unwrap_or(0)) + entry.json.len() as u64;
-        for pid in head.pids() {
-            self.by_pid.insert((pid, key), ())?;
-        }
-        Ok(())
-    }
-
-    /// Lets the oldest go while they are too many, too large or too old. How many went, and whether more should.
-    fn prune(
-        &mut self,
-        bounds: &Bounds,
-        now: Timestamp,
-        added: u64,
-    ) -> Result<(u64, bool), StoreError> {
-        let oldest = bounds.oldest(now);
-        let mut pruned = 0;
-        loop {
-            let len = self.records.len()?;
-            let (key, size, head) = {
-                let Some((key, record)) = self.records.first()? else { return Ok((pruned, false)) };
-                let record = record.value();
-                (key.value(), json_len(record), Head::parse(record).map(|(head, _)| head))
-            };
-            let over = len > bounds.max_deaths
-                || (self.bytes > bounds.max_bytes && len > 1)
-                || head.is_some_and(|head| head.time() < oldest);
-            if !over || pruned >= added.saturating_add(PRUNED_AT_ONCE) {
-                return Ok((pruned, over));
-            }
-            self.records.remove(key)?;
-            for pid in head.iter().flat_map(Head::pids) {
-                self.by_pid.remove((pid, key))?;
-            }
-            self.bytes = self.bytes.saturating_sub(size);
-            pruned += 1;
-        }
     }
 }
 

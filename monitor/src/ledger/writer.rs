@@ -12,6 +12,7 @@ use jiff::SignedDuration;
 
 use super::cursors::Place;
 use super::medium::Medium;
+use super::recent::new_series;
 use super::shared::{Shared, Stop};
 use super::store::{Loaded, Store, StoreError, Work};
 
@@ -161,7 +162,11 @@ impl Writer {
     }
 
     fn try_open(&mut self) -> Result<(Store, Loaded), StoreError> {
-        let mut store = Store::new(self.medium.open()?)?;
+        let series = match self.shift {
+            0 => self.shared.recent().series,
+            _ => new_series(),
+        };
+        let mut store = Store::new(self.medium.open()?, series)?;
         store.begin_after(self.shift);
         let loaded = store.load()?;
         let last = self.shared.recent().last();

@@ -15,7 +15,6 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, put};
 use http_body_util::{BodyExt as _, Limited};
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 use crate::ledger::Ledger;
 use crate::metrics::{Metrics, Rejected};
@@ -57,7 +56,7 @@ pub struct State {
     pub host: Host,
     /// Cancelled when the daemon ends.
     pub stop: CancellationToken,
-    /// Names this run of the daemon in cursors.
+    /// Names the ledger's numbers in cursors.
     run: u64,
     rates: Rates,
 }
@@ -73,7 +72,7 @@ impl State {
         stop: CancellationToken,
     ) -> Self {
         // Its second half is random.
-        let (_, run) = Uuid::now_v7().as_u64_pair();
+        let run = ledger.series();
         Self { ledger, tags, metrics, host, stop, run, rates: Rates::new(Instant::now()) }
     }
 }

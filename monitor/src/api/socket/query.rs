@@ -64,10 +64,10 @@ pub struct StreamQuery {
     pub job: Option<String>,
 }
 
-/// A place in the order of deaths of one run of the daemon: `<run>.<seq>`.
+/// A place in the order of deaths of one ledger: `<run>.<seq>`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cursor {
-    /// Which run; random.
+    /// Which numbers ([`crate::ledger::Ledger::series`]); random. They go on when the daemon is started anew, if its ledger is there.
     pub run: u64,
     /// Number of the last death that was dealt with.
     pub seq: u64,

@@ -92,7 +92,7 @@ impl Reader {
         let seq = match cursor {
             None => last,
             Some(cursor) if cursor.run != state.run => {
-                let why = "the cursor is of another run of the daemon, whose deaths are not kept";
+                let why = "the cursor is of another ledger than the daemon has now: from here on come all deaths that it keeps";
                 begin.push_str(&event("gap", None, &Gap { missed: None, why }));
                 0
             }

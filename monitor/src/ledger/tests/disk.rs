@@ -153,9 +153,9 @@ impl StorageBackend for Handle {
         }
         drop(state);
         let mut state = self.state(&[Fault::Dead, Fault::ReadOnly])?;
-        state.unsynced.clear();
-        state.synced = state.bytes.clone();
-        state.syncs += 1;
+        let State { synced, unsynced, syncs, .. } = &mut *state;
+        unsynced.drain(..).for_each(|step| step.apply(synced));
+        *syncs += 1;
         Ok(())
     }
 

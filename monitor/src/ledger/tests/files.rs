@@ -23,10 +23,11 @@ fn numbers_go_on_after_a_restart() {
     let path = dir.path().join("made/ledger.redb");
     let ledger = open(&path);
     fill(&ledger, 1..=3);
+    let series = ledger.series();
     close(&ledger);
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o027, 0);
     let ledger = open(&path);
-    assert_eq!(appended(&ledger, 4), 4);
+    assert_eq!((appended(&ledger, 4), ledger.series()), (4, series));
     settled(&ledger);
     assert_eq!(read_all(&ledger), [1, 2, 3, 4]);
     let health = ledger.health();
@@ -45,8 +46,11 @@ fn two_daemons_do_not_share_a_file() {
     assert!(matches!(Ledger::read_file(&path), Err(ReadError::Busy(_))));
     close(&one);
     until(&other, |other| other.health().degraded.is_none());
+    assert_ne!(other.series(), one.series(), "its numbers stand for others");
+    let series = one.series();
     close(&other);
-    assert_eq!(read_all(&open(&path)), [1, 2, 3, 4]);
+    let again = open(&path);
+    assert_eq!((read_all(&again), again.series()), (vec![1, 2, 3, 4], series));
 }
 
 #[test]

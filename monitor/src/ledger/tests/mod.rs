@@ -29,6 +29,14 @@ fn on(disk: &Disk, bounds: Bounds) -> Ledger {
     Ledger::on(bounds, "disk".to_owned(), Box::new(disk.clone()), 10_000)
 }
 
+impl Ledger {
+    /// Whether all that was appended is in the file, or gave way.
+    fn is_written(&self) -> bool {
+        let recent = self.shared.recent();
+        recent.saved() == recent.last() && recent.degraded.is_none()
+    }
+}
+
 fn wait<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
 }
