@@ -24,13 +24,14 @@ use crate::{
     cgroup::{
         index::{Index, Limits},
         marks::Marks,
-        mounts::Mounts,
+        mounts::{Hierarchy, Mounts},
     },
     clock::Clock,
     config::{Config, KernelLogLevel},
     containers::{
         Registry, Switch, Wanted, kubernetes, pods::Pods, sources::Sources, systemd::Invocations,
     },
+    footprint,
     host::{Facts, Roots},
     kmsg,
     ledger::{Item, Ledger},
@@ -70,7 +71,7 @@ pub async fn run(config: Config, log_lost: ErrorCounter) -> anyhow::Result<()> {
     let facts = Facts::gather(&Roots::default());
     let mounts = Mounts::detect(Path::new("/proc"), Some(&config.cgroup.root()))
         .context("the cgroups of this host cannot be used; see --cgroup.root")?;
-    protect(&config);
+    protect(&config, &mounts.memory);
     let metrics = Arc::new(Metrics::new(config.metrics));
     let ops = Arc::new(Ops::new(Arc::clone(&metrics)));
     let ledger = tokio::task::block_in_place(|| Ledger::open(&config.ledger, &config.state.path));
@@ -260,10 +261,22 @@ pub async fn run(config: Config, log_lost: ErrorCounter) -> anyhow::Result<()> {
 }
 
 /// Keeps the daemon alive where memory is short, as far as it is allowed to.
-fn protect(config: &Config) {
+fn protect(config: &Config, memory: &Hierarchy) {
     let wanted = config.protect.oom_score_adj;
     if let Err(error) = protect::from_the_oom_killer(wanted, Path::new("/proc")) {
         tracing::info!(%wanted, %error, "protect.oom_score_adj cannot be set: whoever starts the daemon can (systemd: OOMScoreAdjust=)");
+    }
+    let needed = footprint::of(config).at_most();
+    if let Some(limit) = protect::own_limit(memory, &Proc::at("/proc"))
+        && limit.bytes < needed
+    {
+        let file = limit.file.display();
+        tracing::warn!(
+            %file,
+            limit = limit.bytes,
+            needed,
+            "the daemon's own memory limit is below what its configuration may need: raise it, or lower the bounds that `killwatch check-config` shows"
+        );
     }
 }
 

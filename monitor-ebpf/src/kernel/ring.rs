@@ -1,6 +1,9 @@
 //! The ring to the daemon.
 
-use core::ops::{Deref, DerefMut};
+use core::{
+    ops::{Deref, DerefMut},
+    ptr::NonNull,
+};
 
 use aya_ebpf::{
     helpers::generated::bpf_ktime_get_boot_ns,
@@ -55,58 +58,70 @@ pub(crate) fn waiting() -> u64 {
     RECORDS.query(AVAILABLE_DATA)
 }
 
-/// Wakes the daemon, for records that will come without: from a program that nothing can interrupt.
-#[inline(always)]
-pub(crate) fn wake(program: Program) {
-    if config!(quiet) == 1 {
-        count(program, |traffic| &mut traffic.begun);
-        if let Some(nothing) = RECORDS.reserve::<u64>(0) {
-            nothing.discard(FORCE_WAKEUP);
-        }
-        count(program, |traffic| &mut traffic.done);
-    }
-}
-
-/// Adds one to a number of `program` on this CPU.
-#[inline(always)]
-fn count(program: Program, which: impl FnOnce(&mut Traffic) -> &mut u64) {
-    if let Some(traffic) = TRAFFIC.get_ptr_mut(program as u32) {
-        // SAFETY: the slot is this CPU's and this program's own, and the kernel runs no program inside itself on one CPU.
-        let number = which(unsafe { &mut *traffic });
-        *number += 1;
-    }
+/// Puts a program's records on the ring, and counts them. Opened once a run: that it cannot be opened, which does not happen, is for the verifier one
+/// more way through all that follows.
+#[derive(Clone, Copy)]
+pub(crate) struct Writer {
+    program: Program,
+    /// The slot of this program and CPU.
+    traffic: NonNull<Traffic>,
 }
 
 /// A place on the ring, to be filled and submitted. Its bytes are whatever was there before: write every field.
 #[must_use = "the verifier requires a reserved record to be submitted"]
-pub(crate) struct Record<T: 'static>(RingBufEntry<T>, Program, Kind);
+pub(crate) struct Record<T: 'static>(RingBufEntry<T>, Writer, Kind);
 
 /// Types that begin with a [`Header`].
 pub(crate) trait Framed: FromBytes + 'static {
     fn header(&mut self) -> &mut Header;
 }
 
-/// Reserves a record and fills in its header; a full ring counts a loss of `program`.
-#[inline(always)]
-pub(crate) fn reserve<T: Framed>(program: Program, kind: Kind) -> Option<Record<T>> {
-    // Before the place on the ring is taken, so that no record is in the making while both numbers are equal.
-    count(program, |traffic| &mut traffic.begun);
-    let Some(entry) = RECORDS.reserve::<T>(0) else {
-        if let Some(lost) = LOST.get_ptr_mut(program as u32) {
-            // SAFETY: as in `count`.
-            unsafe { *lost += 1 };
+impl Writer {
+    #[inline(always)]
+    pub(crate) fn open(program: Program) -> Option<Self> {
+        let traffic = NonNull::new(TRAFFIC.get_ptr_mut(program as u32)?)?;
+        Some(Self { program, traffic })
+    }
+
+    /// Adds one to a number of this program and CPU.
+    #[inline(always)]
+    fn count(self, which: impl FnOnce(&mut Traffic) -> &mut u64) {
+        // SAFETY: the slot is this CPU's and this program's own, and the kernel runs no program inside itself on one CPU.
+        *which(unsafe { &mut *self.traffic.as_ptr() }) += 1;
+    }
+
+    /// Reserves a record and fills in its header; a full ring counts a loss.
+    #[inline(always)]
+    pub(crate) fn reserve<T: Framed>(self, kind: Kind) -> Option<Record<T>> {
+        // Before the place on the ring is taken, so that no record is in the making while both numbers are equal.
+        self.count(|traffic| &mut traffic.begun);
+        let Some(entry) = RECORDS.reserve::<T>(0) else {
+            if let Some(lost) = LOST.get_ptr_mut(self.program as u32) {
+                // SAFETY: as in `count`.
+                unsafe { *lost += 1 };
+            }
+            self.count(|traffic| &mut traffic.done);
+            return None;
+        };
+        let mut record = Record(entry, self, kind);
+        *record.header() = Header {
+            kind: kind as u16,
+            version: VERSION,
+            len: size_of::<T>() as u32,
+            ktime_ns: now_ns(),
+        };
+        Some(record)
+    }
+
+    /// Wakes the daemon, for records that will come without: from a program that nothing can interrupt.
+    #[inline(always)]
+    pub(crate) fn wake(self) {
+        self.count(|traffic| &mut traffic.begun);
+        if let Some(nothing) = RECORDS.reserve::<u64>(0) {
+            nothing.discard(FORCE_WAKEUP);
         }
-        count(program, |traffic| &mut traffic.done);
-        return None;
-    };
-    let mut record = Record(entry, program, kind);
-    *record.header() = Header {
-        kind: kind as u16,
-        version: VERSION,
-        len: size_of::<T>() as u32,
-        ktime_ns: now_ns(),
-    };
-    Some(record)
+        self.count(|traffic| &mut traffic.done);
+    }
 }
 
 impl<T> Record<T> {
@@ -127,10 +142,10 @@ impl<T> Record<T> {
     fn submit_with(self, flags: u64) {
         // The submission orders it before `done`.
         if matches!(self.2, Kind::Exit) {
-            count(self.1, |traffic| &mut traffic.ends);
+            self.1.count(|traffic| &mut traffic.ends);
         }
         self.0.submit(flags);
-        count(self.1, |traffic| &mut traffic.done);
+        self.1.count(|traffic| &mut traffic.done);
     }
 }
 

@@ -9,7 +9,7 @@ use crate::kernel::{
     config::config,
     memory,
     read::Address,
-    ring::{self, Program},
+    ring::{Program, Writer},
 };
 
 #[btf_tracepoint(function = "cgroup_mkdir")]
@@ -28,7 +28,8 @@ pub(crate) fn cgroup_rename(ctx: BtfTracePointContext) -> i32 {
 pub(crate) fn cgroup_rmdir(ctx: BtfTracePointContext) -> i32 {
     let cgroup = Address::new(ctx.arg(0));
     if let Some(hierarchy) = followed(cgroup)
-        && let Some(mut gone) = ring::reserve::<CgroupGone>(Program::CgroupRmdir, Kind::CgroupGone)
+        && let Some(ring) = Writer::open(Program::CgroupRmdir)
+        && let Some(mut gone) = ring.reserve::<CgroupGone>(Kind::CgroupGone)
     {
         gone.id = cgroup::id(cgroup);
         gone.hierarchy = hierarchy;
@@ -47,7 +48,8 @@ fn named(ctx: &BtfTracePointContext, program: Program) {
         _ => Kind::CgroupMade,
     };
     if let Some(hierarchy) = followed(cgroup)
-        && let Some(mut record) = ring::reserve::<CgroupPath>(program, kind)
+        && let Some(ring) = Writer::open(program)
+        && let Some(mut record) = ring.reserve::<CgroupPath>(kind)
     {
         record.id = cgroup::id(cgroup);
         record.hierarchy = hierarchy;

@@ -11,20 +11,20 @@ use crate::kernel::{
     config::config,
     memory::{self, UserText},
     read::Address,
-    ring::{self, Framed, Program},
+    ring::{self, Framed, Writer},
     task,
 };
 
 /// Puts what can be read of `victim` on the ring. Its memory must be that of the running task. `threads` must have been read before `delivered` was set: from then on the
 /// others pass in silence, and leave.
 #[inline(always)]
-pub(super) fn send(program: Program, victim: Address, signal: u32, threads: u32) {
+pub(super) fn send(ring: Writer, victim: Address, signal: u32, threads: u32) {
     let Some(mm) = task::mm(victim) else { return };
     let args = UserText::locate(mm, config!(layout.mm_arg_start), config!(layout.mm_arg_end));
     let env = UserText::locate(mm, config!(layout.mm_env_start), config!(layout.mm_env_end));
     let texts_skipped = ring::waiting() > u64::from(config!(texts_high_water));
 
-    let Some(mut words) = ring::reserve::<LastWords>(program, Kind::LastWords) else {
+    let Some(mut words) = ring.reserve::<LastWords>(Kind::LastWords) else {
         return;
     };
     task::describe(victim, &mut words.victim);
@@ -42,7 +42,7 @@ pub(super) fn send(program: Program, victim: Address, signal: u32, threads: u32)
         return;
     }
     send_text::<SmallChunk, { SMALL_CHUNK }>(
-        program,
+        ring,
         Kind::SmallChunk,
         Text::Args,
         args,
@@ -50,17 +50,10 @@ pub(super) fn send(program: Program, victim: Address, signal: u32, threads: u32)
         owner,
     );
     if env.len <= SMALL_CHUNK as u64 {
-        send_text::<SmallChunk, { SMALL_CHUNK }>(
-            program,
-            Kind::SmallChunk,
-            Text::Env,
-            env,
-            1,
-            owner,
-        );
+        send_text::<SmallChunk, { SMALL_CHUNK }>(ring, Kind::SmallChunk, Text::Env, env, 1, owner);
     } else {
         send_text::<LargeChunk, { LARGE_CHUNK }>(
-            program,
+            ring,
             Kind::LargeChunk,
             Text::Env,
             env,
@@ -92,7 +85,7 @@ carries!(SmallChunk: SMALL_CHUNK, LargeChunk: LARGE_CHUNK);
 
 #[inline(always)]
 fn send_text<C: Carries<N>, const N: usize>(
-    program: Program,
+    ring: Writer,
     kind: Kind,
     text: Text,
     from: UserText,
@@ -104,7 +97,7 @@ fn send_text<C: Carries<N>, const N: usize>(
         if u64::from(offset) >= from.len {
             return;
         }
-        let Some(mut chunk) = ring::reserve::<C>(program, kind) else { return };
+        let Some(mut chunk) = ring.reserve::<C>(kind) else { return };
         chunk.fill(text, offset, owner, from);
         chunk.submit_from_a_crowd();
         offset += N as u32;

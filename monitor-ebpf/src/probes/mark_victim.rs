@@ -14,7 +14,7 @@ use crate::{
         config::config,
         map, memory,
         read::{Address, first_argument},
-        ring::{self, Program},
+        ring::{self, Program, Writer},
         task,
     },
     maps::{DECISIONS, FATAL, KERNEL_KILLS, MARKED, Marked},
@@ -50,28 +50,29 @@ pub(crate) fn mark_victim(ctx: BtfTracePointContext) -> i32 {
     };
     let (mm, tgid, start_ns) = (marked.mm, marked.tgid, marked.start_ns);
     let _ = MARKED.insert(trigger_tid, marked, 0);
-    report(&ctx, victim, trigger_tid);
+    let Some(ring) = Writer::open(Program::MarkVictim) else { return 0 };
+    report(&ctx, ring, victim, trigger_tid);
     if task::mm(task::current()).is_some_and(|own| own.bits() == mm) {
-        speak_for(victim, tgid, start_ns);
+        speak_for(ring, victim, tgid, start_ns);
     }
     0
 }
 
 /// Reads a victim's words by way of the trigger, which has the same memory.
 #[inline(always)]
-fn speak_for(victim: Address, tgid: u32, start_ns: u64) {
+fn speak_for(ring: Writer, victim: Address, tgid: u32, start_ns: u64) {
     let threads = task::threads(victim);
     let Some(sent) = map::change(&FATAL, &tgid) else { return };
     if sent.signal != SIGKILL || sent.delivered != 0 || sent.target_start_ns != start_ns {
         return;
     }
     sent.delivered = 1;
-    last_words::send(Program::MarkVictim, victim, SIGKILL, threads);
+    last_words::send(ring, victim, SIGKILL, threads);
 }
 
 #[inline(always)]
-fn report(ctx: &BtfTracePointContext, victim: Address, trigger_tid: u32) {
-    let Some(mut mark) = ring::reserve::<Mark>(Program::MarkVictim, Kind::Mark) else { return };
+fn report(ctx: &BtfTracePointContext, ring: Writer, victim: Address, trigger_tid: u32) {
+    let Some(mut mark) = ring.reserve::<Mark>(Kind::Mark) else { return };
     task::describe(victim, &mut mark.victim);
     task::describe(task::current(), &mut mark.trigger);
     mark.memory = memory::describe(task::mm(victim));

@@ -10,7 +10,7 @@ use crate::{
         config::config,
         map,
         read::{Address, Trusted},
-        ring::{self, Program},
+        ring::{Program, Writer},
         task,
     },
     maps::{FATAL, ProcessKey, REPORTED, TERM},
@@ -69,7 +69,8 @@ pub(super) fn report(
     {
         return;
     }
-    let Some(mut exit) = ring::reserve::<Exit>(program, Kind::Exit) else { return };
+    let Some(ring) = Writer::open(program) else { return };
+    let Some(mut exit) = ring.reserve::<Exit>(Kind::Exit) else { return };
     task::describe(task, &mut exit.victim);
     exit.parent_comm =
         task::parent(task).map_or([0; COMM_LEN], |parent| task::comm(task::leader(parent)));

@@ -11,7 +11,11 @@ use super::{
     signals::{SIGKILL, may_end},
 };
 use crate::{
-    kernel::{map, ring::Program, task},
+    kernel::{
+        map,
+        ring::{Program, Writer},
+        task,
+    },
     maps::FATAL,
 };
 
@@ -36,7 +40,8 @@ fn speak(signal: u32) {
     if sent.target_start_ns != task::start_ns(victim) {
         return;
     }
+    let Some(ring) = Writer::open(Program::SignalDeliver) else { return };
     let threads = task::threads(victim);
     sent.delivered = 1;
-    last_words::send(Program::SignalDeliver, victim, sent.signal, threads);
+    last_words::send(ring, victim, sent.signal, threads);
 }

@@ -10,7 +10,7 @@ use crate::{
         config::config,
         map,
         read::Address,
-        ring::{self, Program, now_ns},
+        ring::{Program, Writer, now_ns},
         task,
     },
     maps::{DRAFT, FATAL, KERNEL_KILLS, KernelKill, MARKED, Marked, TERM},
@@ -96,7 +96,11 @@ fn remember(ctx: &BtfTracePointContext, signal: u32) {
         }
         if fatal {
             let _ = FATAL.insert(tgid, &*sent, 0);
-            ring::wake(Program::SignalGenerate);
+            if config!(quiet) == 1
+                && let Some(ring) = Writer::open(Program::SignalGenerate)
+            {
+                ring.wake();
+            }
         }
     }
     debug!(ctx, "signal {} to process {} by {}", signal, tgid, sender_tgid);
@@ -131,8 +135,9 @@ fn shares_memory(marked: &Marked, target: Address) -> bool {
 /// A process that the OOM killer marked gets its SIGKILL once more, and counts once more.
 #[inline(always)]
 fn counted_again(target: Address) {
-    let again = ring::reserve::<CountedAgain>(Program::SignalGenerate, Kind::CountedAgain);
-    if let Some(mut again) = again {
+    let ring = Writer::open(Program::SignalGenerate);
+    if let Some(mut again) = ring.and_then(|ring| ring.reserve::<CountedAgain>(Kind::CountedAgain))
+    {
         task::describe(target, &mut again.victim);
         again.submit();
     }

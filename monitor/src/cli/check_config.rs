@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::{EX_USAGE, complain, print};
 use crate::config::{Config, ConfigError, file};
+use crate::footprint;
 use crate::text::{self, one_line};
 
 mod explain;
@@ -85,7 +86,10 @@ pub(super) fn main(args: &Args) -> anyhow::Result<ExitCode> {
             };
             explain::explain(&given, &rules)
         }
-        None => format!("ok\n{}", summary(&config.unwrap_or_default())?),
+        None => {
+            let config = config.unwrap_or_default();
+            format!("ok\n{}{}", summary(&config)?, memory(&config))
+        }
     };
     print(&text)?;
     Ok(ExitCode::SUCCESS)
@@ -96,6 +100,21 @@ pub(super) fn summary(config: &Config) -> Result<String, serde_json::Error> {
     let mut lines = String::new();
     flatten("", &serde_json::to_value(config)?, &mut lines);
     Ok(lines)
+}
+
+/// What memory the daemon may hold with it, as a comment beside the keys.
+pub(super) fn memory(config: &Config) -> String {
+    let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+    let footprint = footprint::of(config);
+    let (start, most) = (mib(footprint.at_start()), mib(footprint.at_most()));
+    let mut lines = format!(
+        "# resident memory: {start:.1} MiB at the start, {most:.1} MiB if all that is bounded were full:\n"
+    );
+    for part in footprint.0.iter().filter(|part| part.at_most > part.at_start) {
+        let by = if part.set_by.is_empty() { String::new() } else { format!(" ({})", part.set_by) };
+        lines.push_str(&format!("#   {:.1} MiB {}{by}\n", mib(part.at_most), part.what));
+    }
+    lines
 }
 
 fn flatten(key: &str, value: &Value, lines: &mut String) {

@@ -52,5 +52,7 @@ fn every_flag_of_the_daemon_is_a_variable_of_the_same_name() {
 #[test]
 fn the_summary_lists_every_key() {
     let config = Config { node: "node-1".parse().unwrap(), ..Config::default() };
-    crate::golden::check_named("check_config.txt", &super::check_config::summary(&config).unwrap());
+    let shown =
+        super::check_config::summary(&config).unwrap() + &super::check_config::memory(&config);
+    crate::golden::check_named("check_config.txt", &shown);
 }

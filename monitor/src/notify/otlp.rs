@@ -74,11 +74,6 @@ impl Otlp {
         };
         let reply = self.client.post(request).await?;
         let status = reply.status.as_u16();
-        let why = |advice: &str| {
-            let (said, name) = (reply.excerpt(), &self.name);
-            let said = if said.is_empty() { said } else { format!(": {said}") };
-            format!("{name} answered {status}, {advice}{said}")
-        };
         match judge(status, &reply.body) {
             Answered::Taken { rejected } => {
                 let rejected = rejected.min(messages.len() as u64);
@@ -96,17 +91,14 @@ impl Otlp {
                 }
                 Ok(())
             }
-            Answered::Later => {
-                Err(Failure::Later { why: why("it is sent again"), after: reply.retry_after })
+            Answered::Final => {
+                let (said, name) = (reply.excerpt(), &self.name);
+                let said = if said.is_empty() { said } else { format!(": {said}") };
+                Err(Failure::Refused(format!(
+                    "{name} answered {status}, which OTLP does not try again{said}"
+                )))
             }
-            Answered::Elsewhere => Err(Failure::Later {
-                why: why("a redirect is never followed: set the address that it is at"),
-                after: reply.retry_after,
-            }),
-            Answered::Gone => {
-                Err(Failure::Gone(why("it wants no records any more: take the sink out")))
-            }
-            Answered::Refused => Err(Failure::Refused(why("which OTLP does not try again"))),
+            Answered::AsOthers => reply.accepted().map(drop),
         }
     }
 }

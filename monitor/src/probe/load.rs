@@ -8,12 +8,13 @@ use std::{
 };
 
 use aya::{
-    Btf as AyaBtf, Ebpf, EbpfLoader,
+    Btf as AyaBtf, Ebpf, EbpfLoader, Endianness, VerifierLogLevel,
     maps::{Map, MapData, MapError, PerCpuArray, RingBuf},
     programs::{BtfTracePoint, FEntry, ProgramError, links::FdLink},
 };
 use aya_log::EbpfLogger;
 use killwatch_ebpf::layout::Config;
+use rustix::process::{Resource, Rlimit};
 use thiserror::Error;
 use zerocopy::IntoBytes as _;
 
@@ -90,7 +91,7 @@ pub struct Kernel {
     ebpf: Ebpf,
     /// What is attached. It stays so with this or with its file, whichever is there longer.
     links: Vec<FdLink>,
-    /// Until everything is attached; it is large.
+    /// Until everything is attached.
     btf: Option<AyaBtf>,
     /// Why this kernel cannot have a program.
     unsupported: BTreeMap<&'static str, String>,
@@ -104,6 +105,8 @@ pub struct Kernel {
 pub struct Configured {
     /// What they are told.
     pub config: Config,
+    /// BTF with the types that programs attach to.
+    places: Vec<u8>,
     /// Why not, by program.
     pub unsupported: BTreeMap<&'static str, String>,
 }
@@ -139,7 +142,14 @@ pub fn configure(options: &Options) -> Result<Configured, LoadError> {
     let config = layout::resolve(&btf, choices)?;
     let unsupported =
         PROBES.iter().filter_map(|probe| Some((probe.program, probe.unsupported(&btf)?))).collect();
-    Ok(Configured { config, unsupported })
+    let places: Vec<_> = PROBES
+        .iter()
+        .chain(&[SECOND_LOOK])
+        .chain(EMPTY)
+        .map(|probe| probe.hook.btf_type())
+        .collect();
+    let places: Vec<_> = places.iter().map(String::as_str).collect();
+    Ok(Configured { config, places: btf.only(&places), unsupported })
 }
 
 /// What [`load`] would load.
@@ -169,12 +179,19 @@ pub fn load(
     configured: &Configured,
     pins: Option<&Path>,
 ) -> Result<(Kernel, Parts), LoadError> {
-    let btf = AyaBtf::from_sys_fs().map_err(|error| LoadError::Refused(chain(&error)))?;
+    let btf = AyaBtf::parse(&configured.places, Endianness::default())
+        .map_err(|error| LoadError::Refused(chain(&error)))?;
     allow_locked_memory();
     let recent = recent();
     let log_level: u8 = options.log.map_or(0, |level| level as u8);
-    let mut ebpf = EbpfLoader::new()
-        .btf(Some(&btf))
+    // Of a refusal the reason alone. With what led to it, aya asks again and again with a larger buffer, and a program that is too large for an old
+    // verifier keeps the start for minutes.
+    let said = match options.log {
+        Some(_) => VerifierLogLevel::DEBUG | VerifierLogLevel::STATS,
+        None => VerifierLogLevel::STATS,
+    };
+    let mut ebpf = loader()
+        .verifier_log_level(said)
         .override_global("CONFIG", configured.config.as_bytes(), true)
         .override_global("AYA_LOG_LEVEL", &log_level, true)
         .map_max_entries(RECORDS, options.ring_bytes)
@@ -204,6 +221,19 @@ pub fn load(
         config: configured.config,
     };
     Ok((kernel, parts))
+}
+
+/// A loader that knows none of the kernel's types: offsets are ours to find, and programs name their places by [`Configured`]. As it is made, aya reads all types
+/// whatever it is told, 40 MiB of them for a moment, and goes on without if it cannot: so it gets no descriptor for the file. Nothing else of the daemon opens one now.
+fn loader<'a>() -> EbpfLoader<'a> {
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    let none = Rlimit { current: Some(0), maximum: limit.maximum };
+    let lowered = rustix::process::setrlimit(Resource::Nofile, none).is_ok();
+    let loader = EbpfLoader::new();
+    if lowered {
+        let _ = rustix::process::setrlimit(Resource::Nofile, limit);
+    }
+    loader
 }
 
 impl Parts {
@@ -347,10 +377,7 @@ fn runs_beside_others() -> bool {
 
 /// Before 5.11 the memory of maps counts as locked memory, of which 64 KiB are allowed by default. Where raising that is not allowed, loading says so.
 fn allow_locked_memory() {
-    let _ = rustix::process::setrlimit(
-        rustix::process::Resource::Memlock,
-        rustix::process::Rlimit { current: None, maximum: None },
-    );
+    let _ = rustix::process::setrlimit(Resource::Memlock, Rlimit { current: None, maximum: None });
 }
 
 /// Loads and attaches a program.

@@ -16,6 +16,17 @@ pub enum Hook {
     FunctionEntry(&'static str),
 }
 
+impl Hook {
+    /// The type in BTF that a program attaches by.
+    #[must_use]
+    pub fn btf_type(self) -> String {
+        match self {
+            Self::Tracepoint { name, .. } => format!("btf_trace_{name}"),
+            Self::FunctionEntry(function) => function.to_owned(),
+        }
+    }
+}
+
 /// One program of the kernel side.
 #[derive(Debug, Clone, Copy)]
 pub struct Probe {

@@ -1,6 +1,6 @@
-//! What a receiver's answer means. No I/O, no clock.
+//! What a receiver's answer means, where OTLP differs from other HTTP. No I/O, no clock.
 //!
-//! <https://opentelemetry.io/docs/specs/otlp/#otlphttp-response>: what may be sent again is 429, 502, 503 and 504, and nothing else; a partial
+//! <https://opentelemetry.io/docs/specs/otlp/#otlphttp-response>: of the errors of a server only 429, 502, 503 and 504 may be sent again; a partial
 //! success is a success.
 
 use serde::Deserialize;
@@ -14,24 +14,19 @@ pub(super) enum Answered {
         /// Records that were not: they are lost, by the receiver's word.
         rejected: u64,
     },
-    /// It may be taken later.
-    Later,
-    /// It is to be sent to another address.
-    Elsewhere,
-    /// The receiver wants nothing any more.
-    Gone,
-    /// It is larger than the receiver takes, or something in it is wrong: what it consists of may be taken.
-    Refused,
+    /// It is not to be sent again, though other receivers would be tried again.
+    Final,
+    /// It was not taken, and what that means is the same as for other receivers. Credentials or an address that want mending are among these: the specification
+    /// would drop what comes meanwhile.
+    AsOthers,
 }
 
 /// Judges an answer by its status and its body, which may have been cut off.
 pub(super) fn judge(status: u16, body: &[u8]) -> Answered {
     match status {
         200..=299 => Answered::Taken { rejected: rejected(body) },
-        300..=399 => Answered::Elsewhere,
-        429 | 502 | 503 | 504 => Answered::Later,
-        410 => Answered::Gone,
-        _ => Answered::Refused,
+        408 | 425 | 500 | 501 | 505..=599 => Answered::Final,
+        _ => Answered::AsOthers,
     }
 }
 
@@ -74,15 +69,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_may_be_sent_again_is_what_the_specification_says() {
+    fn of_a_servers_errors_only_those_are_tried_again_that_the_specification_names() {
         let are = |answered| {
             let all = (100..600).filter(move |status| judge(*status, b"{}") == answered);
             all.collect::<Vec<u16>>()
         };
-        assert_eq!(are(Answered::Later), [429, 502, 503, 504]);
         assert_eq!(are(Answered::Taken { rejected: 0 }), (200..300).collect::<Vec<_>>());
-        assert_eq!(are(Answered::Gone), [410]);
-        assert_eq!(are(Answered::Elsewhere), (300..400).collect::<Vec<_>>());
+        let others = are(Answered::AsOthers);
+        assert!([302, 400, 401, 404, 410, 413, 429].iter().all(|status| others.contains(status)));
+        let server: Vec<_> = others.into_iter().filter(|status| *status >= 500).collect();
+        assert_eq!(server, [502, 503, 504]);
     }
 
     #[test]
