@@ -2,14 +2,17 @@
 //!
 //! Answers three questions: at which offset is a member, how large is a type, which arguments has a tracepoint. It
 //! borrows the bytes and keeps only an index, because start-up must fit the daemon's memory bound: the crates that were weighed build
-//! every type as a value and peak at 60 to 85 MB on a distribution kernel, this at the file's size plus about 2 MB. A test compares its answers with one of them.
+//! every type as a value and peak at 60 to 85 MB on a distribution kernel, this at the file's size plus about 2 MB: of a type it keeps where it is. A test compares its answers with one of them.
 
 use std::collections::HashMap;
+use std::iter;
 
 use thiserror::Error;
 
 /// Type references are followed at most this far: a loop in the data must end.
 const MAX_DEPTH: u32 = 32;
+/// Bytes of a type, about: a distribution kernel's are 26.
+const MEAN_TYPE: usize = 24;
 const MAGIC: u16 = 0xeb9f;
 
 /// Numbers of kinds that are asked for by themselves.
@@ -63,7 +66,8 @@ pub struct Member {
 #[derive(Debug)]
 pub struct Btf<'a> {
     section: &'a [u8],
-    types: Vec<Type<'a>>,
+    /// Where in the section each type begins, from number 1 on.
+    types: Vec<u32>,
     strings: &'a [u8],
     structs: HashMap<&'a [u8], u32>,
     typedefs: HashMap<&'a [u8], u32>,
@@ -94,7 +98,7 @@ struct Head {
 
 impl Head {
     /// That of the type at the start of `bytes`, whose number is `id`.
-    fn read(bytes: &[u8], id: usize) -> Result<Self, BtfError> {
+    fn read(bytes: &[u8], id: u32) -> Result<Self, BtfError> {
         let word = |offset| u32_at(bytes, offset).ok_or(BtfError::Truncated(bytes.len(), "type"));
         let (name, info, value) = (word(0)?, word(4)?, word(8)?);
         let count = (info & 0xffff) as usize;
@@ -112,10 +116,7 @@ impl Head {
             15 => (Kind::Other, 12 * count),
             19 => (Kind::Enum64, 12 * count),
             kind => {
-                return Err(BtfError::UnknownKind {
-                    id: u32::try_from(id).unwrap_or(u32::MAX),
-                    kind,
-                });
+                return Err(BtfError::UnknownKind { id, kind });
             }
         };
         Ok(Self { kind, number, name, flag: info >> 31 == 1, value, len: 12 + more })
@@ -153,15 +154,15 @@ impl<'a> Btf<'a> {
         let strings = section(field(16)?, field(20)?, "string section")?;
         let mut btf = Self {
             section: types,
-            types: vec![Type { kind: Kind::Other, flag: false, value: 0, rest: &[] }],
+            types: Vec::with_capacity(types.len() / MEAN_TYPE),
             strings,
             structs: HashMap::new(),
             typedefs: HashMap::new(),
             enums: HashMap::new(),
         };
         let mut at = 0;
-        while at < types.len() {
-            at += btf.push(&types[at..]).map_err(|error| match error {
+        while let Some(bytes) = types.get(at..).filter(|bytes| !bytes.is_empty()) {
+            at += btf.push(at, bytes).map_err(|error| match error {
                 BtfError::Truncated(offset, what) => BtfError::Truncated(at + offset, what),
                 other => other,
             })?;
@@ -169,11 +170,13 @@ impl<'a> Btf<'a> {
         Ok(btf)
     }
 
-    /// Reads the type at the start of `bytes` and says how long it is.
-    fn push(&mut self, bytes: &'a [u8]) -> Result<usize, BtfError> {
-        let head = Head::read(bytes, self.types.len())?;
-        let rest = bytes.get(12..head.len).ok_or(BtfError::Truncated(bytes.len(), "type"))?;
-        let id = u32::try_from(self.types.len()).unwrap_or(u32::MAX);
+    /// Notes the type at the start of `bytes`, which is `at` in the section, and says how long it is.
+    fn push(&mut self, at: usize, bytes: &'a [u8]) -> Result<usize, BtfError> {
+        let id = u32::try_from(self.types.len() + 1).unwrap_or(u32::MAX);
+        let head = Head::read(bytes, id)?;
+        if bytes.len() < head.len {
+            return Err(BtfError::Truncated(bytes.len(), "type"));
+        }
         let names = match head.number {
             4 | 5 => Some(&mut self.structs),
             TYPEDEF => Some(&mut self.typedefs),
@@ -186,7 +189,8 @@ impl<'a> Btf<'a> {
             // The first wins: the kernel's own type comes before a driver's namesake.
             names.entry(name).or_insert(id);
         }
-        self.types.push(Type { kind: head.kind, flag: head.flag, value: head.value, rest });
+        // A section's length is a u32 itself.
+        self.types.push(u32::try_from(at).unwrap_or(u32::MAX));
         Ok(head.len)
     }
 
@@ -195,26 +199,21 @@ impl<'a> Btf<'a> {
     #[must_use]
     pub fn only(&self, wanted: &[&str]) -> Vec<u8> {
         let (mut types, mut strings) = (Vec::new(), vec![0_u8]);
-        let (mut at, mut whole) = (0, 0);
-        for id in 1..self.types.len() {
-            let Some(Ok(head)) = self.section.get(at..).map(|bytes| Head::read(bytes, id)) else {
-                break;
-            };
-            at += head.len;
+        let mut others = 0;
+        for head in (1..=self.types.len()).filter_map(|id| self.head(u32::try_from(id).ok()?)) {
             let known = |name: &&[u8]| wanted.iter().any(|wanted| wanted.as_bytes() == *name);
             let name = string(self.strings, head.name).filter(known);
-            match name.filter(|_| matches!(head.number, TYPEDEF | FUNCTION)) {
-                Some(name) => {
-                    let place = u32::try_from(strings.len()).unwrap_or_default();
-                    types.extend([place, head.number << 24, head.value]);
-                    strings.extend(name);
-                    strings.push(0);
-                    whole = types.len();
-                }
-                None => types.extend([0, FORWARD << 24, 0]),
-            }
+            let Some(name) = name.filter(|_| matches!(head.number, TYPEDEF | FUNCTION)) else {
+                others += 1;
+                continue;
+            };
+            types.extend(iter::repeat_n([0, FORWARD << 24, 0], others).flatten());
+            let place = u32::try_from(strings.len()).unwrap_or_default();
+            types.extend([place, head.number << 24, head.value]);
+            strings.extend(name);
+            strings.push(0);
+            others = 0;
         }
-        types.truncate(whole);
         let len = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
         let (type_len, string_len) = (len(4 * types.len()), len(strings.len()));
         let version_and_flags = [MAGIC.to_ne_bytes(), [1, 0]].concat();
@@ -226,12 +225,23 @@ impl<'a> Btf<'a> {
             .collect()
     }
 
-    fn get(&self, id: u32) -> Option<&Type<'a>> {
-        self.types.get(id as usize)
+    fn bytes(&self, id: u32) -> Option<&'a [u8]> {
+        let at = *self.types.get(id.checked_sub(1)? as usize)?;
+        self.section.get(at as usize..)
+    }
+
+    fn head(&self, id: u32) -> Option<Head> {
+        Head::read(self.bytes(id)?, id).ok()
+    }
+
+    fn get(&self, id: u32) -> Option<Type<'a>> {
+        let head = self.head(id)?;
+        let rest = self.bytes(id)?.get(12..head.len)?;
+        Some(Type { kind: head.kind, flag: head.flag, value: head.value, rest })
     }
 
     /// The type behind typedefs, const and volatile.
-    fn resolve(&self, mut id: u32) -> Option<(u32, &Type<'a>)> {
+    fn resolve(&self, mut id: u32) -> Option<(u32, Type<'a>)> {
         for _ in 0..MAX_DEPTH {
             let found = self.get(id)?;
             if found.kind != Kind::Alias {
