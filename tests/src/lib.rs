@@ -9,7 +9,7 @@
 //! * [`runc`] runs containers by a real runtime, [`engine`] by a real Podman or Docker, [`slurm`] jobs by a real batch system.
 //! * [`containerd`] runs pods as a kubelet does, over [`cri`]; [`fake_cri`] is a mock of CRI that answers in bad ways too.
 //! * [`disk`] is a small disk that can be filled.
-//! * [`receiver`] is a mock of who is told of deaths by HTTP.
+//! * [`receiver`] is a mock of who is told of deaths by HTTP; [`served`] runs a real Prometheus and a real Alertmanager.
 //! * [`victim`] runs the `victim` binary; [`truth`] reads what the kernel says of it while it lives.
 //! * [`sender`] is who sent a signal. [`facts`] turns a truth into what the record must say, [`record`] compares and reports every difference at once.
 //! * [`kernel_log`] is what the kernel writes there; [`http`] asks a server, [`metrics`] reads the metrics page, [`wait`] is the only way to wait: for a state, with a deadline.
@@ -52,6 +52,7 @@ pub mod record;
 pub mod runc;
 pub mod schema;
 pub mod sender;
+pub mod served;
 pub mod slurm;
 pub mod stage;
 pub mod truth;

@@ -2,4 +2,8 @@
 //!
 //! A tool that is not installed is said loudly and counts as skipped; with `KILLWATCH_REQUIRE_E2E=1` it fails.
 
+mod alertmanager;
+mod grafana;
+mod prometheus;
+mod rules;
 mod tool;
