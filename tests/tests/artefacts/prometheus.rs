@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 
+use serde_json::{Value, json};
+
 use crate::rules::{self, RUNBOOK, list, str};
 use crate::tool;
 
@@ -170,9 +172,21 @@ fn the_runbook_asks_prometheus_for_what_there_is() {
     let code = page.split("```promql").skip(1).filter_map(|part| part.split("```").next());
     let queries: Vec<&str> = code.collect();
     assert!(queries.len() > 5, "{queries:?}");
-    for query in queries {
+    for query in &queries {
         rules::asks_for_what_there_is(query, "docs/runbook.md");
     }
+    let Some(promtool) = tool::find("promtool") else { return };
+    // Each as a rule, which is how promtool reads a query without a server.
+    let as_rule = |(number, query): (usize, &&str)| {
+        let name = format!("runbook:query:number{number}");
+        json!({ "record": name, "expr": query })
+    };
+    let rules: Vec<Value> = queries.iter().enumerate().map(as_rule).collect();
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("runbook.rules.yaml");
+    let groups = json!({ "groups": [{ "name": "runbook", "rules": rules }] });
+    std::fs::write(&file, groups.to_string()).unwrap();
+    tool::run(&promtool, ["check".into(), "rules".into(), file.into_os_string()]);
 }
 
 /// `**What it means.** …` begins with that.
