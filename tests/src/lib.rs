@@ -8,6 +8,7 @@
 //! * [`cgroup`] makes limited cgroups on v1, v2 and hybrid hosts, and removes them.
 //! * [`runc`] runs containers by a real runtime, [`engine`] by a real Podman or Docker, [`slurm`] jobs by a real batch system.
 //! * [`containerd`] runs pods as a kubelet does, over [`cri`]; [`fake_cri`] is a mock of CRI that answers in bad ways too.
+//! * [`dashboards`] reads the dashboards that are shipped.
 //! * [`disk`] is a small disk that can be filled.
 //! * [`receiver`] is a mock of who is told of deaths by HTTP; [`served`] runs a real Prometheus and a real Alertmanager.
 //! * [`victim`] runs the `victim` binary; [`truth`] reads what the kernel says of it while it lives.
@@ -37,6 +38,7 @@ pub mod containerd;
 pub mod corpus;
 pub mod cri;
 pub mod daemon;
+pub mod dashboards;
 pub mod disk;
 pub mod engine;
 pub mod facts;
