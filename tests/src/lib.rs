@@ -8,7 +8,7 @@
 //! * [`cgroup`] makes limited cgroups on v1, v2 and hybrid hosts, and removes them.
 //! * [`runc`] runs containers by a real runtime, [`engine`] by a real Podman or Docker, [`slurm`] jobs by a real batch system.
 //! * [`containerd`] runs pods as a kubelet does, over [`cri`]; [`fake_cri`] is a mock of CRI that answers in bad ways too.
-//! * [`dashboards`] reads the dashboards that are shipped.
+//! * [`dashboards`] reads the dashboards that are shipped, [`preview`] draws what they show.
 //! * [`disk`] is a small disk that can be filled.
 //! * [`receiver`] is a mock of who is told of deaths by HTTP; [`served`] runs a real Prometheus and a real Alertmanager.
 //! * [`victim`] runs the `victim` binary; [`truth`] reads what the kernel says of it while it lives.
@@ -49,6 +49,7 @@ mod launch;
 mod leftovers;
 pub mod matrix;
 pub mod metrics;
+pub mod preview;
 pub mod receiver;
 pub mod record;
 pub mod runc;
