@@ -27,18 +27,30 @@ const COLOURS: &[&str] = &[
     "#37872d", "#c0d8ff", "#e0b400", "#a352cc",
 ];
 
+/// Seconds between two bars.
+pub const STEP: f64 = 4.0;
+
 /// Values of a series by time in seconds.
 type Points = Vec<(f64, f64)>;
 
 /// The picture of a dashboard: its panels and what each of their queries has.
 #[must_use]
-pub fn draw(title: &str, panels: &[(Panel, Vec<Vec<Value>>)]) -> String {
+pub fn draw(dashboard: &Value, panels: &[(Panel, Vec<Vec<Value>>)]) -> String {
+    let all = panels.iter().flat_map(|(panel, data)| named(panel, data)).collect::<Vec<_>>();
+    let times = ends(&all);
     let rows = panels.iter().map(|(panel, _)| panel.place[1] + panel.place[3]).max();
     let (width, height) = (24.0 * COLUMN + GAP, number(rows.unwrap_or(0)) * ROW + HEAD + GAP);
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" width=\"{width}\" height=\"{height}\" font-family=\"sans-serif\">\n<rect width=\"100%\" height=\"100%\" fill=\"#111217\"/>\n"
     );
+    let title = dashboard["title"].as_str().unwrap_or_default();
     text(&mut svg, (12.0, 26.0), 18, "#e8e8ea", title);
+    for row in dashboard["panels"].as_array().into_iter().flatten() {
+        if row["type"] == "row" {
+            let y = row["gridPos"]["y"].as_u64().map_or(0.0, number) * ROW + HEAD + ROW * 0.7;
+            text(&mut svg, (12.0, y), 14, "#ccccdc", row["title"].as_str().unwrap_or_default());
+        }
+    }
     for (panel, data) in panels {
         let [x, y, w, h] = panel.place.map(number);
         let (x, y) = (x * COLUMN + GAP, y * ROW + HEAD);
@@ -50,9 +62,9 @@ pub fn draw(title: &str, panels: &[(Panel, Vec<Vec<Value>>)]) -> String {
         text(&mut svg, (INSIDE, 18.0), 12, "#ccccdc", &cut(&panel.title, w - 2.0 * INSIDE, 7.0));
         match panel.kind.as_str() {
             "stat" => stat(&mut svg, panel, data, (w, h)),
-            "table" => table(&mut svg, data, (w, h)),
-            "state-timeline" => states(&mut svg, panel, data, (w, h)),
-            _ => graph(&mut svg, panel, data, (w, h)),
+            "table" => table(&mut svg, panel, data, (w, h)),
+            "state-timeline" => states(&mut svg, panel, data, times, (w, h)),
+            _ => graph(&mut svg, panel, data, times, (w, h)),
         }
         svg.push_str("</g>\n");
     }
@@ -62,6 +74,7 @@ pub fn draw(title: &str, panels: &[(Panel, Vec<Vec<Value>>)]) -> String {
 
 fn stat(svg: &mut String, panel: &Panel, data: &[Vec<Value>], (w, h): (f64, f64)) {
     let value = data.first().and_then(|series| series.first()).and_then(now);
+    let value = value.map(|value| whole(panel, value));
     let mut shown = value.map_or_else(|| "none".to_owned(), |value| spoken(value, &panel.unit));
     let named = value.and_then(|value| mapped(panel, value));
     if let Some((name, _)) = named {
@@ -80,7 +93,7 @@ fn stat(svg: &mut String, panel: &Panel, data: &[Vec<Value>], (w, h): (f64, f64)
     );
 }
 
-fn table(svg: &mut String, data: &[Vec<Value>], (w, h): (f64, f64)) {
+fn table(svg: &mut String, panel: &Panel, data: &[Vec<Value>], (w, h): (f64, f64)) {
     let rows: Vec<_> = data.iter().flatten().collect();
     let mut names: Vec<&str> = Vec::new();
     for labels in rows.iter().filter_map(|row| row["metric"].as_object()) {
@@ -88,6 +101,8 @@ fn table(svg: &mut String, data: &[Vec<Value>], (w, h): (f64, f64)) {
     }
     names.sort_unstable();
     names.dedup();
+    let order = &panel.json["transformations"][0]["options"]["indexByName"];
+    names.sort_by_key(|name| order[name].as_u64());
     let column = (w - 2.0 * INSIDE) / number(names.len() as u64 + 1);
     let cell = |svg: &mut String, at: usize, y: f64, colour: &str, what: &str| {
         let x = INSIDE + number(at as u64) * column;
@@ -104,16 +119,22 @@ fn table(svg: &mut String, data: &[Vec<Value>], (w, h): (f64, f64)) {
         for (at, name) in names.iter().enumerate() {
             cell(svg, at, y, "#ccccdc", row["metric"][name].as_str().unwrap_or_default());
         }
-        let value = now(row).map_or_else(String::new, |value| spoken(value, "short"));
+        let value = now(row).map(|value| whole(panel, value));
+        let value = value.map_or_else(String::new, |value| spoken(value, "short"));
         cell(svg, names.len(), y, "#ccccdc", &value);
     }
 }
 
-fn states(svg: &mut String, panel: &Panel, data: &[Vec<Value>], (w, h): (f64, f64)) {
+fn states(
+    svg: &mut String,
+    panel: &Panel,
+    data: &[Vec<Value>],
+    (from, to): (f64, f64),
+    (w, h): (f64, f64),
+) {
     let series = named(panel, data);
     let left = 170.0;
     let each = ((h - TITLE - INSIDE) / number(series.len().max(1) as u64)).min(24.0);
-    let (from, to) = ends(&series);
     for (line, (name, points)) in series.iter().enumerate() {
         let y = TITLE + number(line as u64) * each;
         text(svg, (INSIDE, y + each * 0.7), 11, "#ccccdc", &cut(name, left - 14.0, CHARACTER));
@@ -127,10 +148,15 @@ fn states(svg: &mut String, panel: &Panel, data: &[Vec<Value>], (w, h): (f64, f6
     }
 }
 
-fn graph(svg: &mut String, panel: &Panel, data: &[Vec<Value>], (w, h): (f64, f64)) {
+fn graph(
+    svg: &mut String,
+    panel: &Panel,
+    data: &[Vec<Value>],
+    (from, to): (f64, f64),
+    (w, h): (f64, f64),
+) {
     let series = named(panel, data);
     let bars = panel.json["fieldConfig"]["defaults"]["custom"]["drawStyle"] == "bars";
-    let (from, to) = ends(&series);
     // Bars stand on each other.
     let mut sums: BTreeMap<i64, f64> = BTreeMap::new();
     let mut top = 0.0_f64;
@@ -153,11 +179,11 @@ fn graph(svg: &mut String, panel: &Panel, data: &[Vec<Value>], (w, h): (f64, f64
     for (line, (name, points)) in series.iter().enumerate() {
         let colour = COLOURS.get(line % COLOURS.len()).copied().unwrap_or("#73bf69");
         if bars {
-            let wide = ((w - left) / (to - from).max(1.0)).max(1.0);
             for (at, value) in points.iter().filter(|(_, value)| *value > 0.0) {
                 let stands = stood.entry(second(*at)).or_default();
                 let (foot, head) = (y(*stands), y(*stands + value));
                 *stands += value;
+                let wide = (x(*at + STEP * 0.8) - x(*at)).min(w - INSIDE - x(*at));
                 rect(svg, (x(*at), head), (wide, foot - head), colour);
             }
         } else {
@@ -227,6 +253,12 @@ fn now(series: &Value) -> Option<f64> {
 fn ends(series: &[(String, Points)]) -> (f64, f64) {
     let times = || series.iter().flat_map(|(_, points)| points).map(|(at, _)| *at);
     (times().fold(f64::INFINITY, f64::min), times().fold(f64::NEG_INFINITY, f64::max))
+}
+
+/// As many decimals as the panel wants. `increase()` extrapolates, so kills are counted in fractions.
+fn whole(panel: &Panel, value: f64) -> f64 {
+    let round = panel.json["fieldConfig"]["defaults"]["decimals"] == 0;
+    if round { value.round() } else { value }
 }
 
 fn spoken(value: f64, unit: &str) -> String {
@@ -308,7 +340,7 @@ mod tests {
                 (panel, data)
             })
             .collect();
-        let svg = draw("a", &drawn);
+        let svg = draw(&dashboards::read("killwatch-fleet").unwrap(), &drawn);
         assert!(!svg.contains("<script") && svg.contains("&lt;/text&gt;"), "{svg}");
         assert_eq!(svg.matches("<g ").count(), drawn.len());
     }

@@ -62,6 +62,8 @@ fn from_a_kill_to_a_page_and_a_dashboard(stage: &mut Stage) -> Result<()> {
     the_first_kill_is_a_page(stage, &chain, &pod)?;
     the_third_is_a_poison_job(stage, &chain, &pod)?;
     others_die(stage)?;
+    has(&chain.prometheus, "killwatch_deaths_total{cause=\"abort\"} >= 2")?;
+    has(&chain.prometheus, "killwatch_job_oom_killed_total{job_id=\"nightly-7\"} == 2")?;
     every_panel_has_data(&chain.prometheus, began)
 }
 
@@ -213,7 +215,12 @@ fn exemplar_leads_to(prometheus: &Served, of_pod: &str, record: &Value) -> Resul
 
 fn the_third_is_a_poison_job(stage: &Stage, chain: &Chain, pod: &Pod) -> Result<()> {
     for attempt in 1..3 {
-        let (_, init) = hog(&chain.containerd, pod, "worker", attempt)?;
+        let (container, init) = hog(&chain.containerd, pod, "worker", attempt)?;
+        let id = format!("containerd://{}", container.id);
+        has(
+            &chain.prometheus,
+            &format!("container_oom_killed_total{{container_id=\"{id}\"}} == 0"),
+        )?;
         kill_by_shell("USR1", init.pid, 0)?;
         stage.daemon.death_of(&init)?;
     }
@@ -276,7 +283,7 @@ fn every_panel_has_data(prometheus: &Served, began: f64) -> Result<()> {
             }
             drawn.push((panel, data));
         }
-        all.push((name, dashboard["title"].as_str().unwrap_or_default().to_owned(), drawn));
+        all.push((name, dashboard, drawn));
     }
     let excused: BTreeSet<_> = WITHOUT_DATA.iter().map(|(title, _)| (*title).to_owned()).collect();
     ensure!(empty == excused, "without data are {empty:?}, and should be {excused:?}");
@@ -284,9 +291,9 @@ fn every_panel_has_data(prometheus: &Served, began: f64) -> Result<()> {
     if std::env::var_os("UPDATE_GOLDEN").is_some_and(|value| value == "1") {
         let dir = root().join("docs/img");
         std::fs::create_dir_all(&dir).context("make docs/img")?;
-        for (name, title, panels) in &all {
+        for (name, dashboard, panels) in &all {
             let file = dir.join(format!("dashboard-{}.svg", name.trim_start_matches("killwatch-")));
-            std::fs::write(&file, preview::draw(title, panels)).context("write a preview")?;
+            std::fs::write(&file, preview::draw(dashboard, panels)).context("write a preview")?;
         }
     }
     Ok(())
@@ -297,10 +304,12 @@ fn data_of(prometheus: &Served, panel: &Panel, began: f64) -> Result<Vec<Vec<Val
     let to = now();
     let range = format!("{}s", (to - began).ceil());
     let ask = |(query, _): &(String, String)| {
-        let query = dashboards::filled_in(query, &range, "4s");
+        // As Grafana has it: a window is a step and one scrape more.
+        let step = if panel.json["interval"].is_string() { preview::STEP } else { 1.0 };
+        let query = dashboards::filled_in(query, &range, &format!("{}s", step + 1.0));
         match panel.kind.as_str() {
             "stat" | "table" => prometheus.query(&query),
-            _ => prometheus.query_range(&query, began, to, 1.0),
+            _ => prometheus.query_range(&query, began, to + step, step),
         }
     };
     panel.queries.iter().map(ask).collect()
