@@ -125,6 +125,8 @@ fn a_real_one_takes_it_and_mutes_what_is_told_already() {
             named("KillwatchContainerOOMKilled", merged(json!({ "no_node": "x" }), pod.clone())),
             false,
         ),
+        // One that is of no node it knows mutes nobody.
+        (named("KillwatchHostOOMKilled", json!({ "instance": "n9:9435" })), false),
         // The poison job is another matter than the node that it is on.
         (of_node(named("KillwatchPoisonJob", json!({ "job_id": "7" }))), false),
         (named("KillwatchJobOOMKilled", json!({ "job_id": "7" })), true),
