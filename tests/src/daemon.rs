@@ -228,6 +228,12 @@ impl Daemon {
         &self.node
     }
 
+    /// The address that it serves HTTP on.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        self.client.address()
+    }
+
     /// Its socket for workers.
     #[must_use]
     pub fn socket(&self) -> PathBuf {
@@ -337,7 +343,7 @@ impl Drop for Daemon {
     }
 }
 
-fn free_address() -> Result<String> {
+pub(crate) fn free_address() -> Result<String> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("find a free port")?;
     Ok(listener.local_addr().context("find a free port")?.to_string())
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use serde_json::Value;
 use ureq::Agent;
 
 use crate::wait::scaled;
@@ -50,6 +51,33 @@ impl Client {
             body.with_context(|| format!("read the answer to GET {path}"))?,
         ))
     }
+
+    /// Posts JSON. Status and body of the answer, whatever the status.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub fn post(&self, path: &str, body: &Value) -> Result<(u16, String)> {
+        let url = format!("http://{}{path}", self.address);
+        let request = self.agent.post(&url).header("content-type", "application/json");
+        let mut answer = request.send(body.to_string()).with_context(|| format!("POST {path}"))?;
+        let body = answer.body_mut().read_to_string();
+        let body = body.with_context(|| format!("read the answer to POST {path}"))?;
+        Ok((answer.status().as_u16(), body))
+    }
+}
+
+/// A text as the value of a query's parameter: all but the unreserved characters of RFC 3986 are percent-encoded.
+#[must_use]
+pub fn escaped(text: &str) -> String {
+    let mut escaped = String::new();
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            escaped.push(char::from(byte));
+        } else {
+            escaped.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    escaped
 }
 
 /// Whether the server closed the connection before it answered: one that is used again it may have closed just then, for it had been idle.
@@ -64,6 +92,11 @@ mod tests {
     use super::*;
     use std::io::{Read as _, Write as _};
     use std::net::{Ipv4Addr, TcpListener};
+
+    #[test]
+    fn a_value_of_a_query_is_escaped() {
+        assert_eq!(escaped("up{a=\"é\"} > 0"), "up%7Ba%3D%22%C3%A9%22%7D%20%3E%200");
+    }
 
     #[test]
     fn an_answer_is_taken_whatever_its_status() {

@@ -8,8 +8,9 @@
 //! * [`cgroup`] makes limited cgroups on v1, v2 and hybrid hosts, and removes them.
 //! * [`runc`] runs containers by a real runtime, [`engine`] by a real Podman or Docker, [`slurm`] jobs by a real batch system.
 //! * [`containerd`] runs pods as a kubelet does, over [`cri`]; [`fake_cri`] is a mock of CRI that answers in bad ways too.
+//! * [`dashboards`] reads the dashboards that are shipped, [`preview`] draws what they show.
 //! * [`disk`] is a small disk that can be filled.
-//! * [`receiver`] is a mock of who is told of deaths by HTTP.
+//! * [`receiver`] is a mock of who is told of deaths by HTTP; [`served`] runs a real Prometheus and a real Alertmanager.
 //! * [`victim`] runs the `victim` binary; [`truth`] reads what the kernel says of it while it lives.
 //! * [`sender`] is who sent a signal. [`facts`] turns a truth into what the record must say, [`record`] compares and reports every difference at once.
 //! * [`kernel_log`] is what the kernel writes there; [`http`] asks a server, [`metrics`] reads the metrics page, [`wait`] is the only way to wait: for a state, with a deadline.
@@ -37,6 +38,7 @@ pub mod containerd;
 pub mod corpus;
 pub mod cri;
 pub mod daemon;
+pub mod dashboards;
 pub mod disk;
 pub mod engine;
 pub mod facts;
@@ -47,11 +49,13 @@ mod launch;
 mod leftovers;
 pub mod matrix;
 pub mod metrics;
+pub mod preview;
 pub mod receiver;
 pub mod record;
 pub mod runc;
 pub mod schema;
 pub mod sender;
+pub mod served;
 pub mod slurm;
 pub mod stage;
 pub mod truth;

@@ -120,7 +120,8 @@ pub(crate) fn run(ctx: &Ctx, args: &TestArgs) -> Result<()> {
         Need::new("slurm-client", "submits its jobs"),
         Need::new("munge", "says to it who asks"),
         Need::new("lxc", "runs the container of a scenario"),
-        Need::new("prometheus-alertmanager", "is told of deaths by its sink"),
+        Need::new("prometheus", "reads the rules, and fires them in a scenario"),
+        Need::new("prometheus-alertmanager", "is told of deaths by its sink and by the rules"),
     ])?;
     let built = build::daemon(ctx)?;
     let mut command = build::cargo(ctx, &built.object);

@@ -5,6 +5,7 @@
 //! one by one.
 
 mod audit;
+mod chain;
 mod containers;
 mod crowd;
 mod degraded;
@@ -62,6 +63,7 @@ fn main() -> ExitCode {
         option_env!("CARGO_BIN_EXE_victim"),
         &[
             ("audit", audit::SCENARIOS),
+            ("chain", chain::SCENARIOS),
             ("containers", containers::SCENARIOS),
             ("crowd", crowd::SCENARIOS),
             ("degraded", degraded::SCENARIOS),

@@ -30,7 +30,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     play!(a_wedged_containerd_delays_no_death_for_long).needs(CONTAINERD),
 ];
 
-const CONTAINERD: &[Need] =
+pub(crate) const CONTAINERD: &[Need] =
     &[Need::Program("containerd"), Need::Program("runc"), Need::Program("busybox")];
 
 /// From a death until its record must be there, whatever the runtime does: `containers.deadline` of 250 ms, and the rest for a busy machine.
@@ -112,7 +112,12 @@ fn nameless(expected: Expected, pod_uid: &str, id: &str) -> Expected {
 }
 
 /// A shell hog that waits until it is looked at, as the first process of a container.
-fn hog(containerd: &Containerd, pod: &Pod, name: &str, attempt: u32) -> Result<(Container, Truth)> {
+pub(crate) fn hog(
+    containerd: &Containerd,
+    pod: &Pod,
+    name: &str,
+    attempt: u32,
+) -> Result<(Container, Truth)> {
     let (container, init) =
         containerd.run(pod, name, attempt, LIMIT, &["/bin/busybox", "sh", "-c", HOG])?;
     wait_until_ready(init.pid)?;
