@@ -8,6 +8,7 @@
 //! * [`cgroup`] makes limited cgroups on v1, v2 and hybrid hosts, and removes them.
 //! * [`runc`] runs containers by a real runtime, [`engine`] by a real Podman or Docker, [`slurm`] jobs by a real batch system.
 //! * [`containerd`] runs pods as a kubelet does, over [`cri`]; [`fake_cri`] is a mock of CRI that answers in bad ways too.
+//! * [`manifest`] is what kustomize makes of deploy/kubernetes, and a container of it as a kubelet asks for one.
 //! * [`disk`] is a small disk that can be filled.
 //! * [`receiver`] is a mock of who is told of deaths by HTTP.
 //! * [`victim`] runs the `victim` binary; [`truth`] reads what the kernel says of it while it lives.
@@ -45,6 +46,7 @@ pub mod http;
 pub mod kernel_log;
 mod launch;
 mod leftovers;
+pub mod manifest;
 pub mod matrix;
 pub mod metrics;
 pub mod receiver;

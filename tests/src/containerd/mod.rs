@@ -4,6 +4,7 @@
 //! `restrict_oom_score_adj`, since not every root may lower that.
 
 mod config;
+mod given;
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -268,8 +269,10 @@ impl Containerd {
                 resources: Some(cri::LinuxContainerResources { memory_limit_in_bytes: limit }),
                 security_context: Some(cri::LinuxContainerSecurityContext {
                     namespace_options: Some(NAMESPACES),
+                    ..Default::default()
                 }),
             }),
+            ..Default::default()
         };
         let id = self
             .client

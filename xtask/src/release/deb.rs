@@ -13,23 +13,33 @@ use flate2::{Compression, GzBuilder};
 
 use super::package::{COMPLETIONS, CONFFILES, DESCRIPTION, FILES, SCRIPTS};
 use super::{Release, elf, ensure_tools, manual, sbom, stripped};
-use crate::build::{self, Built};
+use crate::build;
 use crate::context::Ctx;
 use crate::process::{self, step};
 
 /// Whom to write to.
 const MAINTAINER: &str = "The killwatch authors <killwatch@localhost>";
 
+/// Arguments of `deb`.
+#[derive(clap::Args)]
+pub(crate) struct DebArgs {
+    /// The daemon, built already
+    #[arg(long)]
+    daemon: Option<PathBuf>,
+}
+
 /// `deb`.
-pub(crate) fn run(ctx: &Ctx) -> Result<()> {
-    let built = build::daemon(ctx)?;
-    let package = make(ctx, &built)?;
+pub(crate) fn run(ctx: &Ctx, args: &DebArgs) -> Result<()> {
+    let package = match &args.daemon {
+        Some(daemon) => make(ctx, daemon)?,
+        None => make(ctx, &build::daemon(ctx)?.daemon)?,
+    };
     eprintln!("{}: {} KiB", package.display(), fs::metadata(&package)?.len() / 1024);
     Ok(())
 }
 
 /// Makes it; where it is.
-pub(crate) fn make(ctx: &Ctx, built: &Built) -> Result<PathBuf> {
+pub(crate) fn make(ctx: &Ctx, daemon: &Path) -> Result<PathBuf> {
     ensure_tools()?;
     let manual = manual::write(ctx)?;
     step("Debian package", || {
@@ -39,7 +49,7 @@ pub(crate) fn make(ctx: &Ctx, built: &Built) -> Result<PathBuf> {
             fs::remove_dir_all(&root).context("cannot clear the last package's files")?;
         }
         let release = Release::of(ctx);
-        let program = stripped(ctx, &built.daemon, "strip")?;
+        let program = stripped(ctx, daemon, "strip")?;
         let stage = Stage { ctx, root: &root };
         stage.files(&release, &program, &manual)?;
         let machine = process::output(Command::new("dpkg").arg("--print-architecture"))?;

@@ -43,11 +43,11 @@ pub(crate) struct ImageArgs {
     #[arg(long, value_enum, default_value_t = Machine::native())]
     machine: Machine,
     /// The daemon for that machine, built already; for this machine it is built
-    #[arg(long, requires = "sysroot")]
+    #[arg(long)]
     daemon: Option<PathBuf>,
     /// Directory that looks like the root of such a machine, for the libraries
-    #[arg(long)]
-    sysroot: Option<PathBuf>,
+    #[arg(long, default_value = "/")]
+    sysroot: PathBuf,
 }
 
 /// A machine that there is an image for.
@@ -82,10 +82,10 @@ impl Machine {
 
 /// `image`.
 pub(crate) fn run(ctx: &Ctx, args: &ImageArgs) -> Result<()> {
-    let made = match (&args.daemon, &args.sysroot) {
-        (Some(daemon), Some(sysroot)) => make(ctx, args.machine, daemon, sysroot)?,
-        _ if args.machine == Machine::native() => native(ctx, &build::daemon(ctx)?.daemon)?,
-        _ => bail!("for another machine than this one, name --daemon and --sysroot"),
+    let made = match &args.daemon {
+        Some(daemon) => make(ctx, args.machine, daemon, &args.sysroot)?,
+        None if args.machine == Machine::native() => native(ctx, &build::daemon(ctx)?.daemon)?,
+        None => bail!("for another machine than this one, name --daemon and --sysroot"),
     };
     eprintln!("{}: {} KiB", made.display(), fs::metadata(&made)?.len() / 1024);
     Ok(())

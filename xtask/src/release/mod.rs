@@ -5,6 +5,7 @@ mod elf;
 pub(crate) mod image;
 pub(crate) mod manual;
 mod package;
+pub(crate) mod root;
 mod sbom;
 mod tarball;
 
