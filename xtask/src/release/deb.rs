@@ -18,7 +18,7 @@ use crate::context::Ctx;
 use crate::process::{self, step};
 
 /// Whom to write to.
-const MAINTAINER: &str = "The killwatch authors <killwatch@localhost>";
+const MAINTAINER: &str = "The killwatch authors <maintainers@killwatch.example>";
 
 /// Arguments of `deb`.
 #[derive(clap::Args)]

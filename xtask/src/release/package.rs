@@ -20,7 +20,6 @@ pub(super) const FILES: &[File] = &[
     file("deploy/systemd/killwatch.tmpfiles", "usr/lib/tmpfiles.d/killwatch.conf"),
     file("deploy/debian/killwatch.yaml", "etc/killwatch/killwatch.yaml"),
     file("deploy/debian/copyright", "usr/share/doc/killwatch/copyright"),
-    file("deploy/debian/lintian-overrides", "usr/share/lintian/overrides/killwatch"),
     file("CHANGELOG.md", "usr/share/doc/killwatch/CHANGELOG.md.gz"),
 ];
 
