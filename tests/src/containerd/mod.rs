@@ -209,6 +209,17 @@ impl Containerd {
         labels: &[(&str, &str)],
         annotations: &[(&str, &str)],
     ) -> Result<Pod> {
+        self.run_sandbox(name, namespace, (labels, annotations), NAMESPACES)
+    }
+
+    /// The same with these namespaces.
+    fn run_sandbox(
+        &self,
+        name: &str,
+        namespace: &str,
+        (labels, annotations): (&[(&str, &str)], &[(&str, &str)]),
+        namespaces: cri::NamespaceOption,
+    ) -> Result<Pod> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let uid = format!(
             "{:08x}-0000-4000-8000-{:012x}",
@@ -233,7 +244,7 @@ impl Containerd {
             linux: Some(cri::LinuxPodSandboxConfig {
                 cgroup_parent: format!("{}/kubepods/burstable/pod{uid}", self.cgroup),
                 security_context: Some(cri::LinuxSandboxSecurityContext {
-                    namespace_options: Some(NAMESPACES),
+                    namespace_options: Some(namespaces),
                 }),
             }),
         };

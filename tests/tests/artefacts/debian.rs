@@ -26,8 +26,8 @@ fn the_unit_is_hardened() {
     let Some(analyze) = tool::find("systemd-analyze") else { return };
     let unit = tool::file("deploy/systemd/killwatch.service");
     let threshold = format!("--threshold={EXPOSURE}");
-    let arguments = ["security", "--offline=true", "--no-pager", &threshold];
-    let said = tool::run(&analyze, arguments.map(Into::into).into_iter().chain([unit.as_os_str()]));
+    let unit = unit.to_str().unwrap();
+    let said = tool::run(&analyze, ["security", "--offline=true", "--no-pager", &threshold, unit]);
     let exposure = said.split_once("Overall exposure level for killwatch.service: ").unwrap().1;
     let exposure = exposure.split(' ').next().unwrap();
     for document in ["deploy/systemd/killwatch.service", "docs/install.md"] {
@@ -101,7 +101,9 @@ impl Daemon {
         let address = free.local_addr()?.to_string();
         drop(free);
         let mut command = root.command(&words);
-        command.env("KILLWATCH_WEB_LISTEN_ADDRESS", &address).env("KILLWATCH_CONTAINERS_CRI", "off");
+        command
+            .env("KILLWATCH_WEB_LISTEN_ADDRESS", &address)
+            .env("KILLWATCH_CONTAINERS_CRI", "off");
         command.stdout(std::process::Stdio::null()).process_group(0);
         let mut daemon = Self { child: command.spawn()?, client: Client::new(address) };
         wait_until(PATIENCE, "the daemon is ready", || {
@@ -173,7 +175,11 @@ fn life_of_a_package(package: &Path, archive: &Path) -> Result<()> {
     ensure!(root.run(&["killwatch", "check-config", config])?.starts_with("ok\n"));
     let wanted = "etc/systemd/system/multi-user.target.wants/killwatch.service";
     ensure!(root.path(wanted).is_symlink(), "it is not enabled");
-    root.run(&["bash", "-c", ". /usr/share/bash-completion/completions/killwatch && complete -p killwatch"])?;
+    root.run(&[
+        "bash",
+        "-c",
+        ". /usr/share/bash-completion/completions/killwatch && complete -p killwatch",
+    ])?;
 
     let daemon = Daemon::start(&root)?;
     let id = daemon.sees_a_kill()?;
@@ -243,7 +249,10 @@ fn the_manual_can_be_read() {
         return;
     };
     let files = TempDir::with_prefix("killwatch-test-").unwrap();
-    tool::run(&tool::find("dpkg-deb").unwrap(), ["-x".as_ref(), package.as_os_str(), files.path().as_os_str()]);
+    tool::run(
+        &tool::find("dpkg-deb").unwrap(),
+        ["-x".as_ref(), package.as_os_str(), files.path().as_os_str()],
+    );
     let pages = std::fs::read_dir(files.path().join("usr/share/man/man1")).unwrap();
     let mut names = BTreeSet::new();
     for page in pages {

@@ -160,7 +160,8 @@ fn the_role_is_what_the_daemon_asks_for() {
     let source = tool::file("monitor/src/containers/kubernetes/kinds.rs");
     let source = std::fs::read_to_string(source).unwrap();
     let table = source.split_once("KINDS:").unwrap().1.split_once("];").unwrap().0;
-    let rows = table.lines().filter_map(|line| line.trim().strip_prefix("(\"")?.strip_suffix("\"),"));
+    let rows =
+        table.lines().filter_map(|line| line.trim().strip_prefix("(\"")?.strip_suffix("\"),"));
     let asked: BTreeSet<(String, String)> = rows
         .map(|row| {
             let parts: Vec<&str> = row.split("\", \"").collect();
@@ -172,7 +173,9 @@ fn the_role_is_what_the_daemon_asks_for() {
         let Ok(role) = rendered.one("ClusterRole") else { continue };
         let (mut readable, mut events) = (BTreeSet::new(), false);
         for rule in list(&role["rules"]) {
-            if *rule == json!({"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create", "patch"]}) {
+            if *rule
+                == json!({"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create", "patch"]})
+            {
                 events = true;
                 continue;
             }

@@ -48,7 +48,10 @@ impl Machine {
         let containerd = Containerd::start()?;
         containerd.import(image)?;
         let files = TempDir::with_prefix("killwatch-test-")?;
-        std::fs::set_permissions(files.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+        std::fs::set_permissions(
+            files.path(),
+            std::os::unix::fs::PermissionsExt::from_mode(0o755),
+        )?;
         let bpf = BpfFs::mount()?;
         let own = |name: &str| -> Result<PathBuf> {
             let directory = files.path().join(name);
@@ -71,10 +74,9 @@ impl Machine {
         // Its network is the host's here, where others may have the port. All else is the manifest's.
         let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let address = free.local_addr()?.to_string();
-        config.envs.push(KeyValue {
-            key: "KILLWATCH_WEB_LISTEN_ADDRESS".into(),
-            value: address.clone(),
-        });
+        config
+            .envs
+            .push(KeyValue { key: "KILLWATCH_WEB_LISTEN_ADDRESS".into(), value: address.clone() });
         let client = Client::new(address.clone());
         Ok(Self { containerd, files, bpf, address, config, client })
     }
@@ -173,7 +175,7 @@ fn names(record: &Value, victim: &Truth, name: &str) -> Result<()> {
     };
     has("/cause", "oom_memcg")?;
     has("/node", NAME)?;
-    has("/victim/comm", "sh")?;
+    has("/victim/comm", "busybox")?;
     has("/workload/pod", "worker-1")?;
     has("/workload/namespace", "shop")?;
     has("/workload/container", name)?;
@@ -185,7 +187,9 @@ fn names(record: &Value, victim: &Truth, name: &str) -> Result<()> {
 
 fn play(kubectl: &Path, image: &Path) -> Result<()> {
     let machine = Machine::new(kubectl, image)?;
-    let own = machine.containerd.run_pod("killwatch-x7", "killwatch", &[], &[])?;
+    let context = machine.config.linux.as_ref().and_then(|linux| linux.security_context.as_ref());
+    let namespaces = context.and_then(|context| context.namespace_options.clone()).context("none")?;
+    let own = machine.containerd.run_pod_in("killwatch-x7", "killwatch", namespaces)?;
     let (id, pid) = machine.watch(&own, 0)?;
     holds_to_the_manifest(&machine, pid)?;
     let pod = machine.containerd.run_pod("worker-1", "shop", &[], &[])?;
@@ -197,7 +201,9 @@ fn play(kubectl: &Path, image: &Path) -> Result<()> {
     ensure!(told["state"] == "dead", "{told}");
     // What dies while it is gone is told by the next one: it was pinned, and the ledger is the node's.
     machine.containerd.client().stop(&id)?;
-    ensure!(!killwatch_tests::bpffs::files(&machine.bpf.pins().with_file_name("killwatch")).is_empty());
+    ensure!(
+        !killwatch_tests::bpffs::files(&machine.bpf.pins().with_file_name("killwatch")).is_empty()
+    );
     let (missed, _) = machine.kill(&pod, "second")?;
     machine.watch(&own, 1)?;
     names(&machine.record(missed.pid)?, &missed, "second")?;

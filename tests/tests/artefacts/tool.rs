@@ -7,7 +7,7 @@ use std::process::Command;
 use killwatch_tests::corpus::find_program;
 
 /// A file of the repository.
-pub fn file(path: &str) -> PathBuf {
+pub(crate) fn file(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
 }
 
@@ -15,7 +15,7 @@ pub fn file(path: &str) -> PathBuf {
 ///
 /// # Panics
 /// If it is not installed and must be.
-pub fn find(name: &str) -> Option<PathBuf> {
+pub(crate) fn find(name: &str) -> Option<PathBuf> {
     let found = find_program(name);
     if found.is_none() {
         assert!(
@@ -31,7 +31,10 @@ pub fn find(name: &str) -> Option<PathBuf> {
 ///
 /// # Panics
 /// If it fails, with what it said.
-pub fn run<I: AsRef<OsStr>>(program: &Path, arguments: impl IntoIterator<Item = I>) -> String {
+pub(crate) fn run<I: AsRef<OsStr>>(
+    program: &Path,
+    arguments: impl IntoIterator<Item = I>,
+) -> String {
     let mut command = Command::new(program);
     let output = command
         .args(arguments)
@@ -52,7 +55,7 @@ pub fn run<I: AsRef<OsStr>>(program: &Path, arguments: impl IntoIterator<Item = 
 ///
 /// # Panics
 /// If there is none and must be.
-pub fn made(variable: &str, directory: &str, ending: &str) -> Option<PathBuf> {
+pub(crate) fn made(variable: &str, directory: &str, ending: &str) -> Option<PathBuf> {
     let named = std::env::var_os(variable).map(PathBuf::from);
     let target = file("target").join(directory);
     let entries = std::fs::read_dir(target).into_iter().flatten().flatten();

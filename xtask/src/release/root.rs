@@ -20,7 +20,10 @@ pub(crate) fn clean(ctx: &Ctx) -> Result<PathBuf> {
     if archive.is_file() {
         return Ok(archive);
     }
-    apt::ensure(&[Need::new("debootstrap", "makes the clean Debian that the package is tried in")])?;
+    apt::ensure(&[Need::new(
+        "debootstrap",
+        "makes the clean Debian that the package is tried in",
+    )])?;
     let _lock = ctx.lock_cache()?;
     step("a clean root of Debian", || {
         let directory = tempfile::Builder::new().prefix("root-").tempdir_in(&ctx.cache)?;
@@ -34,7 +37,9 @@ pub(crate) fn clean(ctx: &Ctx) -> Result<PathBuf> {
         process::run(debootstrap.stdout(std::process::Stdio::null()))?;
         let half = archive.with_extension("half");
         let mut tar = Command::new("tar");
-        process::run(tar.arg("-C").arg(&root).args(["--exclude=./var/cache/*/*", "-cf"]).arg(&half).arg("."))?;
+        process::run(
+            tar.arg("-C").arg(&root).args(["--exclude=./var/cache/*/*", "-cf"]).arg(&half).arg("."),
+        )?;
         fs::rename(&half, &archive).context("cannot keep the archive")
     })?;
     Ok(archive)
