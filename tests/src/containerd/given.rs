@@ -33,7 +33,7 @@ impl Containerd {
         namespace: &str,
         namespaces: cri::NamespaceOption,
     ) -> Result<Pod> {
-        self.run_sandbox(name, namespace, (&[], &[]), namespaces)
+        self.run_sandbox(name, namespace, &[], &[], namespaces)
     }
 
     /// Runs a container in a pod as it is asked for; its id and its first process.

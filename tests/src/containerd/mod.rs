@@ -209,7 +209,7 @@ impl Containerd {
         labels: &[(&str, &str)],
         annotations: &[(&str, &str)],
     ) -> Result<Pod> {
-        self.run_sandbox(name, namespace, (labels, annotations), NAMESPACES)
+        self.run_sandbox(name, namespace, labels, annotations, NAMESPACES)
     }
 
     /// The same with these namespaces.
@@ -217,7 +217,8 @@ impl Containerd {
         &self,
         name: &str,
         namespace: &str,
-        (labels, annotations): (&[(&str, &str)], &[(&str, &str)]),
+        labels: &[(&str, &str)],
+        annotations: &[(&str, &str)],
         namespaces: cri::NamespaceOption,
     ) -> Result<Pod> {
         static COUNT: AtomicU32 = AtomicU32::new(0);

@@ -110,6 +110,7 @@ fn no_pod_may_more_than_it_needs() {
         ] {
             assert_eq!(security[key], value, "{name}: {key}");
         }
+        assert_eq!(security["seccompProfile"]["type"], "RuntimeDefault", "{name}");
         for absent in ["hostNetwork", "hostIPC"] {
             assert_ne!(pod[absent], true, "{name}: {absent}");
         }

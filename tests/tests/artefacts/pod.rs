@@ -147,6 +147,8 @@ fn holds_to_the_manifest(machine: &Machine, pid: u32) -> Result<()> {
         ensure!(has == bits, "{set} {has:x}, and the manifest asks for {bits:x}");
     }
     ensure!(status_of(pid, "NoNewPrivs:")? == "1", "it may gain rights");
+    let filtered = security.seccomp.as_ref().is_some_and(|profile| profile.profile_type == 0);
+    ensure!(status_of(pid, "Seccomp:")? == if filtered { "2" } else { "0" }, "its system calls");
     ensure!(status_of(pid, "NSpid:")?.split_whitespace().count() == 1, "not in the host's pids");
     let mounts = std::fs::read_to_string(format!("/proc/{pid}/mountinfo"))?;
     let options = |point: &str| {
@@ -188,7 +190,8 @@ fn names(record: &Value, victim: &Truth, name: &str) -> Result<()> {
 fn play(kubectl: &Path, image: &Path) -> Result<()> {
     let machine = Machine::new(kubectl, image)?;
     let context = machine.config.linux.as_ref().and_then(|linux| linux.security_context.as_ref());
-    let namespaces = context.and_then(|context| context.namespace_options.clone()).context("none")?;
+    let namespaces =
+        context.and_then(|context| context.namespace_options.clone()).context("none")?;
     let own = machine.containerd.run_pod_in("killwatch-x7", "killwatch", namespaces)?;
     let (id, pid) = machine.watch(&own, 0)?;
     holds_to_the_manifest(&machine, pid)?;
