@@ -36,6 +36,28 @@ fn the_unit_is_hardened() {
     }
 }
 
+/// As systemd reads it, the program and systemd's own units beside it.
+#[test]
+fn the_unit_is_well_formed() {
+    let (Some(analyze), Some(package)) =
+        (tool::find("systemd-analyze"), tool::made("KILLWATCH_DEB", "deb", ".deb"))
+    else {
+        return;
+    };
+    let root = TempDir::with_prefix("killwatch-test-").unwrap();
+    let path = root.path().to_str().unwrap();
+    tool::run(&tool::find("dpkg-deb").unwrap(), ["-x", package.to_str().unwrap(), path]);
+    let units = root.path().join("lib/systemd/system");
+    tool::run(&tool::find("cp").unwrap(), ["-R", "/lib/systemd/system/.", units.to_str().unwrap()]);
+    let at = format!("--root={path}");
+    let output = Command::new(&analyze)
+        .args(["verify", "--man=no", &at, "killwatch.service"])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success() && said.is_empty(), "{said}");
+}
+
 /// A root of Debian with nothing but what every one has.
 struct Root {
     dir: TempDir,

@@ -46,6 +46,8 @@ impl Tarball {
         let mut header = Header::new_ustar();
         header.set_entry_type(kind);
         header.set_mode(mode);
+        header.set_uid(0);
+        header.set_gid(0);
         header.set_mtime(self.epoch);
         header.set_size(bytes.len() as u64);
         let put = self.builder.append_data(&mut header, path, bytes);
