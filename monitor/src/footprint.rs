@@ -19,6 +19,12 @@ const SERIES: [u64; 2] = [2 << 10, 4 << 10];
 /// A sink's batch, its requests, its answers.
 const SINK: u64 = 512 << 10;
 
+/// The kernel's for the maps beside the ring, up to 8 CPUs, and for each further one (`recent` in `probe/load.rs`): `memlock` of their
+/// `/proc/PID/fdinfo`, on 6.18.
+const MAPS: u64 = 6432 << 10;
+const MAPS_OF_A_CPU: u64 = 802 << 10;
+const CPUS: u64 = 8;
+
 /// A part of the memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Part {
@@ -48,6 +54,12 @@ impl Footprint {
     pub fn at_most(&self) -> u64 {
         self.0.iter().map(|part| part.at_most).sum()
     }
+}
+
+/// Bytes of the kernel's own for the kernel side on a machine with so many CPUs. Not resident in the daemon, and charged to its cgroup from Linux 5.11 on.
+#[must_use]
+pub fn in_kernel(config: &Config, cpus: u64) -> u64 {
+    u64::from(config.probe.ring_bytes.get()) + MAPS + cpus.saturating_sub(CPUS) * MAPS_OF_A_CPU
 }
 
 /// The parts with this configuration.
@@ -127,6 +139,34 @@ mod tests {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/SPECIFICATION.md");
         let document = std::fs::read_to_string(path).unwrap();
         assert!(document.contains(&table), "docs/SPECIFICATION.md lacks this table:\n{table}");
+    }
+
+    /// What is asked for where the daemon is deployed is what the formula says: requests for its start, limits for the worst on 64 CPUs.
+    #[test]
+    fn it_is_deployed_so() {
+        let read = |path| {
+            let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy");
+            std::fs::read_to_string(root.join(path)).unwrap()
+        };
+        let mib = |text: &str, before: &str, unit: &str| -> u64 {
+            let after = text.split_once(before).unwrap().1;
+            after.split_once(unit).unwrap().0.trim().parse::<u64>().unwrap() << 20
+        };
+        let (pod, unit) =
+            (read("kubernetes/base/daemonset.yaml"), read("systemd/killwatch.service"));
+        let config = Config::default();
+        let request = of(&config).at_start() + in_kernel(&config, CPUS);
+        let limit = of(&config).at_most() + in_kernel(&config, 64);
+        for (is, wanted) in [
+            (mib(pod.split_once("requests:").unwrap().1, "memory:", "Mi"), request),
+            (mib(pod.split_once("limits:").unwrap().1, "memory:", "Mi"), limit),
+            (mib(&unit, "MemoryMax=", "M"), limit),
+        ] {
+            assert!(
+                (wanted..wanted + (16 << 20)).contains(&is),
+                "{is} is not a little above {wanted}"
+            );
+        }
     }
 
     #[test]

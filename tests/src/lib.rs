@@ -9,6 +9,7 @@
 //! * [`runc`] runs containers by a real runtime, [`engine`] by a real Podman or Docker, [`slurm`] jobs by a real batch system.
 //! * [`containerd`] runs pods as a kubelet does, over [`cri`]; [`fake_cri`] is a mock of CRI that answers in bad ways too.
 //! * [`dashboards`] reads the dashboards that are shipped, [`preview`] draws what they show.
+//! * [`manifest`] is what kustomize makes of deploy/kubernetes, and a container of it as a kubelet asks for one.
 //! * [`disk`] is a small disk that can be filled.
 //! * [`receiver`] is a mock of who is told of deaths by HTTP; [`served`] runs a real Prometheus and a real Alertmanager.
 //! * [`victim`] runs the `victim` binary; [`truth`] reads what the kernel says of it while it lives.
@@ -47,6 +48,7 @@ pub mod http;
 pub mod kernel_log;
 mod launch;
 mod leftovers;
+pub mod manifest;
 pub mod matrix;
 pub mod metrics;
 pub mod preview;

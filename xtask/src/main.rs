@@ -10,8 +10,10 @@ mod demo;
 mod fuzz;
 mod lint;
 mod object;
+mod pip;
 mod process;
 mod programs;
+mod release;
 mod setup;
 mod stop;
 mod storm;
@@ -56,6 +58,12 @@ enum Command {
     Bench(bench::BenchArgs),
     /// Cause as many deaths as this machine can, every receiver down and then up, and account for each (build + 1 min)
     Storm(storm::StormArgs),
+    /// Make the Debian package, target/deb/killwatch_*.deb (build + 3 min / 15 s)
+    Deb(release::deb::DebArgs),
+    /// Make the container's image, target/image/killwatch-*.tar, in OCI's and Docker's form (build + 5 s)
+    Image(release::image::ImageArgs),
+    /// Make the manual pages and completions, target/manual (build + 2.5 min / 1 s)
+    Man,
     /// Stand-in for a victim: allocates until it is killed
     #[command(hide = true)]
     Hog(worker::HogArgs),
@@ -82,6 +90,9 @@ fn dispatch(command: Command) -> anyhow::Result<()> {
         Command::Lint(args) => lint::run(&ctx, &args),
         Command::Bench(args) => bench::run(&ctx, &args),
         Command::Storm(args) => storm::run(&ctx, &args),
+        Command::Deb(args) => release::deb::run(&ctx, &args),
+        Command::Image(args) => release::image::run(&ctx, &args),
+        Command::Man => release::manual::run(&ctx),
         Command::Hog(_) | Command::Pause => Ok(()),
     }
 }

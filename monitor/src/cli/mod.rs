@@ -73,6 +73,12 @@ enum Command {
     Why(why::Args),
 }
 
+/// The command line itself, for its manual pages and completions.
+#[must_use]
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
 /// Does what the arguments say.
 #[must_use]
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {

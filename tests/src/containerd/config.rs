@@ -79,7 +79,7 @@ pub(super) fn import_image(dir: &Path, socket: &Path) -> Result<()> {
 }
 
 /// Runs a command to its end; what it printed.
-fn output_of(command: &mut Command) -> Result<String> {
+pub(super) fn output_of(command: &mut Command) -> Result<String> {
     let output = command.output().with_context(|| format!("run {command:?}"))?;
     if !output.status.success() {
         bail!(

@@ -4,6 +4,7 @@
 //! `restrict_oom_score_adj`, since not every root may lower that.
 
 mod config;
+mod given;
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -208,6 +209,18 @@ impl Containerd {
         labels: &[(&str, &str)],
         annotations: &[(&str, &str)],
     ) -> Result<Pod> {
+        self.run_sandbox(name, namespace, labels, annotations, NAMESPACES)
+    }
+
+    /// The same with these namespaces.
+    fn run_sandbox(
+        &self,
+        name: &str,
+        namespace: &str,
+        labels: &[(&str, &str)],
+        annotations: &[(&str, &str)],
+        namespaces: cri::NamespaceOption,
+    ) -> Result<Pod> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let uid = format!(
             "{:08x}-0000-4000-8000-{:012x}",
@@ -232,7 +245,7 @@ impl Containerd {
             linux: Some(cri::LinuxPodSandboxConfig {
                 cgroup_parent: format!("{}/kubepods/burstable/pod{uid}", self.cgroup),
                 security_context: Some(cri::LinuxSandboxSecurityContext {
-                    namespace_options: Some(NAMESPACES),
+                    namespace_options: Some(namespaces),
                 }),
             }),
         };
@@ -268,8 +281,10 @@ impl Containerd {
                 resources: Some(cri::LinuxContainerResources { memory_limit_in_bytes: limit }),
                 security_context: Some(cri::LinuxContainerSecurityContext {
                     namespace_options: Some(NAMESPACES),
+                    ..Default::default()
                 }),
             }),
+            ..Default::default()
         };
         let id = self
             .client

@@ -124,12 +124,88 @@ pub struct LinuxContainerResources {
     pub memory_limit_in_bytes: i64,
 }
 
+/// Capabilities that a container has more or less than the runtime's own set, without `CAP_`.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct Capability {
+    /// More.
+    #[prost(string, repeated, tag = "1")]
+    pub add_capabilities: Vec<String>,
+    /// Less; `ALL` is all.
+    #[prost(string, repeated, tag = "2")]
+    pub drop_capabilities: Vec<String>,
+}
+
+/// A number that may be absent.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct Int64Value {
+    /// The number.
+    #[prost(int64, tag = "1")]
+    pub value: i64,
+}
+
+/// [`SecurityProfile::profile_type`] of none.
+pub const UNCONFINED: i32 = 1;
+
+/// A profile of seccomp or AppArmor.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct SecurityProfile {
+    /// 0 the runtime's own, 1 none, 2 a file.
+    #[prost(int32, tag = "1")]
+    pub profile_type: i32,
+}
+
 /// What a container may.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct LinuxContainerSecurityContext {
+    /// Its capabilities.
+    #[prost(message, optional, tag = "1")]
+    pub capabilities: Option<Capability>,
+    /// Whether it may everything.
+    #[prost(bool, tag = "2")]
+    pub privileged: bool,
     /// Its namespaces.
     #[prost(message, optional, tag = "3")]
     pub namespace_options: Option<NamespaceOption>,
+    /// Its user.
+    #[prost(message, optional, tag = "5")]
+    pub run_as_user: Option<Int64Value>,
+    /// Whether its root can only be read.
+    #[prost(bool, tag = "7")]
+    pub readonly_rootfs: bool,
+    /// Whether no program gives it more rights.
+    #[prost(bool, tag = "11")]
+    pub no_new_privs: bool,
+    /// Its system calls.
+    #[prost(message, optional, tag = "15")]
+    pub seccomp: Option<SecurityProfile>,
+    /// Its profile of AppArmor.
+    #[prost(message, optional, tag = "16")]
+    pub apparmor: Option<SecurityProfile>,
+}
+
+/// A variable of a container's environment.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct KeyValue {
+    /// Its name.
+    #[prost(string, tag = "1")]
+    pub key: String,
+    /// Its value.
+    #[prost(string, tag = "2")]
+    pub value: String,
+}
+
+/// A path of the host in a container.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct Mount {
+    /// Where in the container.
+    #[prost(string, tag = "1")]
+    pub container_path: String,
+    /// Where on the host.
+    #[prost(string, tag = "2")]
+    pub host_path: String,
+    /// Whether it can only be read.
+    #[prost(bool, tag = "3")]
+    pub readonly: bool,
 }
 
 /// Linux's part of a container.
@@ -152,9 +228,18 @@ pub struct ContainerConfig {
     /// Its image.
     #[prost(message, optional, tag = "2")]
     pub image: Option<ImageSpec>,
-    /// Its command.
+    /// Its command, in place of the image's.
     #[prost(string, repeated, tag = "3")]
     pub command: Vec<String>,
+    /// What follows the command, in place of the image's.
+    #[prost(string, repeated, tag = "4")]
+    pub args: Vec<String>,
+    /// Its environment, beside the image's.
+    #[prost(message, repeated, tag = "6")]
+    pub envs: Vec<KeyValue>,
+    /// Paths of the host in it.
+    #[prost(message, repeated, tag = "7")]
+    pub mounts: Vec<Mount>,
     /// Labels.
     #[prost(map = "string, string", tag = "9")]
     pub labels: HashMap<String, String>,

@@ -4,7 +4,10 @@
 #![expect(clippy::panic, clippy::unwrap_used, reason = "a test fails by a panic, its helpers too")]
 
 mod alertmanager;
+mod debian;
 mod grafana;
+mod kubernetes;
+mod pod;
 mod prometheus;
 mod rules;
 mod tool;

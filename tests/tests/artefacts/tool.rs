@@ -50,3 +50,25 @@ pub(crate) fn run<I: AsRef<OsStr>>(
     );
     text(&output.stdout)
 }
+
+/// What `cargo xtask` made: the file that this variable names, else one in this directory of `target`. `None`, said loudly, if there is none and that is allowed.
+///
+/// # Panics
+/// If there is none and must be.
+pub(crate) fn made(variable: &str, directory: &str, ending: &str) -> Option<PathBuf> {
+    let named = std::env::var_os(variable).map(PathBuf::from);
+    let target = file("target").join(directory);
+    let entries = std::fs::read_dir(target).into_iter().flatten().flatten();
+    let found = named.or_else(|| {
+        let mut files = entries.map(|entry| entry.path());
+        files.find(|file| file.to_str().is_some_and(|name| name.ends_with(ending)))
+    });
+    if found.is_none() {
+        assert!(
+            std::env::var_os("KILLWATCH_REQUIRE_E2E").is_none_or(|value| value != "1"),
+            "{variable} names no file"
+        );
+        println!("SKIPPED: {variable} names no file, and none is in target/{directory}");
+    }
+    found
+}

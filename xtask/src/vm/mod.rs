@@ -1,6 +1,6 @@
 //! `vm`: the end-to-end tests under Debian's kernels in QEMU, with the same daemon and the same BPF object as here.
 
-mod archive;
+pub(crate) mod archive;
 mod fleet;
 mod guest;
 mod initramfs;
