@@ -18,7 +18,7 @@ use crate::{LIMIT, at_the_gate};
 pub(crate) const SCENARIOS: &[Scenario] = &[
     play!(missed_while_no_daemon_ran_and_told_once).own_daemon(),
     play!(missed_in_a_cgroup_that_is_gone).own_daemon().needs(&[Need::MemoryV2]),
-    play!(a_file_that_is_no_use_is_set_aside).own_daemon(),
+    play!(a_file_that_is_no_use_is_set_aside).own_daemon().needs(&[Need::NoVm]),
     play!(what_is_told_is_accounted_for).own_daemon(),
     play!(a_group_is_accounted_for_as_the_kernel_counts_it).own_daemon().needs(&[Need::MemoryV2]),
 ];

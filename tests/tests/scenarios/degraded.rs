@@ -4,7 +4,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use killwatch_tests::corpus::Scenario;
+use killwatch_tests::corpus::{Need, Scenario};
 use killwatch_tests::daemon::{self, Daemon, Launch};
 use killwatch_tests::metrics::sample;
 use killwatch_tests::play;
@@ -19,8 +19,8 @@ use crate::{LIMIT, at_the_gate};
 pub(crate) const SCENARIOS: &[Scenario] = &[
     play!(without_the_capabilities_the_kernel_log_tells),
     play!(with_the_capabilities_the_log_tells_if_asked),
-    play!(who_insists_on_bpf_is_told_why_not),
-    play!(doctor_names_what_is_lacking),
+    play!(who_insists_on_bpf_is_told_why_not).needs(&[Need::NoVm]),
+    play!(doctor_names_what_is_lacking).needs(&[Need::NoVm]),
 ];
 
 /// How many kills may have the kernel leave out its lines, since other scenarios kill at the same time.

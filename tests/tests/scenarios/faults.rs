@@ -3,7 +3,7 @@
 use std::os::unix::fs::symlink;
 
 use anyhow::{Context as _, Result, ensure};
-use killwatch_tests::corpus::Scenario;
+use killwatch_tests::corpus::{Need, Scenario};
 use killwatch_tests::play;
 use killwatch_tests::record::Expected;
 use killwatch_tests::sender::Sender;
@@ -16,9 +16,9 @@ use crate::{at_the_gate, dies_alone};
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
     play!(abort),
-    play!(nodes_heap_by_its_command_line),
-    play!(nodes_heap_by_node_options),
-    play!(nodes_heap_with_room_to_spare),
+    play!(nodes_heap_by_its_command_line).needs(&[Need::NoVm]),
+    play!(nodes_heap_by_node_options).needs(&[Need::NoVm]),
+    play!(nodes_heap_with_room_to_spare).needs(&[Need::NoVm]),
     play!(segfault),
     play!(bus_error),
     play!(illegal_instruction),

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use killwatch_tests::cgroup::Group;
-use killwatch_tests::corpus::Scenario;
+use killwatch_tests::corpus::{Need, Scenario};
 use killwatch_tests::daemon::Daemon;
 use killwatch_tests::play;
 use killwatch_tests::record::Expected;
@@ -20,7 +20,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     play!(all_probes_are_attached),
     play!(a_second_daemon_sees_the_same),
     play!(sigterm_drains_and_ends_well).own_daemon(),
-    play!(a_restart_starts_clean).own_daemon(),
+    play!(a_restart_starts_clean).own_daemon().needs(&[Need::NoVm]),
     play!(deaths_while_it_is_stopped).own_daemon(),
 ];
 

@@ -13,8 +13,8 @@ use serde_json::{Value, json};
 use crate::{LIMIT, at_the_gate};
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
-    play!(the_third_death_of_a_job_is_told_once_with_all_three),
-    play!(a_group_that_falls_together_is_one_failure).needs(&[Need::MemoryV2]),
+    play!(the_third_death_of_a_job_is_told_once_with_all_three).needs(&[Need::NoVm]),
+    play!(a_group_that_falls_together_is_one_failure).needs(&[Need::NoVm, Need::MemoryV2]),
 ];
 
 /// A process of a job runs into its limit.

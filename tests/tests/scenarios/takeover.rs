@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context as _, Result, ensure};
 use killwatch_tests::bpffs::{BpfFs, files};
-use killwatch_tests::corpus::Scenario;
+use killwatch_tests::corpus::{Need, Scenario};
 use killwatch_tests::daemon::{self, Daemon, Launch};
 use killwatch_tests::metrics::sample;
 use killwatch_tests::play;
@@ -22,13 +22,13 @@ use crate::{LIMIT, at_the_gate};
 pub(crate) const SCENARIOS: &[Scenario] = &[
     play!(what_happens_after_a_kill_of_the_daemon_is_told_once),
     play!(what_happens_after_a_stop_of_the_daemon_is_told_once),
-    play!(other_programs_take_the_place_of_old_ones),
-    play!(records_of_another_layout_are_counted_and_not_misread),
+    play!(other_programs_take_the_place_of_old_ones).needs(&[Need::NoVm]),
+    play!(records_of_another_layout_are_counted_and_not_misread).needs(&[Need::NoVm]),
     play!(a_ring_that_overflows_meanwhile_is_counted),
-    play!(what_is_pinned_by_half_is_removed),
+    play!(what_is_pinned_by_half_is_removed).needs(&[Need::NoVm]),
     play!(detach_takes_all_away_once_no_daemon_runs),
-    play!(a_second_daemon_has_its_own),
-    play!(without_a_bpf_file_system_it_works_unpinned),
+    play!(a_second_daemon_has_its_own).needs(&[Need::NoVm]),
+    play!(without_a_bpf_file_system_it_works_unpinned).needs(&[Need::NoVm]),
 ];
 
 /// How long the daemon may take to say what it has read.

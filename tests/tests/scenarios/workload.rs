@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use killwatch_tests::corpus::Scenario;
+use killwatch_tests::corpus::{Need, Scenario};
 use killwatch_tests::daemon::Daemon;
 use killwatch_tests::metrics::sample;
 use killwatch_tests::play;
@@ -15,7 +15,7 @@ use crate::{LIMIT, at_the_gate};
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
     play!(a_kubelets_container_is_named_and_counted),
-    play!(each_kill_of_a_container_counts),
+    play!(each_kill_of_a_container_counts).needs(&[Need::NoVm]),
     play!(the_environment_gives_the_job_and_keeps_its_secrets),
 ];
 

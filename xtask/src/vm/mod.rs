@@ -53,8 +53,8 @@ pub(crate) struct VmArgs {
     /// A kernel that cannot be had is no failure
     #[arg(long)]
     allow_missing: bool,
-    /// Machines at a time, of two processors each
-    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=64))]
+    /// Machines at a time, each of which keeps a processor busy most of the time
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=64))]
     jobs: u8,
     /// Only scenarios whose name contains one of these
     filter: Vec<String>,

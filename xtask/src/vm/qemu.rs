@@ -16,7 +16,7 @@ use crate::process::Owned;
 /// How long it may take from power-on to the first line of ours.
 const BOOT: Duration = Duration::from_secs(120);
 /// How long a boot and all scenarios may take.
-const LIMIT: Duration = Duration::from_secs(900);
+const LIMIT: Duration = Duration::from_secs(1200);
 
 /// How every line of ours on the serial line begins.
 pub(crate) const OURS: &str = "killwatch-vm: ";
