@@ -26,6 +26,7 @@ use crate::{
         marks::Marks,
         mounts::Mounts,
     },
+    cli,
     clock::Clock,
     config::{Config, KernelLogLevel},
     containers::{
@@ -76,6 +77,7 @@ pub async fn run(config: Config, log_lost: ErrorCounter) -> anyhow::Result<()> {
     let ledger = tokio::task::block_in_place(|| Ledger::open(&config.ledger, &config.state.path));
     let ledger = Arc::new(ledger);
     let status = Arc::new(api::Status::new(config.node.as_str().to_owned(), facts.boot_id.clone()));
+    status.set_findings(cli::doctor::of_host(&facts, &mounts));
     status.set_cgroup_mode(format!("{:?}", mounts.mode).to_lowercase());
     let server = api::bind(&config.web.listen_address).await?;
     let worker_socket = api::socket::bind::open(&config.api)?;
@@ -174,6 +176,8 @@ pub async fn run(config: Config, log_lost: ErrorCounter) -> anyhow::Result<()> {
         ledger: Arc::clone(&ledger),
         metrics: Arc::clone(&metrics),
         status: Arc::clone(&status),
+        links: config.links.clone(),
+        deaths: config.web.deaths,
     });
     let deadline = config.shutdown.deadline.get();
     let tracker = TaskTracker::new();

@@ -76,7 +76,7 @@ pub(super) async fn one(Shared(state): Shared<Arc<State>>, Path(id): Path<String
 }
 
 /// Looks into the ledger, which may have to read the disk.
-async fn look<T: Send + 'static>(
+pub(super) async fn look<T: Send + 'static>(
     state: &State,
     look: impl FnOnce(&Ledger) -> T + Send + 'static,
 ) -> Result<T, Response> {

@@ -63,8 +63,14 @@ pub(super) async fn status(Shared(state): Shared<Arc<State>>) -> Response {
     }
     let Health { file, entries: deaths, evicted, degraded, .. } = state.ledger.health();
     let ledger = Kept { file, deaths, evicted, degraded };
-    answer::json(
-        StatusCode::OK,
-        &Page { status: &state.status, ledger, counters: state.metrics.counters() },
-    )
+    let page = Page { status: &state.status, ledger, counters: state.metrics.counters() };
+    if state.deaths {
+        return answer::json(StatusCode::OK, &page);
+    }
+    // Where kills were missed says whose they were.
+    let mut page = serde_json::to_value(&page).unwrap_or_default();
+    if let Some(page) = page.as_object_mut() {
+        page.remove("missed");
+    }
+    answer::json(StatusCode::OK, &page)
 }

@@ -20,12 +20,13 @@ use tower_http::timeout::TimeoutLayer;
 use crate::config::{Refused, values};
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
+use crate::notify::Links;
 
 mod answer;
 mod chunks;
 mod deaths;
 mod health;
-mod landing;
+mod page;
 mod query;
 pub mod serve;
 pub mod socket;
@@ -51,6 +52,8 @@ pub struct WebConfig {
     pub listen_address: Vec<ListenAddress>,
     /// Path of the metrics.
     pub telemetry_path: TelemetryPath,
+    /// Whether deaths are shown: the pages and the API. Metrics, health and how the daemon fares always are.
+    pub deaths: bool,
 }
 
 impl WebConfig {
@@ -64,6 +67,7 @@ impl Default for WebConfig {
         Self {
             listen_address: vec![ListenAddress(local)],
             telemetry_path: TelemetryPath::default(),
+            deaths: true,
         }
     }
 }
@@ -132,7 +136,9 @@ impl FromStr for TelemetryPath {
 
     fn from_str(text: &str) -> Result<Self, Refused> {
         let plain = |b: u8| b.is_ascii_alphanumeric() || b"/-_.".contains(&b);
-        let taken = text.starts_with("/-/") || text.starts_with("/api/");
+        let taken =
+            ["/-/", "/api/", "/deaths/", "/assets/"].iter().any(|place| text.starts_with(place))
+                || text == "/host";
         if text.len() > 1
             && text.len() <= 200
             && text.starts_with('/')
@@ -142,7 +148,7 @@ impl FromStr for TelemetryPath {
             return Ok(Self(text.to_owned()));
         }
         Err(Refused::new(
-            "must be a path such as /metrics: letters, digits and `-_./`, at most 200, not `/` and not below /-/ or /api/",
+            "must be a path such as /metrics: letters, digits and `-_./`, at most 200, not `/`, not /host, and not below /-/, /api/, /deaths/ or /assets/",
         ))
     }
 }
@@ -158,19 +164,32 @@ pub struct State {
     pub metrics: Arc<Metrics>,
     /// The daemon itself.
     pub status: Arc<Status>,
+    /// Where more is to be found.
+    pub links: Links,
+    /// Whether deaths are shown.
+    pub deaths: bool,
 }
 
 /// All routes.
 pub fn router(state: Arc<State>, telemetry_path: &TelemetryPath) -> Router {
-    let landing = landing::page(telemetry_path);
+    let deaths = if state.deaths {
+        page::of_deaths()
+            .route("/api/v1/deaths", get(deaths::list))
+            .route("/api/v1/deaths/{id}", get(deaths::one))
+    } else {
+        Router::new()
+            .route("/", get(page::without_deaths))
+            .route("/api/v1/deaths", get(answer::no_deaths))
+            .route("/api/v1/deaths/{id}", get(answer::no_deaths))
+            .route("/deaths/{id}", get(answer::no_deaths))
+    };
     Router::new()
-        .route("/", get(move || async move { landing }))
         .route("/-/healthy", get(health::healthy))
         .route("/-/ready", get(health::ready))
         .route(telemetry_path.as_str(), get(health::metrics))
-        .route("/api/v1/deaths", get(deaths::list))
-        .route("/api/v1/deaths/{id}", get(deaths::one))
         .route("/api/v1/status", get(health::status))
+        .merge(deaths)
+        .merge(page::of_host())
         .fallback(answer::no_such_path)
         .method_not_allowed_fallback(answer::read_only)
         .with_state(state)

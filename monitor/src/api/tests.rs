@@ -21,6 +21,8 @@ fn state() -> Arc<State> {
         ledger: Arc::new(Ledger::new(LedgerConfig::default())),
         metrics: Arc::new(Metrics::new(MetricsConfig::default())),
         status: Arc::new(Status::new("node-1".into(), Some("boot".into()))),
+        links: Links::default(),
+        deaths: true,
     })
 }
 
@@ -306,23 +308,6 @@ async fn metrics_are_openmetrics_and_gzip_when_asked() {
     let (_, head, body) = ask(&state, request).await;
     assert_eq!(head.headers()["content-encoding"], "gzip");
     assert!(body.starts_with(b"\x1f\x8b"));
-}
-
-#[tokio::test]
-async fn the_landing_page_runs_nothing_and_links_what_exists() {
-    let state = state();
-    let (status, head, body) = ask(&state, Request::get("/").body(Body::empty()).unwrap()).await;
-    assert_eq!(status, 200);
-    assert!(
-        head.headers()["content-security-policy"]
-            .to_str()
-            .unwrap()
-            .starts_with("default-src 'none'")
-    );
-    let page = String::from_utf8(body).unwrap();
-    for link in page.split("href=\"").skip(1).map(|rest| rest.split('"').next().unwrap()) {
-        assert_ne!(get(&state, link).await.0, 404, "{link}");
-    }
 }
 
 async fn served() -> (String, CancellationToken, tokio::task::JoinHandle<()>) {

@@ -24,7 +24,7 @@ mod page;
 mod printer;
 mod question;
 mod record;
-mod row;
+pub(crate) mod row;
 mod table;
 #[cfg(test)]
 mod tests;

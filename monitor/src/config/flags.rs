@@ -36,6 +36,10 @@ pub struct Flags {
     #[arg(long = "web.telemetry-path", value_name = "PATH", env = "KILLWATCH_WEB_TELEMETRY_PATH")]
     web_telemetry_path: Option<TelemetryPath>,
 
+    /// Whether deaths are shown there: pages and API; metrics and health always are [default: true]
+    #[arg(long = "web.deaths", value_name = "BOOL", env = "KILLWATCH_WEB_DEATHS")]
+    web_deaths: Option<bool>,
+
     /// Unix socket where workers tag themselves and ask for deaths, or `none` [default: /run/killwatch/killwatch.sock]
     #[arg(long = "api.socket", value_name = "PATH", env = "KILLWATCH_API_SOCKET")]
     api_socket: Option<SocketPath>,
@@ -163,6 +167,7 @@ impl Flags {
     pub fn apply(&self, config: &mut Config) {
         over(&mut config.web.listen_address, &self.web_listen_address);
         over(&mut config.web.telemetry_path, &self.web_telemetry_path);
+        over(&mut config.web.deaths, &self.web_deaths);
         over(&mut config.api.socket, &self.api_socket);
         over(&mut config.api.socket_mode, &self.api_socket_mode);
         over(&mut config.api.socket_group, &self.api_socket_group.clone().map(Some));

@@ -33,7 +33,10 @@ pub fn find(name: &str) -> Option<PathBuf> {
 /// If it fails, with what it said.
 pub fn run<I: AsRef<OsStr>>(program: &Path, arguments: impl IntoIterator<Item = I>) -> String {
     let mut command = Command::new(program);
-    let output = command.args(arguments).output().unwrap_or_else(|error| panic!("{}: {error}", program.display()));
+    let output = command
+        .args(arguments)
+        .output()
+        .unwrap_or_else(|error| panic!("{}: {error}", program.display()));
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     assert!(
         output.status.success(),

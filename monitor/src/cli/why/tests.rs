@@ -21,6 +21,8 @@ async fn a_death_comes_over_the_wire_whole() {
         ledger,
         metrics: Arc::new(Metrics::new(MetricsConfig::default())),
         status: Arc::new(Status::new("node-1".into(), None)),
+        links: Default::default(),
+        deaths: true,
     };
     let server = bind(&["127.0.0.1:0".parse().unwrap()]).await.unwrap();
     let api: Api = format!("http://{}/", server.addresses()[0]).parse().unwrap();

@@ -35,6 +35,8 @@ impl Served {
             ledger: Arc::clone(&ledger),
             metrics: Arc::new(Metrics::new(MetricsConfig::default())),
             status: Arc::new(Status::new("node-1".into(), None)),
+            links: Default::default(),
+            deaths: true,
         };
         let server = bind(&[address.parse().unwrap()]).await.unwrap();
         let (address, stop) = (server.addresses()[0], CancellationToken::new());
