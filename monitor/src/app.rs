@@ -79,6 +79,14 @@ pub async fn run(config: Config, log_lost: ErrorCounter) -> anyhow::Result<()> {
     let status = Arc::new(api::Status::new(config.node.as_str().to_owned(), facts.boot_id.clone()));
     status.set_findings(cli::doctor::of_host(&facts, &mounts));
     status.set_cgroup_mode(format!("{:?}", mounts.mode).to_lowercase());
+    let door = Arc::new(tokio::task::block_in_place(|| {
+        api::Guard::open(
+            config.web.config_file.as_ref(),
+            config.node.as_str(),
+            Arc::clone(&metrics),
+        )
+    })?);
+    status.set_guard(Arc::clone(&door));
     let server = api::bind(&config.web.listen_address).await?;
     let worker_socket = api::socket::bind::open(&config.api)?;
     let house = notify::driver::House {
@@ -165,13 +173,6 @@ pub async fn run(config: Config, log_lost: ErrorCounter) -> anyhow::Result<()> {
     };
     let addresses: Vec<String> = server.addresses().iter().map(ToString::to_string).collect();
     let (stop_serving, stop_sinks) = (CancellationToken::new(), CancellationToken::new());
-    let workers = api::socket::State::new(
-        Arc::clone(&ledger),
-        tags,
-        Arc::clone(&metrics),
-        host,
-        stop_serving.clone(),
-    );
     let state = Arc::new(api::State {
         ledger: Arc::clone(&ledger),
         metrics: Arc::clone(&metrics),
@@ -179,9 +180,18 @@ pub async fn run(config: Config, log_lost: ErrorCounter) -> anyhow::Result<()> {
         links: config.links.clone(),
         deaths: config.web.deaths,
     });
+    let workers = api::socket::State::new(
+        Arc::clone(&ledger),
+        tags,
+        Arc::clone(&metrics),
+        host,
+        stop_serving.clone(),
+    )
+    .with_api(Arc::clone(&state));
     let deadline = config.shutdown.deadline.get();
     let tracker = TaskTracker::new();
-    tracker.spawn(server.run(api::router(state, &config.web.telemetry_path), stop_serving.clone()));
+    let router = api::router(state, &config.web.telemetry_path, Arc::clone(&door));
+    tracker.spawn(server.run(router, door, stop_serving.clone()));
     if let Some(bound) = worker_socket {
         tracker.spawn(api::socket::serve::run(bound, Arc::new(workers)));
     }

@@ -35,10 +35,7 @@ pub(super) fn error(status: StatusCode, error: &str) -> Response {
 
 /// Deaths, where none are shown.
 pub(super) async fn no_deaths() -> Response {
-    error(
-        StatusCode::NOT_FOUND,
-        "deaths are not shown here (web.deaths is false); on the node: killwatch deaths --api unix:/run/killwatch/killwatch.sock",
-    )
+    error(StatusCode::FORBIDDEN, "deaths are not shown here (web.deaths is false)")
 }
 
 /// A path that nothing answers to.

@@ -11,13 +11,14 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::http::StatusCode;
+use axum::middleware::from_fn_with_state;
 use axum::routing::get;
 use serde::{Deserialize, Serialize};
 use tower_http::compression::CompressionLayer;
 use tower_http::limit::RequestBodyLimitLayer;
 use tower_http::timeout::TimeoutLayer;
 
-use crate::config::{Refused, values};
+use crate::config::{AbsolutePath, Refused, values};
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 use crate::notify::Links;
@@ -25,8 +26,10 @@ use crate::notify::Links;
 mod answer;
 mod chunks;
 mod deaths;
+pub mod guard;
 mod health;
 mod page;
+mod peers;
 mod query;
 pub mod serve;
 pub mod socket;
@@ -34,6 +37,7 @@ mod status;
 #[cfg(test)]
 mod tests;
 
+pub use guard::Guard;
 pub use query::MAX_LIMIT;
 pub use serve::{Server, bind};
 pub use socket::config::{ApiConfig, SocketGroup, SocketMode, SocketPath};
@@ -52,6 +56,8 @@ pub struct WebConfig {
     pub listen_address: Vec<ListenAddress>,
     /// Path of the metrics.
     pub telemetry_path: TelemetryPath,
+    /// File that says who may look: TLS, client certificates, names and passwords.
+    pub config_file: Option<AbsolutePath>,
     /// Whether deaths are shown: the pages and the API. Metrics, health and how the daemon fares always are.
     pub deaths: bool,
 }
@@ -67,6 +73,7 @@ impl Default for WebConfig {
         Self {
             listen_address: vec![ListenAddress(local)],
             telemetry_path: TelemetryPath::default(),
+            config_file: None,
             deaths: true,
         }
     }
@@ -171,7 +178,7 @@ pub struct State {
 }
 
 /// All routes.
-pub fn router(state: Arc<State>, telemetry_path: &TelemetryPath) -> Router {
+pub fn router(state: Arc<State>, telemetry_path: &TelemetryPath, guard: Arc<Guard>) -> Router {
     let deaths = if state.deaths {
         page::of_deaths()
             .route("/api/v1/deaths", get(deaths::list))
@@ -193,6 +200,7 @@ pub fn router(state: Arc<State>, telemetry_path: &TelemetryPath) -> Router {
         .fallback(answer::no_such_path)
         .method_not_allowed_fallback(answer::read_only)
         .with_state(state)
+        .layer(from_fn_with_state(guard, guard::layer::guard))
         .layer(CompressionLayer::new())
         .layer(RequestBodyLimitLayer::new(BODY))
         .layer(TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, ANSWER))

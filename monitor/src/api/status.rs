@@ -8,6 +8,7 @@ use serde::ser::SerializeStruct as _;
 use serde::{Serialize, Serializer};
 use uuid::Uuid;
 
+use super::guard::{Guard, GuardReport};
 use crate::audit::{Account, Numbers};
 use crate::cli::doctor::Finding;
 use crate::containers::Registry;
@@ -32,6 +33,7 @@ pub struct Status {
     names: OnceLock<(Arc<Registry>, Arc<Pods>)>,
     sinks: OnceLock<Vec<Arc<Health>>>,
     findings: OnceLock<Vec<Finding>>,
+    guard: OnceLock<Arc<Guard>>,
     blind: OnceLock<String>,
     stopping: AtomicBool,
 }
@@ -81,6 +83,7 @@ impl Status {
             names: OnceLock::new(),
             sinks: OnceLock::new(),
             findings: OnceLock::new(),
+            guard: OnceLock::new(),
             stopping: AtomicBool::new(false),
         }
     }
@@ -130,6 +133,17 @@ impl Status {
     /// What the host lacks, and what it has.
     pub(crate) fn findings(&self) -> &[Finding] {
         self.findings.get().map_or(&[], Vec::as_slice)
+    }
+
+    /// Who may look. Only the first call counts.
+    pub fn set_guard(&self, guard: Arc<Guard>) {
+        let _ = self.guard.set(guard);
+    }
+
+    /// What is asked of whoever looks.
+    #[must_use]
+    pub fn guard(&self) -> Option<GuardReport> {
+        self.guard.get().map(|guard| guard.report())
     }
 
     /// The node's name.
@@ -214,7 +228,7 @@ impl Serialize for Status {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let ready = self.ready();
         let numbers = self.account.numbers();
-        let mut status = serializer.serialize_struct("Status", 13)?;
+        let mut status = serializer.serialize_struct("Status", 14)?;
         status.serialize_field("version", env!("CARGO_PKG_VERSION"))?;
         status.serialize_field("node", &self.node)?;
         field(&mut status, "boot_id", self.boot_id.as_ref())?;
@@ -229,6 +243,7 @@ impl Serialize for Status {
         field(&mut status, "pins", self.pins())?;
         field(&mut status, "sources", self.names.get().map(|_| self.sources()).as_ref())?;
         field(&mut status, "sinks", self.sinks.get().map(|_| self.sinks()).as_ref())?;
+        field(&mut status, "web", self.guard().as_ref())?;
         status.serialize_field("oom_kills", &numbers)?;
         field(&mut status, "missed", numbers.missed.map(|_| &numbers.places))?;
         status.end()

@@ -26,6 +26,11 @@ fn state() -> Arc<State> {
     })
 }
 
+/// Nothing is asked of anybody.
+fn nobody() -> Arc<Guard> {
+    Arc::new(Guard::of_nobody())
+}
+
 fn probe(state: ProbeState, required: bool) -> ProbeReport {
     ProbeReport {
         name: "mark_victim".into(),
@@ -43,7 +48,7 @@ fn sight(probes: Vec<ProbeReport>, lacks: &[&str]) -> Sight {
 }
 
 async fn ask(state: &Arc<State>, request: Request<Body>) -> (u16, Response<()>, Vec<u8>) {
-    let router = router(Arc::clone(state), &TelemetryPath::default());
+    let router = router(Arc::clone(state), &TelemetryPath::default(), nobody());
     let (head, body) = router.oneshot(request).await.unwrap().into_parts();
     let body = body.collect().await.unwrap().to_bytes().to_vec();
     (head.status.as_u16(), Response::from_parts(head, ()), body)
@@ -314,8 +319,8 @@ async fn served() -> (String, CancellationToken, tokio::task::JoinHandle<()>) {
     let server = bind(&["127.0.0.1:0".parse().unwrap()]).await.unwrap();
     let address = server.addresses()[0].to_string();
     let stop = CancellationToken::new();
-    let router = router(state(), &TelemetryPath::default());
-    (address, stop.clone(), tokio::spawn(server.run(router, stop)))
+    let router = router(state(), &TelemetryPath::default(), nobody());
+    (address, stop.clone(), tokio::spawn(server.run(router, nobody(), stop)))
 }
 
 #[tokio::test]

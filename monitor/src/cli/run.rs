@@ -13,6 +13,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{Layer as _, fmt};
 
 use super::{EX_USAGE, complain};
+use crate::api::guard::Rules;
 use crate::config::{Config, Flags};
 use crate::notify::config::MAX_SINKS;
 use crate::ops::{LogConfig, LogFormat, LogLevel};
@@ -42,6 +43,10 @@ pub(super) fn main(args: &Args) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(EX_USAGE));
         }
     };
+    if let Some(Err(error)) = config.web.config_file.as_deref().map(Rules::read) {
+        complain(&format!("web.config_file: {error}"));
+        return Ok(ExitCode::from(EX_USAGE));
+    }
     let (writer, log) = NonBlockingBuilder::default()
         .lossy(true)
         .buffered_lines_limit(LOG_LINES)

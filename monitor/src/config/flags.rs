@@ -36,6 +36,10 @@ pub struct Flags {
     #[arg(long = "web.telemetry-path", value_name = "PATH", env = "KILLWATCH_WEB_TELEMETRY_PATH")]
     web_telemetry_path: Option<TelemetryPath>,
 
+    /// File in the format of Prometheus' exporter-toolkit that says who may look: TLS, client certificates, basic auth
+    #[arg(long = "web.config.file", value_name = "FILE", env = "KILLWATCH_WEB_CONFIG_FILE")]
+    web_config_file: Option<AbsolutePath>,
+
     /// Whether deaths are shown there: pages and API; metrics and health always are [default: true]
     #[arg(long = "web.deaths", value_name = "BOOL", env = "KILLWATCH_WEB_DEATHS")]
     web_deaths: Option<bool>,
@@ -167,6 +171,7 @@ impl Flags {
     pub fn apply(&self, config: &mut Config) {
         over(&mut config.web.listen_address, &self.web_listen_address);
         over(&mut config.web.telemetry_path, &self.web_telemetry_path);
+        over(&mut config.web.config_file, &self.web_config_file.clone().map(Some));
         over(&mut config.web.deaths, &self.web_deaths);
         over(&mut config.api.socket, &self.api_socket);
         over(&mut config.api.socket_mode, &self.api_socket_mode);

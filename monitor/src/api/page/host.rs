@@ -123,6 +123,12 @@ impl Host<'_> {
                 ));
             }
         }
+        if let Some(why) = self.status.guard().and_then(|guard| guard.failed) {
+            found.push(Finding::lacks(
+                format!("web.config_file cannot be used as it is now, and the rules from before are in force: {why}"),
+                "mend the file; it is read anew when it changes",
+            ));
+        }
         match (&self.ledger.file, &self.ledger.degraded) {
             (_, Some(why)) => found.push(Finding::lacks(
                 format!("the ledger is degraded, deaths are in memory: {why}"),

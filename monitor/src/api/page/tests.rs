@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use serde_json::Value;
 use tower::ServiceExt as _;
 
-use super::super::{Sight, State, Status, TelemetryPath, router};
+use super::super::{Guard, Sight, State, Status, TelemetryPath, router};
 use super::POLICY;
 use crate::cli::doctor::Finding;
 use crate::death::{Cause, Death, Role, sample};
@@ -56,7 +56,7 @@ fn state() -> Arc<State> {
 }
 
 async fn get(state: &Arc<State>, path: &str) -> (u16, HeaderMap, String) {
-    let router = router(Arc::clone(state), &TelemetryPath::default());
+    let router = router(Arc::clone(state), &TelemetryPath::default(), Arc::new(Guard::of_nobody()));
     let request = Request::get(path).body(Body::empty()).unwrap();
     let (head, body) = router.oneshot(request).await.unwrap().into_parts();
     let body = body.collect().await.unwrap().to_bytes().to_vec();
@@ -213,7 +213,7 @@ async fn without_deaths_nothing_of_them_is_shown() {
         &format!("/deaths/{id}"),
     ] {
         let (status, _, body) = get(&state, path).await;
-        assert_eq!(status, 404, "{path}");
+        assert_eq!(status, 403, "{path}");
         assert!(body.contains("deaths are not shown here (web.deaths is false)"), "{path}: {body}");
     }
     for path in ["/", "/host", "/-/healthy", "/-/ready", "/metrics", "/api/v1/status"] {
