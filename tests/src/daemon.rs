@@ -228,6 +228,12 @@ impl Daemon {
         &self.node
     }
 
+    /// Where it answers HTTP, as in `127.0.0.1:9435`.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        self.client.address()
+    }
+
     /// Its socket for workers.
     #[must_use]
     pub fn socket(&self) -> PathBuf {

@@ -121,6 +121,9 @@ pub(crate) fn run(ctx: &Ctx, args: &TestArgs) -> Result<()> {
         Need::new("munge", "says to it who asks"),
         Need::new("lxc", "runs the container of a scenario"),
         Need::new("prometheus-alertmanager", "is told of deaths by its sink"),
+        Need::new("chromium", "shows the daemon's pages"),
+        Need::new("chromium-driver", "drives it"),
+        Need::new("fonts-dejavu-core", "is what it writes them in"),
     ])?;
     let built = build::daemon(ctx)?;
     let mut command = build::cargo(ctx, &built.object);

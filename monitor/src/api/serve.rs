@@ -75,17 +75,20 @@ pub struct Server {
     pub(super) limits: Limits,
 }
 
-/// Opens all addresses. To be called before the daemon says that it is ready; nothing is answered before [`Server::run`].
+/// Opens all addresses. To be called within the runtime, before the daemon says that it is ready; nothing is answered before [`Server::run`].
 ///
 /// # Errors
 /// If one of them cannot be listened on.
-pub async fn bind(addresses: &[ListenAddress]) -> Result<Server, BindError> {
+pub fn bind(addresses: &[ListenAddress]) -> Result<Server, BindError> {
     let mut listeners = Vec::with_capacity(addresses.len());
     for address in addresses {
         let address = address.get();
-        let listener =
-            TcpListener::bind(address).await.map_err(|cause| BindError { address, cause })?;
-        listeners.push(listener);
+        let listen = || {
+            let listener = std::net::TcpListener::bind(address)?;
+            listener.set_nonblocking(true)?;
+            TcpListener::from_std(listener)
+        };
+        listeners.push(listen().map_err(|cause| BindError { address, cause })?);
     }
     Ok(Server { listeners, limits: Limits::default() })
 }

@@ -15,6 +15,7 @@ use crate::containers::Registry;
 use crate::containers::pods::Pods;
 use crate::containers::registry::SourceReport;
 use crate::notify::health::{Health, Report};
+use crate::privileges;
 use crate::probe::ProbeReport;
 use crate::probe::pins::state::Pins;
 use crate::source::Kind;
@@ -34,6 +35,7 @@ pub struct Status {
     sinks: OnceLock<Vec<Arc<Health>>>,
     findings: OnceLock<Vec<Finding>>,
     guard: OnceLock<Arc<Guard>>,
+    rights: OnceLock<privileges::Report>,
     blind: OnceLock<String>,
     stopping: AtomicBool,
 }
@@ -84,6 +86,7 @@ impl Status {
             sinks: OnceLock::new(),
             findings: OnceLock::new(),
             guard: OnceLock::new(),
+            rights: OnceLock::new(),
             stopping: AtomicBool::new(false),
         }
     }
@@ -138,6 +141,17 @@ impl Status {
     /// Who may look. Only the first call counts.
     pub fn set_guard(&self, guard: Arc<Guard>) {
         let _ = self.guard.set(guard);
+    }
+
+    /// What the daemon may still do. Only the first call counts.
+    pub fn set_rights(&self, rights: privileges::Report) {
+        let _ = self.rights.set(rights);
+    }
+
+    /// What the daemon may still do, once it has started.
+    #[must_use]
+    pub fn rights(&self) -> Option<&privileges::Report> {
+        self.rights.get()
     }
 
     /// What is asked of whoever looks.
@@ -228,7 +242,7 @@ impl Serialize for Status {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let ready = self.ready();
         let numbers = self.account.numbers();
-        let mut status = serializer.serialize_struct("Status", 14)?;
+        let mut status = serializer.serialize_struct("Status", 15)?;
         status.serialize_field("version", env!("CARGO_PKG_VERSION"))?;
         status.serialize_field("node", &self.node)?;
         field(&mut status, "boot_id", self.boot_id.as_ref())?;
@@ -243,6 +257,7 @@ impl Serialize for Status {
         field(&mut status, "pins", self.pins())?;
         field(&mut status, "sources", self.names.get().map(|_| self.sources()).as_ref())?;
         field(&mut status, "sinks", self.sinks.get().map(|_| self.sinks()).as_ref())?;
+        field(&mut status, "rights", self.rights())?;
         field(&mut status, "web", self.guard().as_ref())?;
         status.serialize_field("oom_kills", &numbers)?;
         field(&mut status, "missed", numbers.missed.map(|_| &numbers.places))?;

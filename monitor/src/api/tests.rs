@@ -316,7 +316,7 @@ async fn metrics_are_openmetrics_and_gzip_when_asked() {
 }
 
 async fn served() -> (String, CancellationToken, tokio::task::JoinHandle<()>) {
-    let server = bind(&["127.0.0.1:0".parse().unwrap()]).await.unwrap();
+    let server = bind(&["127.0.0.1:0".parse().unwrap()]).unwrap();
     let address = server.addresses()[0].to_string();
     let stop = CancellationToken::new();
     let router = router(state(), &TelemetryPath::default(), nobody());
@@ -326,7 +326,7 @@ async fn served() -> (String, CancellationToken, tokio::task::JoinHandle<()>) {
 #[tokio::test]
 async fn an_address_in_use_is_named() {
     let (address, stop, server) = served().await;
-    let error = bind(&[address.parse().unwrap()]).await.unwrap_err().to_string();
+    let error = bind(&[address.parse().unwrap()]).unwrap_err().to_string();
     assert!(
         error.starts_with(&format!(
             "web.listen_address: cannot listen on {address}: Address already in use"

@@ -14,6 +14,7 @@ use crate::containers::{Sockets, Switch};
 use crate::ledger::LedgerPath;
 use crate::notify::LogSink;
 use crate::ops::{LogFormat, LogLevel};
+use crate::privileges::Kept;
 use crate::probe::pins::PinPath;
 
 /// Flags of `killwatch run`.
@@ -140,6 +141,15 @@ pub struct Flags {
     )]
     containers_deadline: Option<Period<1, 250, 5_000>>,
 
+    /// Capability to keep after the start, beside CAP_BPF and CAP_SYS_PTRACE; may be given more than once
+    #[arg(
+        long = "protect.keep",
+        value_name = "CAPABILITY",
+        env = "KILLWATCH_PROTECT_KEEP",
+        value_delimiter = ','
+    )]
+    protect_keep: Option<Vec<Kept>>,
+
     /// Environment variable of a victim to keep, beside the built-in list of job ids; may be given more than once
     #[arg(
         long = "environ.allow",
@@ -195,6 +205,7 @@ impl Flags {
         over(&mut config.kubernetes.kubeconfig, &self.kubernetes_kubeconfig.clone().map(Some));
         over(&mut config.containers.deadline, &self.containers_deadline);
         over(&mut config.environ.allow, &self.environ_allow);
+        over(&mut config.protect.keep, &self.protect_keep);
         over(&mut config.state.path, &self.state_path);
         over(&mut config.shutdown.deadline, &self.shutdown_deadline);
         over(&mut config.node, &self.node);

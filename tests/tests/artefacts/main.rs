@@ -2,4 +2,6 @@
 //!
 //! A tool that is not installed is said loudly and counts as skipped; with `KILLWATCH_REQUIRE_E2E=1` it fails.
 
+mod browser;
+mod page;
 mod tool;

@@ -44,7 +44,6 @@ pub(super) struct WebFile {
     pub(super) http_server_config: HttpServer,
     pub(super) basic_auth_users: BTreeMap<String, Hash>,
     #[serde(deserialize_with = "no_rate_limit")]
-    #[expect(dead_code, reason = "always refused")]
     rate_limit: (),
 }
 
@@ -62,16 +61,12 @@ pub(super) struct TlsServer {
     pub(super) curve_preferences: Vec<Curve>,
     pub(super) prefer_server_cipher_suites: Option<bool>,
     #[serde(deserialize_with = "no_inline")]
-    #[expect(dead_code, reason = "always refused")]
     cert: (),
     #[serde(deserialize_with = "no_inline")]
-    #[expect(dead_code, reason = "always refused")]
     key: (),
     #[serde(deserialize_with = "no_inline")]
-    #[expect(dead_code, reason = "always refused")]
     client_ca: (),
     #[serde(deserialize_with = "no_sans")]
-    #[expect(dead_code, reason = "always refused")]
     client_allowed_sans: (),
 }
 
@@ -184,7 +179,6 @@ pub(super) enum Curve {
 #[serde(default, deny_unknown_fields)]
 pub(super) struct HttpServer {
     #[serde(deserialize_with = "no_http2")]
-    #[expect(dead_code, reason = "only `false` is allowed")]
     http2: bool,
     headers: BTreeMap<String, String>,
 }

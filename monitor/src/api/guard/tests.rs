@@ -56,7 +56,7 @@ impl Served {
             links: Links::default(),
             deaths: true,
         });
-        let mut server = bind(&["127.0.0.1:0".parse().unwrap()]).await.unwrap();
+        let mut server = bind(&["127.0.0.1:0".parse().unwrap()]).unwrap();
         server.limits = limits;
         let address = server.addresses()[0].to_string();
         let stop = CancellationToken::new();

@@ -24,7 +24,7 @@ async fn a_death_comes_over_the_wire_whole() {
         links: Default::default(),
         deaths: true,
     };
-    let server = bind(&["127.0.0.1:0".parse().unwrap()]).await.unwrap();
+    let server = bind(&["127.0.0.1:0".parse().unwrap()]).unwrap();
     let api: Api = format!("http://{}/", server.addresses()[0]).parse().unwrap();
     let stop = CancellationToken::new();
     let server = {

@@ -38,7 +38,7 @@ impl Served {
             links: Default::default(),
             deaths: true,
         };
-        let server = bind(&[address.parse().unwrap()]).await.unwrap();
+        let server = bind(&[address.parse().unwrap()]).unwrap();
         let (address, stop) = (server.addresses()[0], CancellationToken::new());
         let router =
             router(Arc::new(state), &TelemetryPath::default(), Arc::new(Guard::of_nobody()));
