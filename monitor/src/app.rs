@@ -68,11 +68,7 @@ const CLOSE: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 /// If it cannot start: an address is taken, a file cannot be opened, the kernel refuses the kernel side.
-pub async fn run(
-    config: Config,
-    log_lost: ErrorCounter,
-    opener: Opener,
-) -> anyhow::Result<()> {
+pub async fn run(config: Config, log_lost: ErrorCounter, opener: Opener) -> anyhow::Result<()> {
     let mut stop_signals = StopSignals::new()?;
     let facts = opener.run(|| Facts::gather(&Roots::default())).await?;
     let mounts = Mounts::detect(Path::new("/proc"), Some(&config.cgroup.root()))

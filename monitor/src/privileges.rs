@@ -40,9 +40,9 @@ impl FromStr for Kept {
     type Err = Refused;
 
     fn from_str(text: &str) -> Result<Self, Refused> {
-        text.parse().map(Self).map_err(|_| {
-            Refused::new("must be the name of a capability, such as CAP_DAC_OVERRIDE")
-        })
+        text.parse()
+            .map(Self)
+            .map_err(|_| Refused::new("must be the name of a capability, such as CAP_DAC_OVERRIDE"))
     }
 }
 
@@ -126,7 +126,9 @@ impl Opener {
             let _ = done.send(job());
         });
         // Only one job is ever on its way, so there is room.
-        self.jobs.try_send(job).map_err(|_| anyhow::anyhow!("the thread that opens things is gone"))?;
+        self.jobs
+            .try_send(job)
+            .map_err(|_| anyhow::anyhow!("the thread that opens things is gone"))?;
         result.await.context("the thread that opens things ended early")
     }
 }
@@ -229,7 +231,10 @@ mod tests {
                 let own = rustix::process::getpid();
                 assert!(rustix::process::test_kill_process(own).is_err(), "not even itself");
                 let text = std::fs::read_to_string("/proc/thread-self/status").unwrap();
-                assert!(text.contains("NoNewPrivs:\t1\n") && text.contains("Seccomp:\t2\n"), "{text}");
+                assert!(
+                    text.contains("NoNewPrivs:\t1\n") && text.contains("Seccomp:\t2\n"),
+                    "{text}"
+                );
             })
             .join()
             .unwrap();

@@ -115,10 +115,7 @@ impl Guard {
 ///
 /// # Errors
 /// If the one that the user insists on cannot be had.
-pub fn open<O: Observer + 'static>(
-    wanted: Wanted,
-    observer: &Arc<O>,
-) -> anyhow::Result<Source> {
+pub fn open<O: Observer + 'static>(wanted: Wanted, observer: &Arc<O>) -> anyhow::Result<Source> {
     let source = wanted.source;
     let why = match source {
         ProbeSource::Kmsg => "probe.source is kmsg".to_owned(),

@@ -87,7 +87,8 @@ impl Driver {
     fn post(&self, path: &str, body: &Value) -> Value {
         let request = self.agent.post(format!("{}{path}", self.url));
         let request = request.header("content-type", "application/json");
-        let mut answer = request.send(body.to_string()).unwrap_or_else(|error| panic!("{path}: {error}"));
+        let mut answer =
+            request.send(body.to_string()).unwrap_or_else(|error| panic!("{path}: {error}"));
         let text = answer.body_mut().read_to_string().unwrap();
         let value = serde_json::from_str::<Value>(&text).unwrap()["value"].take();
         assert!(answer.status().is_success(), "{path}: {value:#}");
@@ -125,7 +126,9 @@ impl Browser<'_> {
     /// Waits until a function's body returns true.
     pub(crate) fn until(&self, what: &str, script: &str) {
         wait_until(Duration::from_secs(20), what, || Ok((self.ask(script) == true).then_some(())))
-            .unwrap_or_else(|error| panic!("{error:#}\n{}", self.text("return document.body.innerText")));
+            .unwrap_or_else(|error| {
+                panic!("{error:#}\n{}", self.text("return document.body.innerText"))
+            });
     }
 
     /// Presses keys, as the W3C writes them.
@@ -134,27 +137,40 @@ impl Browser<'_> {
             [json!({ "type": "keyDown", "value": key }), json!({ "type": "keyUp", "value": key })]
         };
         let actions: Vec<Value> = keys.chars().flat_map(press).collect();
-        self.post("actions", &json!({ "actions": [{ "type": "key", "id": "keys", "actions": actions }] }));
+        self.post(
+            "actions",
+            &json!({ "actions": [{ "type": "key", "id": "keys", "actions": actions }] }),
+        );
     }
 
     /// Shows pages to somebody who wants them dark, or light.
     pub(crate) fn prefer(&self, scheme: &str) {
         let features = json!([{ "name": "prefers-color-scheme", "value": scheme }]);
         let params = json!({ "media": "screen", "features": features });
-        self.post("goog/cdp/execute", &json!({ "cmd": "Emulation.setEmulatedMedia", "params": params }));
+        self.post(
+            "goog/cdp/execute",
+            &json!({ "cmd": "Emulation.setEmulatedMedia", "params": params }),
+        );
     }
 
     /// As wide as a telephone, or a screen.
     pub(crate) fn resize(&self, width: u32, height: u32) {
-        let params = json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": false });
-        self.post("goog/cdp/execute", &json!({ "cmd": "Emulation.setDeviceMetricsOverride", "params": params }));
+        let params =
+            json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": false });
+        self.post(
+            "goog/cdp/execute",
+            &json!({ "cmd": "Emulation.setDeviceMetricsOverride", "params": params }),
+        );
     }
 
     /// Keeps a picture, if somebody wants to look (`KILLWATCH_SCREENSHOTS`, a directory).
     pub(crate) fn picture(&self, name: &str) {
         let Some(directory) = std::env::var_os("KILLWATCH_SCREENSHOTS") else { return };
         let params = json!({ "format": "png", "captureBeyondViewport": false });
-        let picture = self.post("goog/cdp/execute", &json!({ "cmd": "Page.captureScreenshot", "params": params }));
+        let picture = self.post(
+            "goog/cdp/execute",
+            &json!({ "cmd": "Page.captureScreenshot", "params": params }),
+        );
         // As it comes; `base64 -d` makes the picture of it.
         let text = picture["data"].as_str().expect("a picture");
         std::fs::write(Path::new(&directory).join(format!("{name}.png.base64")), text).unwrap();

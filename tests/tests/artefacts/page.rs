@@ -25,7 +25,8 @@ const NAMES: [&str; 8] = [
     "{{7*7}}\n\t\x1b[1m",
 ];
 /// Name of a cgroup, and a job's id.
-const LONG: &str = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'<\u{2215}script>";
+const LONG: &str =
+    "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'<\u{2215}script>";
 
 #[test]
 fn the_page_in_a_browser() {
@@ -94,7 +95,10 @@ fn keeps_itself_up_to_date(browser: &Browser<'_>, origin: &str, deaths: &Deaths)
     browser.ask("document.querySelector('#deaths tbody a').focus()");
     let focused = browser.text("return document.activeElement.textContent");
     deaths.hog(&job(2));
-    let row = format!("[...document.querySelectorAll('#deaths tbody tr')].filter((row) => row.innerText.includes('{}'))", job(2));
+    let row = format!(
+        "[...document.querySelectorAll('#deaths tbody tr')].filter((row) => row.innerText.includes('{}'))",
+        job(2)
+    );
     browser.until("a row more", &format!("return {row}.length === 1"));
     let newest = browser.text(&format!("return {row}[0].innerText"));
     assert!(newest.contains("oom_memcg"), "{newest}");
@@ -112,8 +116,13 @@ fn shows_hostile_names_as_names(browser: &Browser<'_>, origin: &str, daemon: &Da
     let found = found["deaths"].as_array().unwrap().iter();
     let found: Vec<_> = found.filter(|death| death["job"]["id"] == LONG).collect();
     assert_eq!(found.len(), NAMES.len());
-    let pages = found.iter().map(|death| format!("{origin}/deaths/{}", death["id"].as_str().unwrap()));
-    for page in pages.chain([origin.to_owned(), format!("{origin}/?cause=abort"), format!("{origin}/?job=%3Cscript%3Ealert(1)%3C/script%3E")]) {
+    let pages =
+        found.iter().map(|death| format!("{origin}/deaths/{}", death["id"].as_str().unwrap()));
+    for page in pages.chain([
+        origin.to_owned(),
+        format!("{origin}/?cause=abort"),
+        format!("{origin}/?job=%3Cscript%3Ealert(1)%3C/script%3E"),
+    ]) {
         browser.go(&page);
         let title = browser.text("return document.title");
         assert!(title.contains("killwatch on node-of-") && title != "owned", "{page}: {title}");
@@ -146,12 +155,19 @@ fn lets_no_script_make_markup(browser: &Browser<'_>, origin: &str) {
     }
     browser.ask("document.body.append(Object.assign(document.createElement('img'), {src: 'http://127.0.0.1:1/elsewhere'}))");
     // Of eval nothing can be said so: what WebDriver runs may.
-    assert_eq!(browser.ask("return [window.owned ?? null, document.querySelectorAll('b').length]"), json!([null, 0]));
+    assert_eq!(
+        browser.ask("return [window.owned ?? null, document.querySelectorAll('b').length]"),
+        json!([null, 0])
+    );
     let complaints = browser.complaints().join("\n");
     assert!(complaints.contains("Content Security Policy"), "{complaints}");
     // Refused before it is sent.
     let requests = browser.requests();
-    assert!(!requests.is_empty() && requests.iter().all(|url| url.starts_with(origin) || url.ends_with("/elsewhere")), "{requests:?}");
+    assert!(
+        !requests.is_empty()
+            && requests.iter().all(|url| url.starts_with(origin) || url.ends_with("/elsewhere")),
+        "{requests:?}"
+    );
 }
 
 fn serves_a_keyboard_and_a_screen_reader(browser: &Browser<'_>, origin: &str) {
@@ -244,13 +260,25 @@ fn is_whole_without_scripts(browser: &Browser<'_>, origin: &str) {
     assert_eq!(browser.text("return document.getElementById('live').textContent"), "");
     assert_eq!(browser.ask("return document.getElementById('pause').checkVisibility()"), false);
     let job = job(1);
-    browser.ask(&format!("document.getElementById('f-job').value = '{job}'; document.querySelector('form').submit()"));
+    browser.ask(&format!(
+        "document.getElementById('f-job').value = '{job}'; document.querySelector('form').submit()"
+    ));
     browser.until("the form is answered", &format!("return location.search.includes('job={job}')"));
     assert_eq!(browser.ask(ROWS), Value::from(1));
     browser.ask("document.querySelector('#deaths a').click()");
-    browser.until("a death's page", "return location.pathname.startsWith('/deaths/') && document.querySelector('h1') !== null");
+    browser.until(
+        "a death's page",
+        "return location.pathname.startsWith('/deaths/') && document.querySelector('h1') !== null",
+    );
     let story = browser.text("return document.querySelector('article').innerText");
-    for part in ["was killed by the kernel's OOM killer", "What to do", "Why", "Memory", "Deaths of this job", "killwatch why"] {
+    for part in [
+        "was killed by the kernel's OOM killer",
+        "What to do",
+        "Why",
+        "Memory",
+        "Deaths of this job",
+        "killwatch why",
+    ] {
         assert!(story.contains(part), "{part}: {story}");
     }
     stays_here(browser, origin);
@@ -259,6 +287,9 @@ fn is_whole_without_scripts(browser: &Browser<'_>, origin: &str) {
 /// Nothing was asked of anybody else, and the browser had nothing to complain of.
 fn stays_here(browser: &Browser<'_>, origin: &str) {
     let requests = browser.requests();
-    assert!(!requests.is_empty() && requests.iter().all(|url| url.starts_with(origin)), "{requests:?}");
+    assert!(
+        !requests.is_empty() && requests.iter().all(|url| url.starts_with(origin)),
+        "{requests:?}"
+    );
     assert_eq!(browser.complaints(), Vec::<String>::new());
 }

@@ -41,7 +41,10 @@ fn no_thread_has_more_than_it_needs(stage: &mut Stage) -> Result<()> {
             ensure!(found & !(KEPT & own) == 0, "{name} has {found:x} in {set}");
         }
         ensure!(of(&status, "CapInh")? == 0 && of(&status, "CapAmb")? == 0, "{status}");
-        ensure!(status.contains("NoNewPrivs:\t1\n") && status.contains("Seccomp:\t2\n"), "{status}");
+        ensure!(
+            status.contains("NoNewPrivs:\t1\n") && status.contains("Seccomp:\t2\n"),
+            "{status}"
+        );
         names.insert(name);
     }
     ensure!(names.contains("killwatch-ring"), "the reader is not among {names:?}");
@@ -62,7 +65,8 @@ fn deaths_are_kept_off_tcp_and_told_over_the_socket(stage: &mut Stage) -> Result
     let truth = aborts(stage)?;
     let over_socket = format!("unix:{}", daemon.socket().display());
     let told = wait_until(Duration::from_secs(10), "the death is told", || {
-        let (code, out) = ask(&["why", &truth.pid.to_string(), "-o", "json", "--api", &over_socket])?;
+        let (code, out) =
+            ask(&["why", &truth.pid.to_string(), "-o", "json", "--api", &over_socket])?;
         Ok((code == Some(0)).then_some(out))
     })?;
     let told: Value = serde_json::from_str(&told)?;
@@ -77,7 +81,12 @@ fn deaths_are_kept_off_tcp_and_told_over_the_socket(stage: &mut Stage) -> Result
         ensure!(status == 200 && !body.contains(id), "{path}: {status}");
     }
     let (code, said) = ask(&["why", id, "--api", &format!("http://{}", daemon.address())])?;
-    ensure!(code == Some(69) && said.contains("deaths are not shown here") && said.contains("--api unix:"), "{code:?} {said}");
+    ensure!(
+        code == Some(69)
+            && said.contains("deaths are not shown here")
+            && said.contains("--api unix:"),
+        "{code:?} {said}"
+    );
     let (code, said) = ask(&["deaths", "-o", "json", "--api", &over_socket])?;
     ensure!(code == Some(0) && said.contains(id), "{code:?} {said}");
     Ok(())
@@ -93,7 +102,10 @@ fn whoever_has_no_password_is_shown_nothing(stage: &mut Stage) -> Result<()> {
     let truth = aborts(stage)?;
     daemon.death_of(&truth)?;
     // bcrypt of `secret`, cost 4.
-    fs::write(&file, "basic_auth_users: {ops: $2b$04$VLcR7n3gZujwS9bATypZ1eLbqmK25L1PYIVEiS9uUe6ygJ86HMsle}\n")?;
+    fs::write(
+        &file,
+        "basic_auth_users: {ops: $2b$04$VLcR7n3gZujwS9bATypZ1eLbqmK25L1PYIVEiS9uUe6ygJ86HMsle}\n",
+    )?;
     wait_until(Duration::from_secs(10), "a password is asked for", || {
         Ok((daemon.get("/-/healthy")?.0 == 401).then_some(()))
     })?;
@@ -103,8 +115,12 @@ fn whoever_has_no_password_is_shown_nothing(stage: &mut Stage) -> Result<()> {
     }
     let pid = truth.pid.to_string();
     let (code, said) = ask(&["why", &pid, "--api", &format!("http://{}", daemon.address())])?;
-    ensure!(code == Some(69) && said.contains("401") && said.contains("--api unix:"), "{code:?} {said}");
-    let (code, said) = ask(&["why", &pid, "--api", &format!("unix:{}", daemon.socket().display())])?;
+    ensure!(
+        code == Some(69) && said.contains("401") && said.contains("--api unix:"),
+        "{code:?} {said}"
+    );
+    let (code, said) =
+        ask(&["why", &pid, "--api", &format!("unix:{}", daemon.socket().display())])?;
     ensure!(code == Some(0) && said.contains("aborted itself"), "{code:?} {said}");
     // A file that is no use leaves the door as it is.
     fs::write(&file, "basic_auth_user: {}\n")?;
@@ -112,13 +128,16 @@ fn whoever_has_no_password_is_shown_nothing(stage: &mut Stage) -> Result<()> {
         // Files are looked at when somebody asks.
         ensure!(daemon.get("/")?.0 == 401);
         let log = daemon.log()?;
-        Ok((log.contains("web.config_file cannot be used") && log.contains("unknown field `basic_auth_user`")).then_some(()))
+        Ok((log.contains("web.config_file cannot be used")
+            && log.contains("unknown field `basic_auth_user`"))
+        .then_some(()))
     })
 }
 
 /// Exit code of the program, and what it said.
 fn ask(arguments: &[&str]) -> Result<(Option<i32>, String)> {
-    let output = Command::new(daemon::binary()).args(arguments).output().context("run killwatch")?;
+    let output =
+        Command::new(daemon::binary()).args(arguments).output().context("run killwatch")?;
     let said = [output.stdout, output.stderr].concat();
     Ok((output.status.code(), String::from_utf8_lossy(&said).into_owned()))
 }

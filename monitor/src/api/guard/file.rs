@@ -126,6 +126,18 @@ pub enum ClientAuth {
     RequireAndVerifyClientCert,
 }
 
+impl ClientAuth {
+    /// Its name in the file.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::NoClientCert => "NoClientCert",
+            Self::VerifyClientCertIfGiven => "VerifyClientCertIfGiven",
+            Self::RequireAndVerifyClientCert => "RequireAndVerifyClientCert",
+        }
+    }
+}
+
 impl<'de> Deserialize<'de> for ClientAuth {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         match String::deserialize(deserializer)?.as_str() {

@@ -9,6 +9,7 @@ use crate::cli::doctor::{Finding, Verdict};
 use crate::containers::registry::SourceState;
 use crate::ledger::Health;
 use crate::notify::health::State as SinkState;
+use crate::probe::hold::NOT_WANTED;
 use crate::probe::pins::state::How;
 use crate::probe::{ProbeReport, ProbeState};
 use crate::source::Kind;
@@ -60,6 +61,7 @@ impl Host<'_> {
             (self.sources())
             (self.kept())
             (self.counted())
+            (self.guarded())
             p { a href="/api/v1/status" { "All of it as JSON" } }
         };
         document(Here::Host, "This host", self.node(), &main)
@@ -98,8 +100,9 @@ impl Host<'_> {
                 sight.probes.iter().filter(|p| !p.required && p.state != ProbeState::Attached);
             found.extend(optional.map(without));
         }
-        if let Some(pins) = self.status.pins().filter(|pins| pins.how() == How::Unpinned) {
-            let why = pins.why().unwrap_or("it is not wanted");
+        let unpinned = self.status.pins().filter(|pins| pins.how() == How::Unpinned);
+        // What is not wanted is not missing.
+        if let Some(why) = unpinned.and_then(|pins| pins.why()).filter(|why| *why != NOT_WANTED) {
             found.push(Finding::lacks(
                 format!("what happens while no daemon runs is not told: the kernel side is not pinned: {why}"),
                 "mount a BPF file system (/sys/fs/bpf), or name one with --probe.pin",
@@ -230,6 +233,28 @@ impl Host<'_> {
         }
     }
 
+    fn guarded(&self) -> Markup {
+        let yes = |yes: bool| if yes { "yes" } else { "no" };
+        html! {
+            section aria-labelledby="guard" {
+                h2 #guard { "Who may look, and what the daemon may do" }
+                dl {
+                    @if let Some(guard) = self.status.guard() {
+                        @if let Some(file) = &guard.config_file { dt { "web.config_file" } dd { (Shown(file)) } }
+                        dt { "TLS" } dd { (yes(guard.tls)) }
+                        dt { "certificates of clients" } dd { (guard.client_auth_type.as_str()) }
+                        dt { "users" } dd { @if guard.users == 0 { "nobody has to log in" } @else { (guard.users) } }
+                    }
+                    @if let Some(rights) = self.status.rights() {
+                        dt { "capabilities" }
+                        dd { @if rights.capabilities.is_empty() { "none" } @else { (rights.capabilities.join(", ")) } }
+                        dt { "calls filtered" } dd { (yes(rights.filtered)) }
+                    }
+                }
+            }
+        }
+    }
+
     fn counted(&self) -> Markup {
         let numbers = self.status.numbers();
         // Where they were says whose they were.
@@ -262,7 +287,7 @@ const DOCTOR: &str = "`killwatch doctor` says what this host lacks";
 fn without(probe: &ProbeReport) -> Finding {
     let why = probe.why.as_deref().unwrap_or("no reason is known");
     Finding::lacks(
-        format!("{}, which tells {}: {why}", probe.hook, probe.purpose),
+        format!("{} ({}): {why}", probe.hook, probe.purpose),
         "optional: the daemon does without",
     )
 }

@@ -93,12 +93,12 @@ fn row(death: &Death) -> Markup {
         tr id={ "death-" (death.id) } {
             td { time datetime=(death.time) { (cell(0)) } }
             td { (cause(death.cause, cell(1))) }
-            th scope="row" .tight { a href={ "/deaths/" (death.id) } { (Shown(cell(2))) } }
-            td { (Shown(cell(3))) }
-            td .tight { (Shown(cell(4))) }
+            th scope="row" { a href={ "/deaths/" (death.id) } { (Shown(cell(2))) } }
+            td .long { (Shown(cell(3))) }
+            td .long { (Shown(cell(4))) }
             td .extra { (cell(5)) }
-            td .extra .tight { (Shown(cell(7))) }
-            td .extra .tight { (Shown(cell(8))) }
+            td .extra { (Shown(cell(7))) }
+            td .extra { (Shown(cell(8))) }
         }
     }
 }
