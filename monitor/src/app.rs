@@ -26,6 +26,7 @@ use crate::{
         marks::Marks,
         mounts::{Hierarchy, Mounts},
     },
+    cli,
     clock::Clock,
     config::{Config, KernelLogLevel},
     containers::{
@@ -41,6 +42,7 @@ use crate::{
     ops::{Gap, Ops},
     pipeline::Pipeline,
     poison::{Poison, PoisonConfig},
+    privileges::Opener,
     probe::{
         load::Options,
         reader,
@@ -62,24 +64,38 @@ const LAST_ANSWERS: Duration = Duration::from_millis(500);
 /// Time for the ledger to be written at the very end, also if the drain took all of its own.
 const CLOSE: Duration = Duration::from_secs(1);
 
-/// Runs the daemon until SIGTERM or SIGINT. `log_lost` counts the lines of its own log that standard error was too slow for.
+/// Runs the daemon until SIGTERM or SIGINT. `log_lost` counts the lines of its own log that standard error was too slow for; `opener` has the rights of the
+/// start, which nothing else here has.
 ///
 /// # Errors
 /// If it cannot start: an address is taken, a file cannot be opened, the kernel refuses the kernel side.
-pub async fn run(config: Config, log_lost: ErrorCounter) -> anyhow::Result<()> {
+pub async fn run(config: Config, log_lost: ErrorCounter, opener: Opener) -> anyhow::Result<()> {
     let mut stop_signals = StopSignals::new()?;
-    let facts = Facts::gather(&Roots::default());
+    let facts = opener.run(|| Facts::gather(&Roots::default())).await?;
     let mounts = Mounts::detect(Path::new("/proc"), Some(&config.cgroup.root()))
         .context("the cgroups of this host cannot be used; see --cgroup.root")?;
-    protect(&config, &mounts.memory);
+    {
+        let (config, memory) = (config.clone(), mounts.memory.clone());
+        opener.run(move || protect(&config, &memory)).await?;
+    }
     let metrics = Arc::new(Metrics::new(config.metrics));
     let ops = Arc::new(Ops::new(Arc::clone(&metrics)));
     let ledger = tokio::task::block_in_place(|| Ledger::open(&config.ledger, &config.state.path));
     let ledger = Arc::new(ledger);
     let status = Arc::new(api::Status::new(config.node.as_str().to_owned(), facts.boot_id.clone()));
+    status.set_findings(cli::doctor::of_host(&facts, &mounts));
     status.set_cgroup_mode(format!("{:?}", mounts.mode).to_lowercase());
-    let server = api::bind(&config.web.listen_address).await?;
-    let worker_socket = api::socket::bind::open(&config.api)?;
+    let door = Arc::new(tokio::task::block_in_place(|| {
+        api::Guard::open(
+            config.web.config_file.as_ref(),
+            config.node.as_str(),
+            Arc::clone(&metrics),
+        )
+    })?);
+    status.set_guard(Arc::clone(&door));
+    let (addresses, socket) = (config.web.listen_address.clone(), config.api.clone());
+    let server = opener.run(move || api::bind(&addresses)).await??;
+    let worker_socket = opener.run(move || api::socket::bind::open(&socket)).await??;
     let house = notify::driver::House {
         ledger: Arc::clone(&ledger),
         cursors: Arc::clone(&ledger) as Arc<dyn notify::driver::Cursors>,
@@ -92,15 +108,21 @@ pub async fn run(config: Config, log_lost: ErrorCounter) -> anyhow::Result<()> {
     let wanted = source::Wanted {
         source: config.probe.source,
         options: options(&config, mounts.memory.id),
-        pin: &config.probe.pin,
+        pin: config.probe.pin.clone(),
         note: ledger.noted(KEY).and_then(|note| Note::parse(&note)),
         allowlist: config.allowlist().map_err(anyhow::Error::msg)?,
         records: config.queue.records.get(),
-        hierarchy: &mounts.memory,
+        hierarchy: mounts.memory.clone(),
     };
     let observer = Arc::new(Observer { ops: Arc::clone(&ops), status: Arc::clone(&status) });
     let source::Source { kind, records, lost, pins, reports, lacks, guard } =
-        tokio::task::block_in_place(|| source::open(wanted, &observer))?;
+        opener.run(move || source::open(wanted, &observer)).await??;
+    for lack in &opener.lacks {
+        tracing::warn!(%lack, "the daemon keeps rights that it does not need");
+    }
+    tracing::info!(left = ?opener.report, "the rights of the start are let go of");
+    status.set_rights(opener.report.clone());
+    drop(opener);
     match kind {
         Some(Kind::Bpf) => ops.probes(&reports),
         _ => metrics.set_probes(&reports),
@@ -164,21 +186,25 @@ pub async fn run(config: Config, log_lost: ErrorCounter) -> anyhow::Result<()> {
     };
     let addresses: Vec<String> = server.addresses().iter().map(ToString::to_string).collect();
     let (stop_serving, stop_sinks) = (CancellationToken::new(), CancellationToken::new());
+    let state = Arc::new(api::State {
+        ledger: Arc::clone(&ledger),
+        metrics: Arc::clone(&metrics),
+        status: Arc::clone(&status),
+        links: config.links.clone(),
+        deaths: config.web.deaths,
+    });
     let workers = api::socket::State::new(
         Arc::clone(&ledger),
         tags,
         Arc::clone(&metrics),
         host,
         stop_serving.clone(),
-    );
-    let state = Arc::new(api::State {
-        ledger: Arc::clone(&ledger),
-        metrics: Arc::clone(&metrics),
-        status: Arc::clone(&status),
-    });
+    )
+    .with_api(Arc::clone(&state));
     let deadline = config.shutdown.deadline.get();
     let tracker = TaskTracker::new();
-    tracker.spawn(server.run(api::router(state, &config.web.telemetry_path), stop_serving.clone()));
+    let router = api::router(state, &config.web.telemetry_path, Arc::clone(&door));
+    tracker.spawn(server.run(router, door, stop_serving.clone()));
     if let Some(bound) = worker_socket {
         tracker.spawn(api::socket::serve::run(bound, Arc::new(workers)));
     }

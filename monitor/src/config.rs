@@ -127,6 +127,7 @@ impl Config {
         bounded("environ.allow", &self.environ.allow, 0, EnvironConfig::MAX_ALLOW)?;
         bounded("workload.labels", &self.workload.labels, 0, WorkloadConfig::MAX_KEYS)?;
         bounded("workload.annotations", &self.workload.annotations, 0, WorkloadConfig::MAX_KEYS)?;
+        bounded("protect.keep", &self.protect.keep, 0, ProtectConfig::MAX_KEEP)?;
         self.allowlist()?;
         // What `log_sink` adds is seen once flags had their say.
         for (name, sink) in named(&self.sinks, &LogSink::None)? {

@@ -47,6 +47,7 @@ pub mod notify;
 pub mod ops;
 pub mod pipeline;
 pub mod poison;
+pub mod privileges;
 pub mod probe;
 pub mod procfs;
 pub mod protect;

@@ -11,14 +11,22 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use crate::cgroup::mounts::{Hierarchy, Version};
 use crate::config::{Refused, values};
+use crate::privileges::Kept;
 use crate::procfs::Proc;
 
 /// How the daemon protects itself.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ProtectConfig {
     /// What the OOM killer makes of the daemon, if it may be set.
     pub oom_score_adj: OomScoreAdj,
+    /// Capabilities that stay after the start, beside those that the daemon itself needs. At most [`ProtectConfig::MAX_KEEP`].
+    pub keep: Vec<Kept>,
+}
+
+impl ProtectConfig {
+    /// There are hardly more.
+    pub const MAX_KEEP: usize = 64;
 }
 
 /// A value of `/proc/PID/oom_score_adj` (proc_pid_oom_score_adj(5)) that spares a process.

@@ -38,13 +38,13 @@ pub enum Kind {
 
 /// What is wanted.
 #[derive(Debug)]
-pub struct Wanted<'a> {
+pub struct Wanted {
     /// Which source.
     pub source: ProbeSource,
     /// About the kernel side.
     pub options: Options,
     /// Where what outlives the daemon is pinned.
-    pub pin: &'a PinPath,
+    pub pin: PinPath,
     /// What an earlier daemon noted of the ring that it read.
     pub note: Option<Note>,
     /// Variables to keep.
@@ -52,7 +52,7 @@ pub struct Wanted<'a> {
     /// Records that may wait.
     pub records: usize,
     /// The hierarchy of the memory controller.
-    pub hierarchy: &'a Hierarchy,
+    pub hierarchy: Hierarchy,
 }
 
 /// Told of what goes wrong while it runs.
@@ -115,10 +115,7 @@ impl Guard {
 ///
 /// # Errors
 /// If the one that the user insists on cannot be had.
-pub fn open<O: Observer + 'static>(
-    wanted: Wanted<'_>,
-    observer: &Arc<O>,
-) -> anyhow::Result<Source> {
+pub fn open<O: Observer + 'static>(wanted: Wanted, observer: &Arc<O>) -> anyhow::Result<Source> {
     let source = wanted.source;
     let why = match source {
         ProbeSource::Kmsg => "probe.source is kmsg".to_owned(),
@@ -168,13 +165,13 @@ pub fn open<O: Observer + 'static>(
     }
 }
 
-fn bounded(wanted: &Wanted<'_>) -> (Sender<Record>, Receiver<Record>) {
+fn bounded(wanted: &Wanted) -> (Sender<Record>, Receiver<Record>) {
     queue::bounded(wanted.records, QUEUE_BYTES, OnFull::DropNewest)
 }
 
-fn bpf(wanted: &Wanted<'_>, observer: Arc<dyn reader::Observer>) -> Result<Source, String> {
+fn bpf(wanted: &Wanted, observer: Arc<dyn reader::Observer>) -> Result<Source, String> {
     let cannot = |error: &dyn Display| format!("BPF cannot be used: {error}");
-    let opened = hold::open(&wanted.options, wanted.pin, wanted.note).map_err(|e| cannot(&e))?;
+    let opened = hold::open(&wanted.options, &wanted.pin, wanted.note).map_err(|e| cannot(&e))?;
     let hold::Opened { held, sources, lost, reports, pins } = opened;
     let (sender, records) = bounded(wanted);
     let reader = reader::spawn(sources, wanted.allowlist.clone(), sender, observer)

@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use unicode_width::UnicodeWidthChar as _;
+
 /// Bytes up to the first zero, as text. What is UTF-8 stays as it is, control characters included; every other byte is written
 /// `\xNN`, so that two different names never look the same.
 #[must_use]
@@ -35,6 +37,14 @@ pub fn one_line(text: &str) -> String {
         }
         line
     })
+}
+
+/// Whether a character takes a place of its own and does nothing but that: no control character, none without a width (Unicode annex 11), none that
+/// changes the order of what follows or ends a line (annex 9; U+2028 and U+2029).
+#[must_use]
+pub fn is_plain(c: char) -> bool {
+    let turns = matches!(c, '\u{61c}' | '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    c.width().is_some_and(|width| width > 0) && !turns && !c.is_control()
 }
 
 /// Bytes in IEC units, one decimal: `32.0 MiB`.

@@ -128,3 +128,24 @@ fn no_daemon_is_not_the_same_as_nothing_known() {
     assert_eq!(code, Some(69), "{err}");
     assert!(err.contains("http://127.0.0.1:1 does not answer"), "{err}");
 }
+
+#[test]
+fn a_file_that_says_who_may_look_and_is_no_use_ends_the_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, web) = (dir.path().join("killwatch.yaml"), dir.path().join("web.yaml"));
+    std::fs::write(&web, "basic_auth_users: {ops: secret}\n").unwrap();
+    std::fs::write(&path, format!("web: {{config_file: {}}}\n", web.display())).unwrap();
+    let (path, web) = (path.to_str().unwrap(), web.to_str().unwrap());
+    for args in [
+        &["check-config", path][..],
+        &["run", "--config.file", path],
+        &["run", "--web.config.file", web],
+    ] {
+        let (code, out, err) = killwatch(args, &[]);
+        assert_eq!((code, out.as_str()), (Some(64), ""), "{err}");
+        for part in ["web.config_file: ", web, "basic_auth_users.ops: is no bcrypt hash"] {
+            assert!(err.contains(part), "{part}: {err}");
+        }
+        assert!(!err.contains("secret"), "{err}");
+    }
+}

@@ -228,7 +228,7 @@ impl Daemon {
         &self.node
     }
 
-    /// The address that it serves HTTP on.
+    /// Where it answers HTTP, as in `127.0.0.1:9435`.
     #[must_use]
     pub fn address(&self) -> &str {
         self.client.address()

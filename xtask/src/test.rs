@@ -146,6 +146,9 @@ pub(crate) fn run(ctx: &Ctx, args: &TestArgs) -> Result<()> {
         Need::new("lintian", "judges the Debian package"),
         Need::new("man-db", "reads the manual"),
         Need::new("systemd", "judges the unit; it is not started"),
+        Need::new("chromium", "shows the daemon's pages"),
+        Need::new("chromium-driver", "drives it"),
+        Need::new("fonts-dejavu-core", "is what it writes them in"),
     ])?;
     let python = pip::ensure(ctx, WHEELS)?;
     let built = build::daemon(ctx)?;

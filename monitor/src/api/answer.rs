@@ -33,6 +33,11 @@ pub(super) fn error(status: StatusCode, error: &str) -> Response {
     json(status, &Problem { error })
 }
 
+/// Deaths, where none are shown.
+pub(super) async fn no_deaths() -> Response {
+    error(StatusCode::FORBIDDEN, "deaths are not shown here (web.deaths is false)")
+}
+
 /// A path that nothing answers to.
 pub(super) async fn no_such_path() -> Response {
     error(StatusCode::NOT_FOUND, "no such path; `/` lists those that exist")

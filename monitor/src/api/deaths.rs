@@ -16,7 +16,7 @@ use uuid::Uuid;
 use super::chunks::page;
 use super::query::{Query, refuse};
 use super::{State, answer};
-use crate::ledger::{Entry, Filter, Ledger};
+use crate::ledger::{Entry, Filter, Ledger, Viewer};
 
 /// Entries that are looked at in one go.
 const BATCH: usize = 256;
@@ -33,10 +33,16 @@ struct Found {
 }
 
 /// `{"run":…,"last":…,"deaths":[…]}`, newest first; with `after` oldest first.
-pub(super) async fn list(
-    Shared(state): Shared<Arc<State>>,
-    query: Result<Pairs<Vec<(String, String)>>, axum::extract::rejection::QueryRejection>,
-) -> Response {
+pub(super) async fn list(Shared(state): Shared<Arc<State>>, query: Asked) -> Response {
+    told(&state, query, None).await
+}
+
+/// The query of a request.
+pub(super) type Asked =
+    Result<Pairs<Vec<(String, String)>>, axum::extract::rejection::QueryRejection>;
+
+/// The same, as far as `viewer` may see them.
+pub(super) async fn told(state: &Arc<State>, query: Asked, viewer: Option<Viewer>) -> Response {
     let Ok(Pairs(pairs)) = query else {
         return answer::error(
             StatusCode::BAD_REQUEST,
@@ -44,11 +50,11 @@ pub(super) async fn list(
         );
     };
     let query = match Query::parse(&pairs, Timestamp::now()) {
-        Ok(query) => query,
+        Ok(query) => Query { filter: Filter { viewer, ..query.filter }, ..query },
         Err(error) => return answer::error(StatusCode::BAD_REQUEST, &error),
     };
     let run = state.status.run();
-    match look(&state, move |ledger| Found::by(ledger, &query)).await {
+    match look(state, move |ledger| Found::by(ledger, &query)).await {
         Ok(found) => {
             answer::json_text(StatusCode::OK, Body::new(page(found.begin(run), &found.entries)))
         }
@@ -58,14 +64,19 @@ pub(super) async fn list(
 
 /// The one record with an id, or 404.
 pub(super) async fn one(Shared(state): Shared<Arc<State>>, Path(id): Path<String>) -> Response {
+    told_one(&state, &id, None).await
+}
+
+/// The same, if `viewer` may see it.
+pub(super) async fn told_one(state: &Arc<State>, id: &str, viewer: Option<Viewer>) -> Response {
     let Ok(id) = id.parse() else {
         return answer::error(
             StatusCode::BAD_REQUEST,
-            &refuse("id", &id, "must be the `id` of a record, a UUID"),
+            &refuse("id", id, "must be the `id` of a record, a UUID"),
         );
     };
-    let filter = Filter { id: Some(id), ..Filter::default() };
-    match look(&state, move |ledger| ledger.newest(&filter, 1))
+    let filter = Filter { id: Some(id), viewer, ..Filter::default() };
+    match look(state, move |ledger| ledger.newest(&filter, 1))
         .await
         .map(|found| found.into_iter().next())
     {
@@ -76,7 +87,7 @@ pub(super) async fn one(Shared(state): Shared<Arc<State>>, Path(id): Path<String
 }
 
 /// Looks into the ledger, which may have to read the disk.
-async fn look<T: Send + 'static>(
+pub(super) async fn look<T: Send + 'static>(
     state: &State,
     look: impl FnOnce(&Ledger) -> T + Send + 'static,
 ) -> Result<T, Response> {

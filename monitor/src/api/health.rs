@@ -43,6 +43,11 @@ pub(super) async fn metrics(Shared(state): Shared<Arc<State>>) -> Response {
 
 /// Everything that the daemon knows of itself.
 pub(super) async fn status(Shared(state): Shared<Arc<State>>) -> Response {
+    all(&state, state.deaths)
+}
+
+/// The same; with `places` also where kills were missed.
+pub(super) fn all(state: &State, places: bool) -> Response {
     #[derive(Serialize)]
     struct Page<'a> {
         #[serde(flatten)]
@@ -63,8 +68,14 @@ pub(super) async fn status(Shared(state): Shared<Arc<State>>) -> Response {
     }
     let Health { file, entries: deaths, evicted, degraded, .. } = state.ledger.health();
     let ledger = Kept { file, deaths, evicted, degraded };
-    answer::json(
-        StatusCode::OK,
-        &Page { status: &state.status, ledger, counters: state.metrics.counters() },
-    )
+    let page = Page { status: &state.status, ledger, counters: state.metrics.counters() };
+    if places {
+        return answer::json(StatusCode::OK, &page);
+    }
+    // Where kills were missed says whose they were.
+    let mut page = serde_json::to_value(&page).unwrap_or_default();
+    if let Some(page) = page.as_object_mut() {
+        page.remove("missed");
+    }
+    answer::json(StatusCode::OK, &page)
 }

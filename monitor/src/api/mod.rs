@@ -11,21 +11,25 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::http::StatusCode;
+use axum::middleware::from_fn_with_state;
 use axum::routing::get;
 use serde::{Deserialize, Serialize};
 use tower_http::compression::CompressionLayer;
 use tower_http::limit::RequestBodyLimitLayer;
 use tower_http::timeout::TimeoutLayer;
 
-use crate::config::{Refused, values};
+use crate::config::{AbsolutePath, Refused, values};
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
+use crate::notify::Links;
 
 mod answer;
 mod chunks;
 mod deaths;
+pub mod guard;
 mod health;
-mod landing;
+mod page;
+mod peers;
 mod query;
 pub mod serve;
 pub mod socket;
@@ -33,6 +37,7 @@ mod status;
 #[cfg(test)]
 mod tests;
 
+pub use guard::Guard;
 pub use query::MAX_LIMIT;
 pub use serve::{Server, bind};
 pub use socket::config::{ApiConfig, SocketGroup, SocketMode, SocketPath};
@@ -51,6 +56,10 @@ pub struct WebConfig {
     pub listen_address: Vec<ListenAddress>,
     /// Path of the metrics.
     pub telemetry_path: TelemetryPath,
+    /// File that says who may look: TLS, client certificates, names and passwords.
+    pub config_file: Option<AbsolutePath>,
+    /// Whether deaths are shown: the pages and the API. Metrics, health and how the daemon fares always are.
+    pub deaths: bool,
 }
 
 impl WebConfig {
@@ -64,6 +73,8 @@ impl Default for WebConfig {
         Self {
             listen_address: vec![ListenAddress(local)],
             telemetry_path: TelemetryPath::default(),
+            config_file: None,
+            deaths: true,
         }
     }
 }
@@ -132,7 +143,9 @@ impl FromStr for TelemetryPath {
 
     fn from_str(text: &str) -> Result<Self, Refused> {
         let plain = |b: u8| b.is_ascii_alphanumeric() || b"/-_.".contains(&b);
-        let taken = text.starts_with("/-/") || text.starts_with("/api/");
+        let taken =
+            ["/-/", "/api/", "/deaths/", "/assets/"].iter().any(|place| text.starts_with(place))
+                || text == "/host";
         if text.len() > 1
             && text.len() <= 200
             && text.starts_with('/')
@@ -142,7 +155,7 @@ impl FromStr for TelemetryPath {
             return Ok(Self(text.to_owned()));
         }
         Err(Refused::new(
-            "must be a path such as /metrics: letters, digits and `-_./`, at most 200, not `/` and not below /-/ or /api/",
+            "must be a path such as /metrics: letters, digits and `-_./`, at most 200, not `/`, not /host, and not below /-/, /api/, /deaths/ or /assets/",
         ))
     }
 }
@@ -158,22 +171,36 @@ pub struct State {
     pub metrics: Arc<Metrics>,
     /// The daemon itself.
     pub status: Arc<Status>,
+    /// Where more is to be found.
+    pub links: Links,
+    /// Whether deaths are shown.
+    pub deaths: bool,
 }
 
 /// All routes.
-pub fn router(state: Arc<State>, telemetry_path: &TelemetryPath) -> Router {
-    let landing = landing::page(telemetry_path);
+pub fn router(state: Arc<State>, telemetry_path: &TelemetryPath, guard: Arc<Guard>) -> Router {
+    let deaths = if state.deaths {
+        page::of_deaths()
+            .route("/api/v1/deaths", get(deaths::list))
+            .route("/api/v1/deaths/{id}", get(deaths::one))
+    } else {
+        Router::new()
+            .route("/", get(page::without_deaths))
+            .route("/api/v1/deaths", get(answer::no_deaths))
+            .route("/api/v1/deaths/{id}", get(answer::no_deaths))
+            .route("/deaths/{id}", get(answer::no_deaths))
+    };
     Router::new()
-        .route("/", get(move || async move { landing }))
         .route("/-/healthy", get(health::healthy))
         .route("/-/ready", get(health::ready))
         .route(telemetry_path.as_str(), get(health::metrics))
-        .route("/api/v1/deaths", get(deaths::list))
-        .route("/api/v1/deaths/{id}", get(deaths::one))
         .route("/api/v1/status", get(health::status))
+        .merge(deaths)
+        .merge(page::of_host())
         .fallback(answer::no_such_path)
         .method_not_allowed_fallback(answer::read_only)
         .with_state(state)
+        .layer(from_fn_with_state(guard, guard::layer::guard))
         .layer(CompressionLayer::new())
         .layer(RequestBodyLimitLayer::new(BODY))
         .layer(TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, ANSWER))

@@ -8,10 +8,14 @@ use serde::ser::SerializeStruct as _;
 use serde::{Serialize, Serializer};
 use uuid::Uuid;
 
-use crate::audit::Account;
+use super::guard::{Guard, GuardReport};
+use crate::audit::{Account, Numbers};
+use crate::cli::doctor::Finding;
 use crate::containers::Registry;
 use crate::containers::pods::Pods;
-use crate::notify::health::Health;
+use crate::containers::registry::SourceReport;
+use crate::notify::health::{Health, Report};
+use crate::privileges;
 use crate::probe::ProbeReport;
 use crate::probe::pins::state::Pins;
 use crate::source::Kind;
@@ -29,6 +33,9 @@ pub struct Status {
     pins: OnceLock<Arc<Pins>>,
     names: OnceLock<(Arc<Registry>, Arc<Pods>)>,
     sinks: OnceLock<Vec<Arc<Health>>>,
+    findings: OnceLock<Vec<Finding>>,
+    guard: OnceLock<Arc<Guard>>,
+    rights: OnceLock<privileges::Report>,
     blind: OnceLock<String>,
     stopping: AtomicBool,
 }
@@ -47,6 +54,14 @@ pub struct Sight {
 /// Why the daemon is not ready: a reason a line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NotReady(Vec<String>);
+
+impl NotReady {
+    /// The reasons.
+    #[must_use]
+    pub fn reasons(&self) -> &[String] {
+        &self.0
+    }
+}
 
 impl fmt::Display for NotReady {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -69,6 +84,9 @@ impl Status {
             pins: OnceLock::new(),
             names: OnceLock::new(),
             sinks: OnceLock::new(),
+            findings: OnceLock::new(),
+            guard: OnceLock::new(),
+            rights: OnceLock::new(),
             stopping: AtomicBool::new(false),
         }
     }
@@ -108,6 +126,79 @@ impl Status {
     /// Which cgroup hierarchies account memory on this host. Only the first call counts.
     pub fn set_cgroup_mode(&self, mode: String) {
         let _ = self.cgroup_mode.set(mode);
+    }
+
+    /// What the host lacks, found before the start. Only the first call counts.
+    pub(crate) fn set_findings(&self, findings: Vec<Finding>) {
+        let _ = self.findings.set(findings);
+    }
+
+    /// What the host lacks, and what it has.
+    pub(crate) fn findings(&self) -> &[Finding] {
+        self.findings.get().map_or(&[], Vec::as_slice)
+    }
+
+    /// Who may look. Only the first call counts.
+    pub fn set_guard(&self, guard: Arc<Guard>) {
+        let _ = self.guard.set(guard);
+    }
+
+    /// What the daemon may still do. Only the first call counts.
+    pub fn set_rights(&self, rights: privileges::Report) {
+        let _ = self.rights.set(rights);
+    }
+
+    /// What the daemon may still do, once it has started.
+    #[must_use]
+    pub fn rights(&self) -> Option<&privileges::Report> {
+        self.rights.get()
+    }
+
+    /// What is asked of whoever looks.
+    #[must_use]
+    pub fn guard(&self) -> Option<GuardReport> {
+        self.guard.get().map(|guard| guard.report())
+    }
+
+    /// The node's name.
+    #[must_use]
+    pub fn node(&self) -> &str {
+        &self.node
+    }
+
+    /// How deaths are seen; `None` until that is known.
+    #[must_use]
+    pub fn sight(&self) -> Option<&Sight> {
+        self.sight.get()
+    }
+
+    /// What of the kernel side outlives the daemon.
+    #[must_use]
+    pub fn pins(&self) -> Option<&Pins> {
+        self.pins.get().map(|pins| &**pins)
+    }
+
+    /// How the sources of names fare.
+    #[must_use]
+    pub fn sources(&self) -> Vec<SourceReport> {
+        let (registry, pods) = match self.names.get() {
+            Some((registry, pods)) => (registry.reports(), Some(pods.report())),
+            None => (Vec::new(), None),
+        };
+        registry.into_iter().chain(pods).collect()
+    }
+
+    /// How the sinks fare.
+    #[must_use]
+    pub fn sinks(&self) -> Vec<Report> {
+        let sinks = self.sinks.get().map_or(&[][..], Vec::as_slice);
+        sinks.iter().map(|sink| sink.report()).collect()
+    }
+
+    /// The count of OOM kills.
+    #[must_use]
+    pub fn numbers(&self) -> Numbers {
+        self.account.numbers()
     }
 
     /// Where the audit of OOM kills puts its numbers.
@@ -151,7 +242,7 @@ impl Serialize for Status {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let ready = self.ready();
         let numbers = self.account.numbers();
-        let mut status = serializer.serialize_struct("Status", 13)?;
+        let mut status = serializer.serialize_struct("Status", 15)?;
         status.serialize_field("version", env!("CARGO_PKG_VERSION"))?;
         status.serialize_field("node", &self.node)?;
         field(&mut status, "boot_id", self.boot_id.as_ref())?;
@@ -163,16 +254,11 @@ impl Serialize for Status {
         let lacks = sight.map(|sight| &sight.lacks).filter(|lacks| !lacks.is_empty());
         field(&mut status, "degraded", lacks)?;
         field(&mut status, "probes", sight.map(|sight| &sight.probes))?;
-        field(&mut status, "pins", self.pins.get().map(|pins| &**pins))?;
-        let sources = self.names.get().map(|(registry, pods)| {
-            registry.reports().into_iter().chain([pods.report()]).collect::<Vec<_>>()
-        });
-        field(&mut status, "sources", sources.as_ref())?;
-        let sinks = self
-            .sinks
-            .get()
-            .map(|sinks| sinks.iter().map(|sink| sink.report()).collect::<Vec<_>>());
-        field(&mut status, "sinks", sinks.as_ref())?;
+        field(&mut status, "pins", self.pins())?;
+        field(&mut status, "sources", self.names.get().map(|_| self.sources()).as_ref())?;
+        field(&mut status, "sinks", self.sinks.get().map(|_| self.sinks()).as_ref())?;
+        field(&mut status, "rights", self.rights())?;
+        field(&mut status, "web", self.guard().as_ref())?;
         status.serialize_field("oom_kills", &numbers)?;
         field(&mut status, "missed", numbers.missed.map(|_| &numbers.places))?;
         status.end()

@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use serde_json::Value;
 
 use super::{EX_USAGE, complain, print};
+use crate::api::guard::Rules;
 use crate::config::{Config, ConfigError, file};
 use crate::footprint;
 use crate::text::{self, one_line};
@@ -62,6 +63,9 @@ pub(super) fn main(args: &Args) -> anyhow::Result<ExitCode> {
     let read = |path| {
         let config = file::read(path)?;
         config.named_sinks().map_err(ConfigError::Combination)?;
+        if let Some(Err(error)) = config.web.config_file.as_deref().map(Rules::read) {
+            return Err(ConfigError::Combination(format!("web.config_file: {error}")));
+        }
         Ok::<_, ConfigError>(config)
     };
     let config = match args.file.as_deref().map(read).transpose() {

@@ -1,7 +1,9 @@
-//! One GET to the daemon's API, for every subcommand that asks it: bounded in time and size, no redirects, no proxy.
+//! One GET to the daemon's API, for every subcommand that asks it: bounded in time and size, no redirects, no proxy. Over TCP without TLS and login, or over the
+//! daemon's socket, which knows by itself who asks.
 
 use std::fmt;
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -9,7 +11,7 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::{Request, StatusCode, Uri};
 use serde::Deserialize;
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 
 use super::exchange::exchange;
 use crate::config::Refused;
@@ -30,7 +32,7 @@ pub(super) enum Unanswered {
     #[error("{0:#}")]
     Foreign(anyhow::Error),
     /// The daemon answers, but not this.
-    #[error("it says {status}{}{words}", if words.is_empty() { "" } else { ": " })]
+    #[error("it says {status}{}{words}{}", if words.is_empty() { "" } else { ": " }, instead(*status))]
     Refused {
         /// Its status.
         status: StatusCode,
@@ -39,20 +41,41 @@ pub(super) enum Unanswered {
     },
 }
 
-/// Where the daemon answers: `http://host:port`.
+/// What to do instead, where the answer is no for whoever asks so.
+fn instead(status: StatusCode) -> &'static str {
+    match status {
+        // What speaks TLS says this of a request without.
+        StatusCode::BAD_REQUEST | StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+            "; on its host, its socket asks for neither TLS nor a login: --api unix:/run/killwatch/killwatch.sock"
+        }
+        _ => "",
+    }
+}
+
+/// Where the daemon answers: `http://host:port`, or `unix:/path` of its socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Api {
-    authority: String,
-    host: String,
-    port: u16,
+pub(super) enum Api {
+    Tcp { authority: String, host: String, port: u16 },
+    Unix(PathBuf),
 }
 
 impl FromStr for Api {
     type Err = Refused;
 
     fn from_str(text: &str) -> Result<Self, Refused> {
-        let refused =
-            || Refused::new("must be a URL such as http://127.0.0.1:9435, without a path");
+        let refused = || {
+            Refused::new(
+                "must be a URL such as http://127.0.0.1:9435, without a path, or unix: and the path of the daemon's socket; TLS is for browsers and scrapers",
+            )
+        };
+        if let Some(path) = text.strip_prefix("unix:") {
+            let path = path.strip_prefix("//").unwrap_or(path);
+            return if path.starts_with('/') {
+                Ok(Self::Unix(path.into()))
+            } else {
+                Err(refused())
+            };
+        }
         let uri: Uri = text.parse().map_err(|_| refused())?;
         let authority = uri.authority().ok_or_else(refused)?;
         let bare = uri.scheme_str() == Some("http")
@@ -63,25 +86,30 @@ impl FromStr for Api {
             return Err(refused());
         }
         let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
-        Ok(Self {
-            authority: authority.to_string(),
-            host,
-            port: authority.port_u16().unwrap_or(80),
-        })
+        let port = authority.port_u16().unwrap_or(80);
+        Ok(Self::Tcp { authority: authority.to_string(), host, port })
     }
 }
 
 impl fmt::Display for Api {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "http://{}", self.authority)
+        match self {
+            Self::Tcp { authority, .. } => write!(f, "http://{authority}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
     }
 }
 
 impl Api {
     /// Whether the daemon is on this host, for all that the address says.
     pub(super) fn is_local(&self) -> bool {
-        self.host == "localhost"
-            || self.host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+        match self {
+            Self::Tcp { host, .. } => {
+                let loopback = |address: IpAddr| address.is_loopback();
+                host == "localhost" || host.parse().is_ok_and(loopback)
+            }
+            Self::Unix(_) => true,
+        }
     }
 
     /// The body, or `None` if the daemon says 404.
@@ -98,9 +126,16 @@ impl Api {
     }
 
     async fn ask(&self, path: &str) -> anyhow::Result<(StatusCode, Bytes)> {
-        let stream = TcpStream::connect((self.host.as_str(), self.port)).await?;
-        let request = Request::get(path).header("host", &self.authority).body(Full::default())?;
-        exchange(stream, request).await
+        let request = |host: &str| Request::get(path).header("host", host).body(Full::default());
+        match self {
+            Self::Tcp { authority, host, port } => {
+                let stream = TcpStream::connect((host.as_str(), *port)).await?;
+                exchange(stream, request(authority)?).await
+            }
+            Self::Unix(socket) => {
+                exchange(UnixStream::connect(socket).await?, request("killwatch")?).await
+            }
+        }
     }
 }
 

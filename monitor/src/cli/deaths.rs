@@ -24,7 +24,7 @@ mod page;
 mod printer;
 mod question;
 mod record;
-mod row;
+pub(crate) mod row;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -79,7 +79,7 @@ pub(super) struct Args {
     #[arg(short, long, value_name = "FORM", default_value = "table")]
     output: Output,
 
-    /// Where the daemon answers
+    /// Where the daemon answers: http://HOST:PORT, or unix:PATH for its socket
     #[arg(
         long,
         value_name = "URL",
@@ -229,6 +229,7 @@ async fn find(args: &Args, question: &Question) -> anyhow::Result<Option<Found>>
             }
             Ok(from_file(args, question, &silent))
         }
+        Err(no @ Unanswered::Refused { .. }) => anyhow::bail!("{}: {no}", args.api),
         Err(refused) => {
             anyhow::bail!("{}: {refused}; is that daemon of another version?", args.api)
         }

@@ -32,7 +32,7 @@ pub(super) struct Args {
 
 /// How grave a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Verdict {
+pub(crate) enum Verdict {
     /// As it should be.
     Ok,
     /// Something is missing from the records; deaths are seen.
@@ -43,10 +43,10 @@ enum Verdict {
 
 /// One finding.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Finding {
-    verdict: Verdict,
-    what: String,
-    remedy: Option<String>,
+pub(crate) struct Finding {
+    pub(crate) verdict: Verdict,
+    pub(crate) what: String,
+    pub(crate) remedy: Option<String>,
 }
 
 impl Finding {
@@ -54,11 +54,11 @@ impl Finding {
         Self { verdict: Verdict::Ok, what: what.into(), remedy: None }
     }
 
-    fn lacks(what: impl Into<String>, remedy: impl Into<String>) -> Self {
+    pub(crate) fn lacks(what: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self { verdict: Verdict::Lacks, what: what.into(), remedy: Some(remedy.into()) }
     }
 
-    fn fails(what: impl Into<String>, remedy: impl Into<String>) -> Self {
+    pub(crate) fn fails(what: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self { verdict: Verdict::Fails, what: what.into(), remedy: Some(remedy.into()) }
     }
 }
@@ -71,7 +71,7 @@ pub(super) fn main(args: &Args) -> anyhow::Result<ExitCode> {
     let memory_hierarchy = mounts.as_ref().map_or(0, |mounts| mounts.memory.id);
     let probes = try_probes(memory_hierarchy);
     let mut findings = host(&facts);
-    findings.push(cgroups(&mounts));
+    findings.push(cgroups(mounts.as_ref()));
     findings.extend(kernel_side(&probes));
     findings.push(pins(&args.pin));
     findings.push(kernel_log(&mounts));
@@ -100,6 +100,13 @@ fn try_probes(memory_hierarchy: u32) -> Result<Tried, String> {
         load::load(&options, &configured, None).map_err(|error| error.to_string())?;
     let (reports, _) = kernel.attach(None);
     Ok(Tried { reports, absent: layout::absent(&kernel.config) })
+}
+
+/// What the host itself says, before anything is tried: for the daemon, which knows the rest from its own start.
+pub(crate) fn of_host(facts: &Facts, mounts: &Mounts) -> Vec<Finding> {
+    let mut findings = host(facts);
+    findings.push(cgroups(Ok(mounts)));
+    findings
 }
 
 fn host(facts: &Facts) -> Vec<Finding> {
@@ -155,7 +162,7 @@ fn capabilities(facts: &Facts) -> Finding {
     Finding::ok("the capabilities to load and attach programs are there")
 }
 
-fn cgroups(mounts: &Result<Mounts, String>) -> Finding {
+fn cgroups(mounts: Result<&Mounts, &String>) -> Finding {
     match mounts {
         Ok(mounts) => {
             let root = mounts.memory.root.display();

@@ -8,9 +8,9 @@ use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 mod check_config;
 mod client;
-mod deaths;
+pub(crate) mod deaths;
 mod detach;
-mod doctor;
+pub(crate) mod doctor;
 mod exchange;
 mod run;
 pub mod story;

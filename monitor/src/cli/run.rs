@@ -13,9 +13,11 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{Layer as _, fmt};
 
 use super::{EX_USAGE, complain};
+use crate::api::guard::Rules;
 use crate::config::{Config, Flags};
 use crate::notify::config::MAX_SINKS;
 use crate::ops::{LogConfig, LogFormat, LogLevel};
+use crate::privileges::Opener;
 
 /// How long a write to a stuck output may hold up the end of the process, after the drain.
 const ABANDON: Duration = Duration::from_millis(500);
@@ -42,6 +44,15 @@ pub(super) fn main(args: &Args) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(EX_USAGE));
         }
     };
+    if let Some(Err(error)) = config.web.config_file.as_deref().map(Rules::read) {
+        complain(&format!("web.config_file: {error}"));
+        return Ok(ExitCode::from(EX_USAGE));
+    }
+    // Before there is any other thread.
+    let opener = Opener::split(&config.protect.keep)?;
+    // A thread of the allocator's own that gives back what is free. Only now, so that it has no more rights than the others; without it that is done as memory
+    // is asked for.
+    let _ = tikv_jemalloc_ctl::background_thread::write(true);
     let (writer, log) = NonBlockingBuilder::default()
         .lossy(true)
         .buffered_lines_limit(LOG_LINES)
@@ -56,7 +67,7 @@ pub(super) fn main(args: &Args) -> anyhow::Result<ExitCode> {
         .enable_all()
         .build()
         .context("the runtime cannot start")?;
-    let result = runtime.block_on(crate::app::run(config, log_lost));
+    let result = runtime.block_on(crate::app::run(config, log_lost, opener));
     runtime.shutdown_timeout(ABANDON);
     // Writes what waits, for a moment at most.
     drop(log);

@@ -1,5 +1,5 @@
-//! A death as one page for a person: who, what, why, what to do. Pure; everything that comes from a stranger is made
-//! safe for a terminal by [`one_line`].
+//! A death as one page for a person: who, what, why, what to do. Pure. As a text everything that comes from a stranger is made safe for a terminal
+//! by [`one_line`]; the page in the browser makes its own of the same sections.
 
 use std::fmt::Write as _;
 
@@ -11,7 +11,7 @@ mod tests;
 mod words;
 mod workload;
 
-pub(in crate::cli) use words::{bytes, signal};
+pub(crate) use words::{bytes, signal};
 use words::{command, span};
 
 /// Characters of a command line that are shown.
@@ -22,7 +22,39 @@ const NAME: usize = 12;
 /// The page, its last line ended by a newline.
 #[must_use]
 pub fn story(death: &Death) -> String {
-    let mut page = Page(headline(death) + "\n");
+    let mut text = headline(death) + "\n";
+    // Writing to a String cannot fail.
+    for Section { title, items } in sections(death) {
+        let _ = writeln!(text, "\n{title}");
+        for item in items {
+            let _ = match item {
+                Item::Line(line) => writeln!(text, "  {}", one_line(&line)),
+                Item::Value(name, value) => writeln!(text, "  {name:NAME$}{}", one_line(&value)),
+            };
+        }
+    }
+    text
+}
+
+/// A part of the page.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Section {
+    pub(crate) title: &'static str,
+    pub(crate) items: Vec<Item>,
+}
+
+/// A line of a section. What it says may be a stranger's, byte for byte.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Item {
+    /// A sentence.
+    Line(String),
+    /// What something is.
+    Value(&'static str, String),
+}
+
+/// What the page says below its headline.
+pub(crate) fn sections(death: &Death) -> Vec<Section> {
+    let mut page = Page(Vec::new());
     who(death, &mut page);
     what(death, &mut page);
     why(death, &mut page);
@@ -260,26 +292,31 @@ fn memory(death: &Death, page: &mut Page) {
     }
 }
 
-/// The text so far.
-struct Page(String);
+/// The sections so far.
+struct Page(Vec<Section>);
 
 impl Page {
-    fn section(&mut self, title: &str) {
-        // Writing to a String cannot fail.
-        let _ = writeln!(self.0, "\n{title}");
+    fn section(&mut self, title: &'static str) {
+        self.0.push(Section { title, items: Vec::new() });
     }
 
     fn line(&mut self, text: &str) {
-        let _ = writeln!(self.0, "  {}", one_line(text));
+        self.add(Item::Line(text.to_owned()));
     }
 
-    fn value(&mut self, name: &str, value: &str) {
-        let _ = writeln!(self.0, "  {name:NAME$}{}", one_line(value));
+    fn value(&mut self, name: &'static str, value: &str) {
+        self.add(Item::Value(name, value.to_owned()));
     }
 
-    fn maybe(&mut self, name: &str, value: Option<&String>) {
+    fn maybe(&mut self, name: &'static str, value: Option<&String>) {
         if let Some(value) = value {
             self.value(name, value);
+        }
+    }
+
+    fn add(&mut self, item: Item) {
+        if let Some(section) = self.0.last_mut() {
+            section.items.push(item);
         }
     }
 }

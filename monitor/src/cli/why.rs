@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use serde::Deserialize;
 use uuid::Uuid;
 
-use super::client::Api;
+use super::client::{Api, Unanswered};
 use super::{EX_UNAVAILABLE, complain, print};
 use crate::death::Death;
 
@@ -20,7 +20,7 @@ pub(super) struct Args {
     #[arg(value_name = "PID|ID")]
     what: What,
 
-    /// Where the daemon answers
+    /// Where the daemon answers: http://HOST:PORT, or unix:PATH for its socket
     #[arg(
         long,
         value_name = "URL",
@@ -77,6 +77,10 @@ pub(super) fn main(args: &Args) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let body = match runtime.block_on(args.api.get(&path)) {
         Ok(body) => body,
+        Err(no @ Unanswered::Refused { .. }) => {
+            complain(&format!("{}: {no}", args.api));
+            return Ok(ExitCode::from(EX_UNAVAILABLE));
+        }
         Err(error) => {
             complain(&format!(
                 "{} does not answer: {error}; is `killwatch run` at work there? See --api",

@@ -77,7 +77,7 @@ pub fn parse(yaml: &[u8]) -> Result<Config, String> {
 }
 
 /// One line from the reader's error: the key, what is wrong, and where.
-fn explain(key: &str, error: &serde_saphyr::Error) -> String {
+pub(crate) fn explain(key: &str, error: &serde_saphyr::Error) -> String {
     let text = error.without_snippet().to_string();
     // A hint for programmers.
     let text = text.replace(", set DuplicateKeyPolicy in Options if acceptable", "");

@@ -14,6 +14,7 @@ use crate::containers::{Sockets, Switch};
 use crate::ledger::LedgerPath;
 use crate::notify::LogSink;
 use crate::ops::{LogFormat, LogLevel};
+use crate::privileges::Kept;
 use crate::probe::pins::PinPath;
 
 /// Flags of `killwatch run`.
@@ -35,6 +36,14 @@ pub struct Flags {
     /// Path of the metrics [default: /metrics]
     #[arg(long = "web.telemetry-path", value_name = "PATH", env = "KILLWATCH_WEB_TELEMETRY_PATH")]
     web_telemetry_path: Option<TelemetryPath>,
+
+    /// File in the format of Prometheus' exporter-toolkit that says who may look: TLS, client certificates, basic auth
+    #[arg(long = "web.config.file", value_name = "FILE", env = "KILLWATCH_WEB_CONFIG_FILE")]
+    web_config_file: Option<AbsolutePath>,
+
+    /// Whether deaths are shown there: pages and API; metrics and health always are [default: true]
+    #[arg(long = "web.deaths", value_name = "BOOL", env = "KILLWATCH_WEB_DEATHS")]
+    web_deaths: Option<bool>,
 
     /// Unix socket where workers tag themselves and ask for deaths, or `none` [default: /run/killwatch/killwatch.sock]
     #[arg(long = "api.socket", value_name = "PATH", env = "KILLWATCH_API_SOCKET")]
@@ -132,6 +141,15 @@ pub struct Flags {
     )]
     containers_deadline: Option<Period<1, 250, 5_000>>,
 
+    /// Capability to keep after the start, beside CAP_BPF and CAP_SYS_PTRACE; may be given more than once
+    #[arg(
+        long = "protect.keep",
+        value_name = "CAPABILITY",
+        env = "KILLWATCH_PROTECT_KEEP",
+        value_delimiter = ','
+    )]
+    protect_keep: Option<Vec<Kept>>,
+
     /// Environment variable of a victim to keep, beside the built-in list of job ids; may be given more than once
     #[arg(
         long = "environ.allow",
@@ -163,6 +181,8 @@ impl Flags {
     pub fn apply(&self, config: &mut Config) {
         over(&mut config.web.listen_address, &self.web_listen_address);
         over(&mut config.web.telemetry_path, &self.web_telemetry_path);
+        over(&mut config.web.config_file, &self.web_config_file.clone().map(Some));
+        over(&mut config.web.deaths, &self.web_deaths);
         over(&mut config.api.socket, &self.api_socket);
         over(&mut config.api.socket_mode, &self.api_socket_mode);
         over(&mut config.api.socket_group, &self.api_socket_group.clone().map(Some));
@@ -185,6 +205,7 @@ impl Flags {
         over(&mut config.kubernetes.kubeconfig, &self.kubernetes_kubeconfig.clone().map(Some));
         over(&mut config.containers.deadline, &self.containers_deadline);
         over(&mut config.environ.allow, &self.environ_allow);
+        over(&mut config.protect.keep, &self.protect_keep);
         over(&mut config.state.path, &self.state_path);
         over(&mut config.shutdown.deadline, &self.shutdown_deadline);
         over(&mut config.node, &self.node);

@@ -23,7 +23,7 @@ use super::{
     parse,
     story::{Cgroup, Event, Source, Story, WAIT_US},
 };
-use crate::{probe::Record, queue};
+use crate::{privileges, probe::Record, queue};
 
 /// Longer than any record: PRINTK_MESSAGE_MAX is 2 KiB (kernel/printk/printk_ringbuffer.h and internal.h), each byte escaped in four at worst.
 const RECORD: usize = 16 << 10;
@@ -82,6 +82,7 @@ impl Log {
         let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
         let stopped = Arc::clone(&wake);
         let thread = thread::Builder::new().name("killwatch-kmsg".to_owned()).spawn(move || {
+            privileges::shed();
             let mut drain =
                 Drain { log: self, story: Story::default(), next: None, records, observer };
             if let Err(error) = drain.run(stopped.as_fd()) {

@@ -32,6 +32,12 @@ pub struct Filter {
     pub cgroup: Option<String>,
     /// The pod: `namespace/name`, or its uid.
     pub pod: Option<String>,
+    /// Of this decision of the OOM killer: `oom.incident_ktime_ns`.
+    pub incident: Option<u64>,
+    /// Those that follow from the death with this id.
+    pub follows: Option<Uuid>,
+    /// Entries before this number.
+    pub before: Option<u64>,
     /// Who asks; `None` sees all.
     pub viewer: Option<Viewer>,
 }
@@ -78,10 +84,11 @@ impl Filter {
     /// Whether an entry is a death that meets all conditions.
     #[must_use]
     pub fn lets(&self, entry: &Entry) -> bool {
-        entry.death().is_some_and(|death| self.matches(death))
+        self.before.is_none_or(|before| entry.seq < before)
+            && entry.death().is_some_and(|death| self.matches(death))
     }
 
-    /// Whether the death meets all conditions.
+    /// Whether the death meets all conditions but that on its entry's number.
     #[must_use]
     pub fn matches(&self, death: &Death) -> bool {
         let (victim, workload) = (&death.victim, &death.workload);
@@ -107,6 +114,12 @@ impl Filter {
                 .as_deref()
                 .is_none_or(|top| cgroup.is_some_and(|path| is_within(top, path)))
             && self.pod.as_deref().is_none_or(|pod| is_of_pod(death, pod))
+            && self.incident.is_none_or(|incident| {
+                death.oom.as_ref().is_some_and(|oom| oom.incident_ktime_ns == incident)
+            })
+            && self.follows.is_none_or(|id| {
+                death.related.as_ref().is_some_and(|related| related.id == Some(id))
+            })
             && self.viewer.as_ref().is_none_or(|viewer| viewer.sees(victim.uid, cgroup))
     }
 }

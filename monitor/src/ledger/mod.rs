@@ -250,7 +250,8 @@ impl Ledger {
             entries.into_iter().rev().filter(|entry| filter.lets(entry)).take(limit).collect();
         if found.len() < limit && self.shared.place.is_some() {
             let left = limit - found.len();
-            if let Some(older) = self.shared.read(|store| store.newest(filter, first, left)) {
+            let before = filter.before.unwrap_or(u64::MAX).min(first);
+            if let Some(older) = self.shared.read(|store| store.newest(filter, before, left)) {
                 self.shared.count_unreadable(&older);
                 found.extend(older.entries);
             }

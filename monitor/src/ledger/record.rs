@@ -68,6 +68,8 @@ impl Head {
         self.kind == DEATH
             && filter.id.is_none_or(|id| self.id == id)
             && filter.since.is_none_or(|since| self.time >= since.as_microsecond())
+            // A time's fraction of a microsecond is cut off here.
+            && filter.until.is_none_or(|until| self.time <= until.as_microsecond())
     }
 }
 

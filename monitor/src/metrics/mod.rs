@@ -88,6 +88,7 @@ pub struct Metrics {
     missed: Counter,
     cgroups: Gauge,
     ledger: Kept,
+    web_config: Gauge,
     tagged: Gauge,
     rejected: Family<ReasonLabel, Counter>,
     pub(crate) decode_errors: Counter,
@@ -172,6 +173,11 @@ impl Metrics {
             ),
             cgroups: add(r, "killwatch_cgroups", "Cgroups whose path is known"),
             ledger: Kept::new(r),
+            web_config: add(
+                r,
+                "killwatch_web_config_last_reload_successful",
+                "Whether the file of web.config_file, if there is one, could be used as it was last seen",
+            ),
             tagged: add(
                 r,
                 "killwatch_tagged_processes",
@@ -342,6 +348,11 @@ impl Metrics {
     /// Whether something is lacking that is required to see and tell all of them.
     pub fn set_degraded(&self, degraded: bool) {
         self.degraded.set(i64::from(degraded));
+    }
+
+    /// Whether the file that says who may look could be used.
+    pub fn set_web_config(&self, usable: bool) {
+        self.web_config.set(i64::from(usable));
     }
 
     pub(crate) fn queue_dropped(&self, queue: Queue) -> Counter {

@@ -98,7 +98,7 @@ fn read(path: &Path) -> Result<Secret, String> {
 ///
 /// # Errors
 /// If it cannot be opened or read, is no regular file, or is longer.
-pub(super) fn read_file(path: &Path, max: u64) -> io::Result<Vec<u8>> {
+pub(crate) fn read_file(path: &Path, max: u64) -> io::Result<Vec<u8>> {
     let nonblock = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or(0);
     let file = OpenOptions::new().read(true).custom_flags(nonblock).open(path)?;
     if !file.metadata()?.is_file() {

@@ -33,6 +33,9 @@ use super::{
     traffic::Counter,
 };
 
+/// Why nothing is pinned if nobody wants it to be.
+pub const NOT_WANTED: &str = "probe.pin is none";
+
 /// What was opened, at work already.
 pub struct Opened {
     /// Keeps it at work.
@@ -96,7 +99,7 @@ impl Program {
 pub fn open(options: &Options, pin: &PinPath, note: Option<Note>) -> Result<Opened, LoadError> {
     let configured = load::configure(options)?;
     let opened = match pin.directory() {
-        None => Err("probe.pin is none".to_owned()),
+        None => Err(NOT_WANTED.to_owned()),
         Some(path) => Directory::open(&path).map_err(|error| error.to_string()),
     };
     match opened {

@@ -27,7 +27,7 @@ use super::{
     traffic::{Counter, is_end, submitted},
     words::Assembler,
 };
-use crate::{attribute::environ::Allowlist, queue};
+use crate::{attribute::environ::Allowlist, privileges, queue};
 
 /// Records that are read before the reader looks whether it is to stop.
 const BATCH: usize = 4096;
@@ -105,6 +105,7 @@ pub fn spawn(
     let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
     let stopped = Arc::clone(&wake);
     let thread = thread::Builder::new().name("killwatch-ring".to_owned()).spawn(move || {
+        privileges::shed();
         let mut drain = Drain {
             sources,
             assembler: Assembler::new(allowlist.clone()),

@@ -4,9 +4,11 @@
 #![expect(clippy::panic, clippy::unwrap_used, reason = "a test fails by a panic, its helpers too")]
 
 mod alertmanager;
+mod browser;
 mod debian;
 mod grafana;
 mod kubernetes;
+mod page;
 mod pod;
 mod prometheus;
 mod rules;

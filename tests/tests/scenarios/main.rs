@@ -26,6 +26,7 @@ mod oom;
 mod pids;
 mod pods;
 mod poison;
+mod rights;
 mod rlimits;
 mod runtime;
 mod senders;
@@ -83,6 +84,7 @@ fn main() -> ExitCode {
             ("pids", pids::SCENARIOS),
             ("pods", pods::SCENARIOS),
             ("poison", poison::SCENARIOS),
+            ("rights", rights::SCENARIOS),
             ("rlimits", rlimits::SCENARIOS),
             ("runtime", runtime::SCENARIOS),
             ("senders", senders::SCENARIOS),

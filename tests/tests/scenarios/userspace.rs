@@ -3,11 +3,13 @@
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use killwatch_tests::cgroup::{CEILING, Group, Hierarchy};
 use killwatch_tests::corpus::{Need, Scenario};
+use killwatch_tests::daemon::{Daemon, Launch};
 use killwatch_tests::play;
 use killwatch_tests::record::Expected;
 use killwatch_tests::sender::Sender;
@@ -35,7 +37,10 @@ fn by_name_alone(stage: &mut Stage) -> Result<()> {
     killed_by(stage, "earlyoom", None)
 }
 
+/// To read it takes a right that the daemon lets go of unless told otherwise.
 fn by_a_mark_that_takes_root(stage: &mut Stage) -> Result<()> {
+    let flags = ["--protect.keep", "CAP_SYS_ADMIN"].map(Into::into).to_vec();
+    stage.daemon = Arc::new(Daemon::start_as(Launch { flags, ..Launch::default() })?);
     killed_by(stage, "oomd", Some("trusted.oomd_kill"))
 }
 

@@ -3,7 +3,7 @@
 //!
 //! * [`bind`] makes the socket, [`serve`] takes connections, [`peer`] is who is at the other end and what it may see and do.
 //! * [`query`] reads what is asked for, [`limits`] holds it to its rate; every answer that says no is a [`refusal`].
-//! * `tags`, `deaths` and `stream` answer.
+//! * `tags`, `deaths` and `stream` answer, and `operator` for whoever runs the node.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -24,6 +24,7 @@ pub mod bind;
 pub mod config;
 mod deaths;
 pub mod limits;
+mod operator;
 mod paced;
 pub mod peer;
 pub mod query;
@@ -56,6 +57,8 @@ pub struct State {
     pub host: Host,
     /// Cancelled when the daemon ends.
     pub stop: CancellationToken,
+    /// What the API for whoever runs the node is made of.
+    api: Option<Arc<super::State>>,
     /// Names the ledger's numbers in cursors.
     run: u64,
     rates: Rates,
@@ -73,7 +76,14 @@ impl State {
     ) -> Self {
         // Its second half is random.
         let run = ledger.series();
-        Self { ledger, tags, metrics, host, stop, run, rates: Rates::new(Instant::now()) }
+        let rates = Rates::new(Instant::now());
+        Self { ledger, tags, metrics, host, stop, api: None, run, rates }
+    }
+
+    /// The same, which answers also what the addresses of `web.listen_address` do.
+    #[must_use]
+    pub fn with_api(self, api: Arc<super::State>) -> Self {
+        Self { api: Some(api), ..self }
     }
 }
 
@@ -83,6 +93,9 @@ fn router(state: Arc<State>) -> Router {
         .route("/v1/tags/{process}", put(tags::put).get(tags::get).delete(tags::delete))
         .route("/v1/deaths", get(deaths::get))
         .route("/v1/deaths/stream", get(stream::get))
+        .route("/api/v1/deaths", get(operator::list))
+        .route("/api/v1/deaths/{id}", get(operator::one))
+        .route("/api/v1/status", get(operator::status))
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
         .layer(from_fn_with_state(Arc::clone(&state), held))
@@ -92,14 +105,14 @@ fn router(state: Arc<State>) -> Router {
 async fn no_such_path() -> Refusal {
     Refusal::new(
         Rejected::NotFound,
-        "no such path; there are /v1/tags/self, /v1/tags/<pid>, /v1/deaths and /v1/deaths/stream",
+        "no such path; there are /v1/tags/self, /v1/tags/<pid>, /v1/deaths and /v1/deaths/stream, and for whoever runs the node /api/v1/deaths, /api/v1/deaths/<id> and /api/v1/status",
     )
 }
 
 async fn no_such_method() -> Refusal {
     Refusal::new(
         Rejected::Method,
-        "no such method here: /v1/tags/… has GET, PUT and DELETE, /v1/deaths and /v1/deaths/stream have GET",
+        "no such method here: /v1/tags/… has GET, PUT and DELETE, all else has GET",
     )
 }
 
@@ -111,7 +124,8 @@ async fn held(
     next: Next,
 ) -> Response {
     let by_pid = |query: &str| query.split('&').any(|part| part.starts_with("pid="));
-    let is_look = request.uri().path().starts_with("/v1/deaths")
+    let path = request.uri().path();
+    let is_look = (path.starts_with("/v1/deaths") || path.starts_with("/api/v1/deaths"))
         && !request.uri().query().is_some_and(by_pid);
     let cost = if is_look { COST_OF_LOOK } else { 1 };
     let response = match state.rates.take(peer.process, &peer.owner(), cost, Instant::now()) {

@@ -33,13 +33,19 @@ fn run() -> Running {
         ..config::ApiConfig::default()
     };
     let bound = bind::open(&config).unwrap().unwrap();
-    let state = Arc::new(State::new(
-        Arc::new(Ledger::new(LedgerConfig::default())),
-        Arc::default(),
-        Arc::new(Metrics::new(MetricsConfig::default())),
-        Host::of_test(Proc::default(), 0),
-        CancellationToken::new(),
-    ));
+    let ledger = Arc::new(Ledger::new(LedgerConfig::default()));
+    let metrics = Arc::new(Metrics::new(MetricsConfig::default()));
+    let api = crate::api::State {
+        ledger: Arc::clone(&ledger),
+        metrics: Arc::clone(&metrics),
+        status: Arc::new(crate::api::Status::new("node-1".into(), None)),
+        links: Default::default(),
+        // Of the addresses of `web.listen_address` alone.
+        deaths: false,
+    };
+    let host = Host::of_test(Proc::default(), 0);
+    let state = State::new(ledger, Arc::default(), metrics, host, CancellationToken::new());
+    let state = Arc::new(state.with_api(Arc::new(api)));
     let served = tokio::spawn(serve::run(bound, Arc::clone(&state)));
     Running { state, path, served, _dir: dir }
 }
@@ -109,6 +115,31 @@ async fn a_tag_comes_goes_and_is_counted() {
         let line = format!("killwatch_api_rejected_total{{reason=\"{reason}\"}} {count}\n");
         assert!(metrics.contains(&line), "{line}");
     }
+}
+
+#[tokio::test]
+async fn whoever_runs_the_node_asks_here_as_over_tcp() {
+    let daemon = run();
+    let stat = std::fs::read_to_string("/proc/self/status").unwrap();
+    let is_root = stat.contains("\nUid:\t0\t");
+    let (mut own, mut others) = (sample::killed(), sample::oom_memcg());
+    (own.victim.uid, others.victim.uid) = (Some(rustix::process::getuid().as_raw()), Some(54_321));
+    others.workload.cgroup = Some("/somebody/else.service".into());
+    let id = others.id;
+    daemon.state.ledger.append(own).unwrap();
+    daemon.state.ledger.append(others).unwrap();
+    let (status, said) = daemon.ask("GET", "/api/v1/deaths?limit=5", "").await;
+    let seen = said["deaths"].as_array().unwrap().len();
+    assert_eq!((status, seen), (200, if is_root { 2 } else { 1 }), "{said}");
+    let seen = if is_root { 200 } else { 404 };
+    assert_eq!(daemon.ask("GET", &format!("/api/v1/deaths/{id}"), "").await.0, seen);
+    assert_eq!(daemon.ask("GET", "/api/v1/deaths?limit=0", "").await.0, 400);
+    let (status, said) = daemon.ask("GET", "/api/v1/status", "").await;
+    assert_eq!(
+        (status, said.get("node").is_some()),
+        if is_root { (200, true) } else { (403, false) }
+    );
+    assert_eq!(daemon.ask("PUT", "/api/v1/deaths", "{}").await.0, 405);
 }
 
 #[tokio::test]

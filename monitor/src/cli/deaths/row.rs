@@ -1,4 +1,4 @@
-//! A death as the cells of a line. Pure. What comes from a stranger is made safe by the [`Table`](super::table::Table).
+//! A death as the cells of a line. Pure. What comes from a stranger is made safe by who shows it.
 
 use jiff::tz::TimeZone;
 
@@ -6,9 +6,9 @@ use crate::cli::story::{bytes, signal};
 use crate::death::{Death, KillerKind, MemoryStory, State};
 
 /// Columns of the list.
-pub(super) const NAMES: &[&str] = &["TIME", "CAUSE", "VICTIM", "WHERE", "JOB", "LIMIT/USED"];
+pub(crate) const NAMES: &[&str] = &["TIME", "CAUSE", "VICTIM", "WHERE", "JOB", "LIMIT/USED"];
 /// Columns of the wide list.
-pub(super) const WIDE_NAMES: &[&str] =
+pub(crate) const WIDE_NAMES: &[&str] =
     &["TIME", "CAUSE", "VICTIM", "WHERE", "JOB", "LIMIT/USED", "NODE", "KILLER", "EXIT", "ID"];
 
 /// What is not known.
@@ -17,7 +17,7 @@ const NONE: &str = "-";
 const SHORT_ID: usize = 12;
 
 /// The cells of a death, as many as there are columns.
-pub(super) fn cells(death: &Death, wide: bool, zone: &TimeZone) -> Vec<String> {
+pub(crate) fn cells(death: &Death, wide: bool, zone: &TimeZone) -> Vec<String> {
     let format = if wide { "%Y-%m-%d %H:%M:%S" } else { "%m-%d %H:%M:%S" };
     let mut cells = vec![
         death.time.to_zoned(zone.clone()).strftime(format).to_string(),

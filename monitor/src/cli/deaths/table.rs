@@ -6,6 +6,8 @@
 
 use unicode_width::UnicodeWidthChar as _;
 
+use crate::text::is_plain;
+
 /// Between two columns.
 const GAP: usize = 2;
 /// To fit a terminal, no column is made narrower than this.
@@ -98,19 +100,13 @@ fn line(cells: &[String], widths: &[usize]) -> String {
 fn safe(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for c in text.chars() {
-        let tame = c.width().is_some_and(|width| width > 0) && !turns(c) && !c.is_control();
-        if tame {
+        if is_plain(c) {
             safe.push(c);
         } else {
             safe.extend(c.escape_default());
         }
     }
     safe
-}
-
-/// Marks that change the order of what follows, or end a line (Unicode annex 9; U+2028 and U+2029).
-fn turns(c: char) -> bool {
-    matches!(c, '\u{61c}' | '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 fn width(text: &str) -> usize {

@@ -3,7 +3,7 @@
 use crate::death::{Cause, Death, State, Victim};
 
 /// Bytes in IEC units, one decimal.
-pub(in crate::cli) fn bytes(n: u64) -> String {
+pub(crate) fn bytes(n: u64) -> String {
     const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
     if n < 1024 {
         return format!("{n} B");
@@ -46,7 +46,7 @@ pub(super) fn command(args: &[String], max: usize) -> String {
 }
 
 /// The signal that ended it.
-pub(in crate::cli) fn signal(victim: &Victim) -> String {
+pub(crate) fn signal(victim: &Victim) -> String {
     match (&victim.signal_name, victim.signal) {
         (Some(name), _) => name.clone(),
         (None, Some(number)) => format!("signal {number}"),

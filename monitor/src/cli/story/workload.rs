@@ -68,7 +68,7 @@ pub(super) fn job(death: &Death, page: &mut Page) {
     pairs("tags", &death.tags, page);
 }
 
-fn pairs(name: &str, pairs: &BTreeMap<String, String>, page: &mut Page) {
+fn pairs(name: &'static str, pairs: &BTreeMap<String, String>, page: &mut Page) {
     if !pairs.is_empty() {
         let pairs: Vec<String> =
             pairs.iter().map(|(key, value)| format!("{key}={value}")).collect();

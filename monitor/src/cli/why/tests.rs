@@ -7,7 +7,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::api::{State, Status, TelemetryPath, bind, router};
+use crate::api::{Guard, State, Status, TelemetryPath, bind, router};
 use crate::death::sample;
 use crate::ledger::{Ledger, LedgerConfig};
 use crate::metrics::{Metrics, MetricsConfig};
@@ -21,12 +21,17 @@ async fn a_death_comes_over_the_wire_whole() {
         ledger,
         metrics: Arc::new(Metrics::new(MetricsConfig::default())),
         status: Arc::new(Status::new("node-1".into(), None)),
+        links: Default::default(),
+        deaths: true,
     };
-    let server = bind(&["127.0.0.1:0".parse().unwrap()]).await.unwrap();
+    let server = bind(&["127.0.0.1:0".parse().unwrap()]).unwrap();
     let api: Api = format!("http://{}/", server.addresses()[0]).parse().unwrap();
     let stop = CancellationToken::new();
-    let server =
-        tokio::spawn(server.run(router(Arc::new(state), &TelemetryPath::default()), stop.clone()));
+    let server = {
+        let door = Arc::new(Guard::of_nobody());
+        let router = router(Arc::new(state), &TelemetryPath::default(), Arc::clone(&door));
+        tokio::spawn(server.run(router, door, stop.clone()))
+    };
 
     let body = api.get("/api/v1/deaths?pid=4242").await.unwrap().unwrap();
     let page: Page = serde_json::from_slice(&body).unwrap();

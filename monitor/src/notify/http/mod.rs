@@ -24,7 +24,7 @@ pub mod links;
 pub mod reply;
 pub mod retry_after;
 #[cfg(test)]
-pub(super) mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 mod tls;

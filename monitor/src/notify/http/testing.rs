@@ -255,15 +255,15 @@ impl Seen {
 }
 
 /// An authority of a test's own.
-pub(in crate::notify) struct Authority {
+pub(crate) struct Authority {
     issuer: Issuer<'static, KeyPair>,
     /// Its certificate.
-    pub(in crate::notify) pem: String,
+    pub(crate) pem: String,
     der: rustls::pki_types::CertificateDer<'static>,
 }
 
 impl Authority {
-    pub(in crate::notify) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate().unwrap();
@@ -273,7 +273,7 @@ impl Authority {
     }
 
     /// A certificate and its key, as PEM and as the library's own. `until` is a year.
-    pub(in crate::notify) fn issue(&self, name: &str, until: i32) -> (rcgen::Certificate, KeyPair) {
+    pub(crate) fn issue(&self, name: &str, until: i32) -> (rcgen::Certificate, KeyPair) {
         let mut params = CertificateParams::new([name.to_owned()]).unwrap();
         params.not_after = rcgen::date_time_ymd(until, 1, 1);
         let key = KeyPair::generate().unwrap();
@@ -281,12 +281,7 @@ impl Authority {
     }
 
     /// A server with a certificate for `name`; `clients` says whose clients it wants.
-    pub(in crate::notify) fn server(
-        &self,
-        name: &str,
-        until: i32,
-        clients: Option<&Self>,
-    ) -> ServerConfig {
+    pub(crate) fn server(&self, name: &str, until: i32, clients: Option<&Self>) -> ServerConfig {
         let (certificate, key) = self.issue(name, until);
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))

@@ -14,7 +14,7 @@ use super::super::page::{PAGE, newest};
 use super::super::printer::{Out, Printer};
 use super::super::question::Question;
 use super::super::record::Record;
-use crate::api::{State, Status, TelemetryPath, bind, router};
+use crate::api::{Guard, State, Status, TelemetryPath, bind, router};
 use crate::cli::client::{Api, Unanswered};
 use crate::death::sample;
 use crate::ledger::{Filter, Ledger, LedgerConfig};
@@ -35,11 +35,14 @@ impl Served {
             ledger: Arc::clone(&ledger),
             metrics: Arc::new(Metrics::new(MetricsConfig::default())),
             status: Arc::new(Status::new("node-1".into(), None)),
+            links: Default::default(),
+            deaths: true,
         };
-        let server = bind(&[address.parse().unwrap()]).await.unwrap();
+        let server = bind(&[address.parse().unwrap()]).unwrap();
         let (address, stop) = (server.addresses()[0], CancellationToken::new());
-        let router = router(Arc::new(state), &TelemetryPath::default());
-        let task = tokio::spawn(server.run(router, stop.clone()));
+        let router =
+            router(Arc::new(state), &TelemetryPath::default(), Arc::new(Guard::of_nobody()));
+        let task = tokio::spawn(server.run(router, Arc::new(Guard::of_nobody()), stop.clone()));
         Self { ledger, address, stop, task }
     }
 
