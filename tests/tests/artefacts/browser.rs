@@ -80,7 +80,8 @@ impl Driver {
         let browser = Browser { driver: self, session };
         // What it shows by itself is its own business.
         browser.go("about:blank");
-        (browser.requests(), browser.complaints());
+        browser.requests();
+        browser.complaints();
         browser
     }
 
