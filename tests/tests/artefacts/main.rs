@@ -4,7 +4,12 @@
 #![expect(clippy::panic, clippy::unwrap_used, reason = "a test fails by a panic, its helpers too")]
 
 mod alertmanager;
+mod commands;
+mod documents;
 mod grafana;
+mod links;
+mod markdown;
 mod prometheus;
 mod rules;
+mod shell;
 mod tool;
