@@ -38,7 +38,7 @@ use crate::verdict::names::VerdictConfig;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// HTTP.
+    /// HTTP: metrics, API, pages.
     pub web: WebConfig,
     /// The socket for workers.
     pub api: ApiConfig,
@@ -148,9 +148,9 @@ impl Config {
 pub struct ProbeConfig {
     /// Where deaths are heard of.
     pub source: ProbeSource,
-    /// Bytes of the ring that the programs write to: a power of two.
+    /// Bytes of the ring that the programs write to.
     pub ring_bytes: RingBytes,
-    /// Where the kernel side is pinned, so that it outlives the daemon.
+    /// Directory of a BPF file system where the kernel side is pinned, so that it outlives the daemon.
     pub pin: PinPath,
     /// What the programs themselves log, through the daemon's log.
     pub log_level: KernelLogLevel,
@@ -203,7 +203,7 @@ pub struct QueueConfig {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct CgroupConfig {
-    /// Where the hierarchies are mounted.
+    /// Where the cgroup hierarchies are mounted.
     pub root: CgroupRoot,
     /// Live cgroups that the index holds; a quarter as many that were removed a moment ago come on top.
     pub max: Count<1_024, 16_384, 4_194_304>,
@@ -224,7 +224,7 @@ impl Default for CgroupRoot {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct EnvironConfig {
-    /// Further names. At most [`EnvironConfig::MAX_ALLOW`].
+    /// Variables to keep beside the built-in list of job ids. At most [`EnvironConfig::MAX_ALLOW`].
     pub allow: Vec<VariableName>,
 }
 
@@ -323,5 +323,9 @@ fn bounded<T>(key: &str, list: &[T], min: usize, max: usize) -> Result<(), Strin
 
 values::through_from_str!(VariableName, NodeName);
 
+#[cfg(feature = "kubernetes")]
+#[cfg(feature = "otlp")]
+#[cfg(test)]
+mod reference;
 #[cfg(test)]
 mod tests;

@@ -20,9 +20,9 @@ use crate::text::one_line;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LogConfig {
-    /// What to log.
+    /// What to log to standard error.
     pub level: LogLevel,
-    /// Its form.
+    /// Form of the log: for people, or one object of JSON a line.
     pub format: LogFormat,
 }
 

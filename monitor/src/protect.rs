@@ -18,7 +18,7 @@ use crate::procfs::Proc;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ProtectConfig {
-    /// What the OOM killer makes of the daemon, if it may be set.
+    /// The daemon's own `oom_score_adj`, as far as it may lower it: the lower, the later the OOM killer takes it.
     pub oom_score_adj: OomScoreAdj,
     /// Capabilities that stay after the start, beside those that the daemon itself needs. At most [`ProtectConfig::MAX_KEEP`].
     pub keep: Vec<Kept>,

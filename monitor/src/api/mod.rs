@@ -52,7 +52,7 @@ const BODY: usize = 1024;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct WebConfig {
-    /// Addresses to listen on, 1 to [`WebConfig::MAX_ADDRESSES`].
+    /// Addresses to serve HTTP on. At most [`WebConfig::MAX_ADDRESSES`].
     pub listen_address: Vec<ListenAddress>,
     /// Path of the metrics.
     pub telemetry_path: TelemetryPath,

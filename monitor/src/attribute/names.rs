@@ -17,7 +17,7 @@ use crate::death::Workload;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct JobsConfig {
-    /// The user's own, before the built-in ones. At most [`Rules::MAX`].
+    /// The user's own rules, before the built-in ones. At most [`Rules::MAX`].
     pub rules: Vec<RuleSpec>,
 }
 
@@ -35,9 +35,9 @@ impl JobsConfig {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct WorkloadConfig {
-    /// Keys of labels. At most [`WorkloadConfig::MAX_KEYS`].
+    /// Labels that a record shows, by key. At most [`WorkloadConfig::MAX_KEYS`].
     pub labels: Vec<Key>,
-    /// Keys of annotations. At most [`WorkloadConfig::MAX_KEYS`].
+    /// Annotations that a record shows, by key. At most [`WorkloadConfig::MAX_KEYS`].
     pub annotations: Vec<Key>,
 }
 

@@ -33,7 +33,7 @@ const FORMAT: u32 = 1;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct StateConfig {
-    /// Where it is kept.
+    /// Directory for what outlives the daemon: the ledger's file, and which OOM kills were told. By default systemd's `$STATE_DIRECTORY`, if that is set.
     pub path: StatePath,
 }
 

@@ -43,11 +43,11 @@ pub struct ContainersConfig {
     pub poll: Period<1_000, 30_000, 3_600_000>,
     /// How long a container that is gone keeps its names, and a pod its owners: its death may still be on its way. Each takes about 1 KiB as long.
     pub keep_gone: Period<1_000, 300_000, 3_600_000>,
-    /// Runtimes that speak CRI: containerd, CRI-O, cri-dockerd.
+    /// Where runtimes that speak CRI are asked: containerd, CRI-O, cri-dockerd. `auto` is their well-known sockets.
     pub cri: Sockets,
-    /// Docker.
+    /// Where Docker is asked.
     pub docker: Sockets,
-    /// Podman.
+    /// Where Podman is asked.
     pub podman: Sockets,
     /// Whether systemd's invocation ids are read.
     pub systemd: Switch,

@@ -17,9 +17,9 @@ const FILE: &str = "ledger.redb";
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LedgerConfig {
-    /// The file.
+    /// File that deaths are kept in.
     pub path: LedgerPath,
-    /// Deaths and alerts.
+    /// Deaths and alerts to keep; the oldest goes first.
     pub max_deaths: Count<1, 10_000, 1_000_000>,
     /// Bytes of their JSON. The file is larger by about half, and does not shrink while the daemon runs.
     pub max_bytes: Size<{ 1 << 20 }, { 64 << 20 }, { 16 << 30 }>,

@@ -24,6 +24,8 @@ use crate::probe::{Loss, ProbeReport, ProbeState};
 
 mod config;
 mod containers;
+#[cfg(test)]
+mod document_tests;
 mod jobs;
 #[cfg(test)]
 mod jobs_tests;

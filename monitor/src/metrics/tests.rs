@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::containers::MAX_CONTAINERS;
-use super::{LabelsConfig, Metrics, MetricsConfig};
+use super::{LabelsConfig, Metrics, MetricsConfig, document_tests};
 use crate::containers::{MAX_TEXT, SourceReport, SourceState};
 use crate::death::{Cause, Death, Job, Workload, sample};
 use crate::ledger::Health as LedgerHealth;
@@ -128,7 +128,9 @@ fn the_whole_text() {
         state: ProbeState::Attached,
         why: None,
     }]);
-    crate::golden::check_named("metrics.txt", &sorted(&metrics.encode().unwrap()));
+    let text = sorted(&metrics.encode().unwrap());
+    crate::golden::check_named("metrics.txt", &text);
+    document_tests::check(&text);
 }
 
 /// Samples of one metric in order; the registry keeps them by hash.
@@ -165,21 +167,6 @@ fn the_text_is_well_formed() {
             assert!(!name.ends_with("_total_total"), "{line}");
             assert!(exemplar.is_none_or(|e| e.split('}').next().unwrap().len() <= 128), "{line}");
         }
-    }
-}
-
-#[test]
-fn every_metric_is_described() {
-    let docs = include_str!("../../../docs/metrics.md");
-    let text = metrics(1).encode().unwrap();
-    for line in text.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
-        let (name, kind) = line.split_once(' ').unwrap();
-        let suffix = match kind {
-            "counter" => "_total",
-            "info" => "_info",
-            _ => "",
-        };
-        assert!(docs.contains(&format!("| `{name}{suffix}` |")), "{name}{suffix}");
     }
 }
 

@@ -45,7 +45,7 @@ const BATCH: usize = 64;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AlertmanagerConfig {
-    /// All instances of one cluster, each by itself and not behind a load balancer: 1 to [`AlertmanagerConfig::MAX_URLS`].
+    /// All instances of one cluster, each by itself and not behind a load balancer. At most [`AlertmanagerConfig::MAX_URLS`].
     pub urls: Vec<HttpUrl>,
     /// How they are spoken to.
     #[serde(default)]
@@ -53,7 +53,7 @@ pub struct AlertmanagerConfig {
     /// How long an alert holds after the last death.
     #[serde(default)]
     pub hold: Period<60_000, 300_000, 3_600_000>,
-    /// Further labels for every alert, at most [`AlertmanagerConfig::MAX_LABELS`].
+    /// Further labels for every alert. At most [`AlertmanagerConfig::MAX_LABELS`].
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<LabelName, LabelValue>,
 }

@@ -44,13 +44,13 @@ const FIELDS: &[&str] = &{
 pub struct SinkConfig {
     /// What it speaks to.
     pub kind: Kind,
-    /// What it is called in the log, the status and the metrics, and what its place in the ledger is kept under.
+    /// What it is called in the log, the status and the metrics, and what its place in the ledger is kept under. By default its kind, with `-` for `_`; `kind-2` for the second of it.
     pub name: Option<SinkName>,
     /// What it is told.
     pub filter: FilterConfig,
-    /// How long deaths of one workload and cause are gathered; by default as [`SinkConfig::group`] says.
+    /// How long deaths of one workload and cause are gathered; `0s` for not at all. By default as [`SinkConfig::group`] says.
     pub group: Option<Group>,
-    /// Messages a second at most; by default as [`SinkConfig::rate`] says.
+    /// Messages a second at most. By default as [`SinkConfig::rate`] says.
     pub rate: Option<Rate>,
 }
 

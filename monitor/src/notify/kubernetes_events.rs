@@ -21,7 +21,7 @@ mod tests;
 #[cfg(feature = "kubernetes")]
 pub use sink::KubernetesEvents;
 
-/// Settings of the sink. It has none of its own: the API and the credentials are those of the top-level `kubernetes`.
+/// Events on pods. The API and the credentials are those of the top-level `kubernetes`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct KubernetesEventsConfig {}

@@ -23,9 +23,9 @@ const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Links {
-    /// What to do about such a death.
+    /// Address of what to do about such a death.
     pub runbook_url: Option<Template>,
-    /// What was going on.
+    /// Address of what was going on.
     pub dashboard_url: Option<Template>,
 }
 

@@ -33,7 +33,7 @@ const STOPPERS: [&str; 19] = [
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct VerdictConfig {
-    /// Further userspace OOM killers, by process name: at most [`VerdictConfig::MAX_NAMES`].
+    /// Further userspace OOM killers, by process name. At most [`VerdictConfig::MAX_NAMES`].
     pub userspace_oom_killers: Vec<ProcessName>,
 }
 

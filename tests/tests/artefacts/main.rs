@@ -10,11 +10,16 @@
 
 mod alertmanager;
 mod browser;
+mod commands;
 mod debian;
+mod documents;
 mod grafana;
 mod kubernetes;
+mod links;
+mod markdown;
 mod page;
 mod pod;
 mod prometheus;
 mod rules;
+mod shell;
 mod tool;

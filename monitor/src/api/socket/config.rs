@@ -14,11 +14,11 @@ const MAX_PATH: usize = 107;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ApiConfig {
-    /// Where it is.
+    /// Unix socket where workers tag themselves and ask for deaths.
     pub socket: SocketPath,
-    /// Who may connect.
+    /// Permissions of the socket: who may connect.
     pub socket_mode: SocketMode,
-    /// Its group; the daemon's own unless set.
+    /// Group of the socket; the daemon's own unless set.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub socket_group: Option<SocketGroup>,
 }

@@ -43,7 +43,7 @@ pub struct TlsFiles {
     /// A certificate for the daemon itself, with its chain.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cert_file: Option<AbsolutePath>,
-    /// Its private key.
+    /// The private key of that certificate.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key_file: Option<AbsolutePath>,
     /// The name that the receiver's certificate bears, if it is not the host of the address.
@@ -55,7 +55,7 @@ pub struct TlsFiles {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Authorization {
-    /// Its scheme.
+    /// Its scheme; `Bearer` unless set.
     #[serde(default, rename = "type")]
     pub scheme: Scheme,
     /// A file with the credentials, at most 64 KiB, read for each request.

@@ -29,7 +29,7 @@ const DEATH_ID: &str = "6e1f9c0e2d4b4f3f9a0c7b1d5e8a2c01";
 const SUMMARY_ID: &str = "6e1f9c0e2d4b4f3f9a0c7b1d5e8a2c02";
 const ALERT_ID: &str = "6e1f9c0e2d4b4f3f9a0c7b1d5e8a2c03";
 
-/// `journald: {}`.
+/// systemd's journal.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct JournaldConfig {}

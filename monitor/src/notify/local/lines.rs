@@ -14,12 +14,12 @@ use crate::notify::deliver::{Deliver, Failure, Message, Outcome};
 /// Lines that are written at a time.
 const BATCH: usize = 256;
 
-/// `stdout: {}`.
+/// Lines of JSON to standard output.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StdoutConfig {}
 
-/// `file: {path: …}`.
+/// Lines of JSON to a file that is rotated.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FileConfig {
