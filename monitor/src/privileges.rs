@@ -22,6 +22,7 @@ use seccompiler::{
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::config::{Refused, values};
+use crate::protect::ProtectConfig;
 
 mod calls;
 
@@ -64,7 +65,8 @@ values::through_from_str!(Kept);
 #[derive(Debug)]
 struct Left {
     capabilities: CapsHashSet,
-    filter: Result<BpfProgram, String>,
+    /// `None` if none is wanted.
+    filter: Option<Result<BpfProgram, String>>,
 }
 
 /// What the daemon is left with, for the status.
@@ -93,20 +95,20 @@ impl Opener {
     ///
     /// # Errors
     /// If the kernel gives no thread.
-    pub fn split(keep: &[Kept]) -> anyhow::Result<Self> {
+    pub fn split(config: &ProtectConfig) -> anyhow::Result<Self> {
         let permitted = caps::read(None, CapSet::Permitted).unwrap_or_default();
-        let kept = KEPT.into_iter().chain(keep.iter().map(|kept| kept.0));
+        let kept = KEPT.into_iter().chain(config.keep.iter().map(|kept| kept.0));
         let capabilities: CapsHashSet = kept.filter(|kept| permitted.contains(kept)).collect();
         let (jobs, queue) = mpsc::sync_channel::<Job>(1);
         thread::Builder::new()
             .name("killwatch-open".to_owned())
             .spawn(move || queue.into_iter().for_each(|job| job()))
             .context("the kernel gives no thread")?;
-        let left = LEFT.get_or_init(|| Left { capabilities, filter: filter() });
+        let left = LEFT.get_or_init(|| Left { capabilities, filter: config.filter.then(filter) });
         let lacks = left.apply();
         let mut names: Vec<_> = left.capabilities.iter().map(ToString::to_string).collect();
         names.sort();
-        let filtered = left.filter.is_ok() && !lacks.iter().any(|lack| lack.starts_with(FILTER));
+        let filtered = left.filter.is_some() && !lacks.iter().any(|lack| lack.starts_with(FILTER));
         Ok(Self { jobs, lacks, report: Report { capabilities: names, filtered } })
     }
 
@@ -173,8 +175,11 @@ impl Left {
             tried("capabilities stay", kept);
         }
         let filtered = match &self.filter {
-            Ok(program) => seccompiler::apply_filter(program).map_err(|error| error.to_string()),
-            Err(why) => Err(why.clone()),
+            None => Ok(()),
+            Some(Ok(program)) => {
+                seccompiler::apply_filter(program).map_err(|error| error.to_string())
+            }
+            Some(Err(why)) => Err(why.clone()),
         };
         tried(FILTER, filtered);
         lacks
@@ -214,7 +219,7 @@ mod tests {
         }
         let left = Left {
             capabilities: CapsHashSet::from([Capability::CAP_SYS_PTRACE]),
-            filter: filter(),
+            filter: Some(filter()),
         };
         thread::spawn(move || {
             assert!(Command::new("true").status().is_ok());

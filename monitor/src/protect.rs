@@ -15,13 +15,21 @@ use crate::privileges::Kept;
 use crate::procfs::Proc;
 
 /// How the daemon protects itself.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ProtectConfig {
     /// The daemon's own `oom_score_adj`, as far as it may lower it: the lower, the later the OOM killer takes it.
     pub oom_score_adj: OomScoreAdj,
     /// Capabilities that stay after the start, beside those that the daemon itself needs. At most [`ProtectConfig::MAX_KEEP`].
     pub keep: Vec<Kept>,
+    /// Whether system calls that the daemon never makes are refused.
+    pub filter: bool,
+}
+
+impl Default for ProtectConfig {
+    fn default() -> Self {
+        Self { oom_score_adj: OomScoreAdj::default(), keep: Vec::new(), filter: true }
+    }
 }
 
 impl ProtectConfig {

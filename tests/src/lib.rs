@@ -23,6 +23,7 @@
 //! | `KILLWATCH_BIN` | the daemon; default `target/release/killwatch` of the workspace |
 //! | `KILLWATCH_VICTIM` | the `victim` binary; default the one that cargo built |
 //! | `KILLWATCH_SCHEMA` | the JSON Schema; default docs/death.schema.json of the workspace |
+//! | `KILLWATCH_SCREENSHOTS` | a directory that the test of the pages keeps pictures in (base64 of PNG); no default |
 //! | `KILLWATCH_REQUIRE_E2E=1` | a scenario that cannot run is a failure, not a skip |
 //! | `KILLWATCH_EARLYOOM` | the program earlyoom; no default |
 //! | `KILLWATCH_OOMD_CGROUP` | directory of a cgroup whose children systemd-oomd kills under pressure, and which is limited; no default |

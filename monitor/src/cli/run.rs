@@ -49,10 +49,7 @@ pub(super) fn main(args: &Args) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::from(EX_USAGE));
     }
     // Before there is any other thread.
-    let opener = Opener::split(&config.protect.keep)?;
-    // A thread of the allocator's own that gives back what is free. Only now, so that it has no more rights than the others; without it that is done as memory
-    // is asked for.
-    let _ = tikv_jemalloc_ctl::background_thread::write(true);
+    let opener = Opener::split(&config.protect)?;
     let (writer, log) = NonBlockingBuilder::default()
         .lossy(true)
         .buffered_lines_limit(LOG_LINES)

@@ -22,7 +22,11 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     play!(sigterm_drains_and_ends_well).own_daemon(),
     play!(a_restart_starts_clean).own_daemon().needs(&[Need::NoVm]),
     play!(deaths_while_it_is_stopped).own_daemon(),
+    play!(its_start_stays_below_the_bound_of_its_memory).own_daemon().needs(&[Need::NoVm]),
 ];
+
+/// docs/SPECIFICATION.md, "Memory".
+const RESIDENT_KIB: u64 = 32 << 10;
 
 fn all_probes_are_attached(stage: &mut Stage) -> Result<()> {
     probes_are_attached(&stage.daemon)?;
@@ -41,6 +45,22 @@ fn a_second_daemon_sees_the_same(stage: &mut Stage) -> Result<()> {
     ensure!(second.stop()?.code() == Some(0));
     let truth = aborts(stage)?;
     aborted(&truth, &stage.daemon).compare(&stage.daemon.death_of(&truth)?)
+}
+
+/// The types of the kernel are read at the start, and are many.
+fn its_start_stays_below_the_bound_of_its_memory(stage: &mut Stage) -> Result<()> {
+    let truth = aborts(stage)?;
+    aborted(&truth, &stage.daemon).compare(&stage.daemon.death_of(&truth)?)?;
+    let file = format!("/proc/{}/status", stage.daemon.pid());
+    let status = std::fs::read_to_string(&file).with_context(|| format!("read {file}"))?;
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let peak = peak.and_then(|peak| peak.trim().strip_suffix(" kB"));
+    let peak: u64 = peak.with_context(|| format!("no peak in {file}"))?.parse()?;
+    ensure!(
+        peak < RESIDENT_KIB,
+        "{peak} KiB were resident at the height, the bound is {RESIDENT_KIB}"
+    );
+    Ok(())
 }
 
 /// A death just before the end is not lost.

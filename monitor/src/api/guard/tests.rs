@@ -21,6 +21,10 @@ use crate::metrics::MetricsConfig;
 use crate::notify::Links;
 use crate::notify::http::testing::Authority;
 
+mod limits;
+mod refusals;
+mod reload;
+
 const HEALTHY: &str = "/-/healthy";
 /// bcrypt of `secret`, cost 4.
 const SECRET: &str = "$2b$04$VLcR7n3gZujwS9bATypZ1eLbqmK25L1PYIVEiS9uUe6ygJ86HMsle";
@@ -277,7 +281,11 @@ async fn what_was_verified_is_remembered_and_guesses_push_it_out_never() {
         let encoded = base64::engine::general_purpose::STANDARD.encode(login);
         axum::http::HeaderValue::from_str(&format!("Basic {encoded}")).unwrap()
     };
-    let lets = async |text: &str| login.lets(Some(&header(text))).await;
+    let soon = Duration::from_secs(5);
+    let lets = async |text: &str| {
+        let asked = tokio::time::timeout(soon, async { login.lets(Some(&header(text))).await });
+        asked.await.expect("it waits for a turn")
+    };
     assert!(lets("ops:secret").await);
     for guess in 0..300 {
         assert!(!lets(&format!("ops:{guess}")).await);
@@ -286,60 +294,11 @@ async fn what_was_verified_is_remembered_and_guesses_push_it_out_never() {
     let turn = login.turn().await;
     assert!(lets("ops:secret").await);
     assert!(!lets("ops:299").await);
-    assert!(tokio::time::timeout(Duration::from_millis(100), lets("ops:0")).await.is_err());
+    let forgotten = header("ops:0");
+    let asked = tokio::time::timeout(Duration::from_millis(100), login.lets(Some(&forgotten)));
+    assert!(asked.await.is_err(), "it is verified anew");
     drop(turn);
     assert!(!lets("ops:0").await);
-}
-
-#[tokio::test]
-async fn a_change_is_taken_up_and_a_bad_one_changes_nothing() {
-    let served = Served::with(&format!("basic_auth_users: {{ops: '{SECRET}'}}\n"), &[]).await;
-    served.answers(Some("ops:secret"), 200).await;
-    served.write("web.yaml", &format!("basic_auth_users: {{sre: '{SECRET}'}}\n"));
-    served.answers(Some("sre:secret"), 200).await;
-    served.answers(Some("ops:secret"), 401).await;
-    assert!(served.reloaded());
-    served.write("web.yaml", "basic_auth_users: {sre: secret}\n");
-    let until = tokio::time::Instant::now() + Duration::from_secs(20);
-    while served.reloaded() {
-        assert!(tokio::time::Instant::now() < until);
-        served.answers(Some("sre:secret"), 200).await;
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    let why = served.guard.report().failed.unwrap();
-    assert!(why.contains("web.yaml: basic_auth_users.sre: is no bcrypt hash"), "{why}");
-    assert!(!why.contains("secret"), "what may be a password is not shown: {why}");
-    served.write("web.yaml", "{}");
-    served.answers(None, 200).await;
-    assert!(served.reloaded() && served.guard.report().failed.is_none());
-}
-
-#[tokio::test]
-async fn a_new_certificate_is_taken_up_once_it_fits_its_key() {
-    let authority = Authority::new();
-    let (first, second) = (authority.issue("localhost", 2100), authority.issue("localhost", 2100));
-    let ((certificate, key), (next, next_key)) = (pem(&first), pem(&second));
-    let served = Served::with(TLS, &[("c.pem", &certificate), ("k.pem", &key)]).await;
-    let shown = async || {
-        let name = ServerName::try_from("localhost").unwrap();
-        let client = TlsConnector::from(client(&authority, None));
-        let stream = client.connect(name, served.connect().await).await.unwrap();
-        stream.get_ref().1.peer_certificates().unwrap()[0].to_vec()
-    };
-    assert_eq!(shown().await, first.0.der().to_vec());
-    served.write("c.pem", &next);
-    let until = tokio::time::Instant::now() + Duration::from_secs(20);
-    while served.guard.report().failed.is_none() {
-        assert!(tokio::time::Instant::now() < until);
-        assert_eq!(shown().await, first.0.der().to_vec(), "the two that fit stay in force");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    served.write("k.pem", &next_key);
-    while shown().await != second.0.der().to_vec() {
-        assert!(tokio::time::Instant::now() < until);
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    assert!(served.guard.report().failed.is_none());
 }
 
 #[tokio::test]
@@ -380,166 +339,4 @@ async fn a_name_from_elsewhere_does_not_read_deaths_on_loopback() {
         (ask("/metrics", "evil.example").await, ask(HEALTHY, "evil.example").await),
         (200, 200)
     );
-}
-
-fn quick() -> Limits {
-    Limits {
-        head: Duration::from_millis(300),
-        life: Duration::from_secs(2),
-        of_peer: 4,
-        connections: 8,
-    }
-}
-
-/// Reads until the other end hangs up, which it must.
-async fn hung_up(mut stream: TcpStream) -> Vec<u8> {
-    let mut answer = Vec::new();
-    let read = tokio::time::timeout(Duration::from_secs(10), stream.read_to_end(&mut answer)).await;
-    // A reset is an end too.
-    let _ = read.expect("it is hung up on");
-    answer
-}
-
-#[tokio::test]
-async fn whoever_dawdles_is_hung_up_on() {
-    let authority = Authority::new();
-    let (certificate, key) = pem(&authority.issue("localhost", 2100));
-    let files = [("c.pem", &*certificate), ("k.pem", &*key)];
-    for yaml in ["{}", TLS] {
-        let served = Served::limited(yaml, &files, quick()).await;
-        // Says nothing.
-        assert_eq!(hung_up(served.connect().await).await, b"");
-        if yaml == TLS {
-            let mut stream = served.connect().await;
-            stream.write_all(&[super::super::serve::HANDSHAKE, 3, 1]).await.unwrap();
-            assert_eq!(hung_up(stream).await, b"");
-            continue;
-        }
-        // A header, one byte at a time: the whole head has its time, not each byte.
-        let (mut stream, began) = (served.connect().await, tokio::time::Instant::now());
-        stream.write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\nx: ").await.unwrap();
-        while stream.write_all(b"y").await.is_ok() {
-            assert!(began.elapsed() < Duration::from_secs(10), "it may go on for ever");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    }
-}
-
-#[tokio::test]
-async fn one_peer_does_not_take_all_places_and_gives_them_back() {
-    let served = Served::limited("{}", &[], quick()).await;
-    let mut open = Vec::new();
-    for _ in 0..4 {
-        let mut stream = served.connect().await;
-        stream.write_all(b"GET /-/healthy HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
-        stream.read_exact(&mut [0; 12]).await.unwrap();
-        open.push(stream);
-    }
-    assert_eq!(hung_up(served.connect().await).await, b"", "a fifth is closed at once");
-    drop(open.pop());
-    let until = tokio::time::Instant::now() + Duration::from_secs(10);
-    loop {
-        if let Ok((200, _)) = exchange(served.connect().await, HEALTHY, None).await {
-            break;
-        }
-        assert!(tokio::time::Instant::now() < until, "the place does not come back");
-    }
-}
-
-#[tokio::test]
-async fn heads_are_bounded_in_number_and_size_and_bodies_are_not_read() {
-    let served = Served::with("{}", &[]).await;
-    let ask = async |head: String| {
-        let mut stream = served.connect().await;
-        let _ = stream.write_all(head.as_bytes()).await;
-        let answer = hung_up(stream).await;
-        String::from_utf8(answer).unwrap().get(9..12).map(str::to_owned)
-    };
-    let begin = "GET /-/healthy HTTP/1.1\r\nhost: x\r\nconnection: close\r\n";
-    assert_eq!(ask(format!("{begin}{}\r\n", "a: b\r\n".repeat(50))).await.as_deref(), Some("200"));
-    assert_eq!(ask(format!("{begin}{}\r\n", "a: b\r\n".repeat(100))).await.as_deref(), Some("431"));
-    assert_ne!(
-        ask(format!("{begin}a: {}\r\n\r\n", "b".repeat(64 << 10))).await.as_deref(),
-        Some("200")
-    );
-    assert_ne!(
-        ask(format!("GET /{} HTTP/1.1\r\nhost: x\r\n\r\n", "b".repeat(64 << 10))).await.as_deref(),
-        Some("200")
-    );
-    assert_eq!(ask(format!("{begin}content-length: 999999\r\n\r\n")).await.as_deref(), Some("413"));
-}
-
-#[test]
-fn what_is_not_allowed_and_how_it_reads() {
-    let dir = tempfile::tempdir().unwrap();
-    let authority = Authority::new();
-    let (certificate, key) = pem(&authority.issue("localhost", 2100));
-    let other = pem(&authority.issue("localhost", 2100)).1;
-    for (name, text) in [
-        ("c.pem", &certificate),
-        ("k.pem", &key),
-        ("other.pem", &other),
-        ("ca.pem", &authority.pem),
-        ("junk.pem", &"junk".to_owned()),
-    ] {
-        std::fs::write(dir.path().join(name), text).unwrap();
-    }
-    let path = dir.path().join("web.yaml");
-    let files = "cert_file: c.pem, key_file: k.pem";
-    let mut text = String::new();
-    for yaml in [
-        "tls_server: {}".to_owned(),
-        "tls_server_config: {}".to_owned(),
-        "tls_server_config: {cert_file: c.pem}".to_owned(),
-        "tls_server_config: {cert_file: none.pem, key_file: k.pem}".to_owned(),
-        "tls_server_config: {cert_file: junk.pem, key_file: k.pem}".to_owned(),
-        "tls_server_config: {cert_file: c.pem, key_file: junk.pem}".to_owned(),
-        "tls_server_config: {cert_file: c.pem, key_file: other.pem}".to_owned(),
-        "tls_server_config: {cert: x, key: y}".to_owned(),
-        format!("tls_server_config: {{{files}, client_ca: x}}"),
-        format!("tls_server_config: {{{files}, client_ca_file: ca.pem}}"),
-        format!(
-            "tls_server_config: {{{files}, client_ca_file: junk.pem, client_auth_type: RequireAndVerifyClientCert}}"
-        ),
-        format!("tls_server_config: {{{files}, client_auth_type: RequireAndVerifyClientCert}}"),
-        format!(
-            "tls_server_config: {{{files}, client_ca_file: ca.pem, client_auth_type: RequireAnyClientCert}}"
-        ),
-        format!("tls_server_config: {{{files}, client_auth_type: Maybe}}"),
-        format!("tls_server_config: {{{files}, client_allowed_sans: [a]}}"),
-        format!("tls_server_config: {{{files}, min_version: TLS10}}"),
-        format!("tls_server_config: {{{files}, min_version: SSL3}}"),
-        format!("tls_server_config: {{{files}, min_version: TLS13, max_version: TLS12}}"),
-        format!("tls_server_config: {{{files}, cipher_suites: [TLS_RSA_WITH_RC4_128_SHA]}}"),
-        format!("tls_server_config: {{{files}, curve_preferences: [CurveP521]}}"),
-        "http_server_config: {http2: true}".to_owned(),
-        "http_server_config: {http3: true}".to_owned(),
-        "http_server_config: {headers: {Server: x}}".to_owned(),
-        "http_server_config: {headers: {X-Frame-Options: \"a\\nb\"}}".to_owned(),
-        "basic_auth_users: {ops: secret}".to_owned(),
-        "basic_auth_users: {ops: $2b$31$VLcR7n3gZujwS9bATypZ1eLbqmK25L1PYIVEiS9uUe6ygJ86HMsle}"
-            .to_owned(),
-        format!("basic_auth_users: {{'a:b': {SECRET}}}"),
-        "basic_auth_users: [ops]".to_owned(),
-        "rate_limit: {interval: 1s, burst: 5}".to_owned(),
-        "a: [".to_owned(),
-    ] {
-        std::fs::write(&path, &yaml).unwrap();
-        let error = Rules::read(&path).expect_err(&yaml).to_string();
-        assert!(error.starts_with(path.to_str().unwrap()), "{error}");
-        let error = error.replace(dir.path().to_str().unwrap(), "DIR");
-        assert!(!error.contains("secret") && !error.contains('\n'), "{error}");
-        text.push_str(&format!("{yaml}\n    {error}\n"));
-    }
-    crate::golden::check_named("web_refusals.txt", &text);
-    assert!(Rules::read(&PathBuf::from("/no/such/file")).is_err());
-    for fine in [
-        "",
-        "{}",
-        "http_server_config: {http2: false}",
-        &format!("tls_server_config: {{{files}, client_auth_type: ''}}"),
-    ] {
-        std::fs::write(&path, fine).unwrap();
-        Rules::read(&path).expect(fine);
-    }
 }
