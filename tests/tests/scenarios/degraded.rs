@@ -21,7 +21,12 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     play!(with_the_capabilities_the_log_tells_if_asked),
     play!(who_insists_on_bpf_is_told_why_not).needs(&[Need::NoVm]),
     play!(doctor_names_what_is_lacking).needs(&[Need::NoVm]),
+    play!(the_kernel_side_needs_what_the_documents_say_and_no_more),
 ];
+
+/// docs/install.md, "Capabilities": what BPF needs. The last before Linux 5.11 only, where this host has it to give.
+const FOR_BPF: [&str; 2] = ["BPF", "PERFMON"];
+const FOR_LOCKED_MEMORY: &str = "SYS_RESOURCE";
 
 /// How many kills may have the kernel leave out its lines, since other scenarios kill at the same time.
 const TRIES: usize = 20;
@@ -74,6 +79,38 @@ fn doctor_names_what_is_lacking(stage: &mut Stage) -> Result<()> {
     }
     ensure!(code == Some(1), "{code:?}");
     Ok(())
+}
+
+fn the_kernel_side_needs_what_the_documents_say_and_no_more(stage: &mut Stage) -> Result<()> {
+    let mut needed = FOR_BPF.to_vec();
+    if counts_locked_memory()? {
+        needed.push(FOR_LOCKED_MEMORY);
+    }
+    let degraded = |kept: &[&str]| -> Result<Option<String>> {
+        let wrapper =
+            vec![stage.victim().into(), "bounded".into(), kept.join(",").into(), "--".into()];
+        let daemon = Daemon::start_as(Launch { wrapper, flags: vec![] })?;
+        Ok(daemon.json("/api/v1/status")?.get("degraded").map(Value::to_string))
+    };
+    let why = degraded(&needed)?;
+    ensure!(why.is_none(), "with {needed:?} it is degraded: {why:?}");
+    for left_out in &needed {
+        let kept: Vec<_> = needed.iter().copied().filter(|name| name != left_out).collect();
+        let why = degraded(&kept)?;
+        let no_bpf = why.as_ref().is_some_and(|why| why.contains("BPF cannot be used"));
+        ensure!(no_bpf, "without {left_out} it is degraded by: {why:?}");
+    }
+    Ok(())
+}
+
+/// Before Linux 5.11 the memory of BPF maps counts as locked.
+fn counts_locked_memory() -> Result<bool> {
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    let mut numbers = release.split('.').map(str::parse::<u32>);
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(major)), Some(Ok(minor))) => Ok((major, minor) < (5, 11)),
+        _ => anyhow::bail!("what kernel is {release}?"),
+    }
 }
 
 fn incapable(stage: &Stage) -> Vec<std::ffi::OsString> {

@@ -59,11 +59,31 @@ pub(crate) fn tied(command: &[OsString]) -> Result<ExitCode> {
 
 /// Becomes the command, without the capabilities that bpf(2) asks for.
 pub(crate) fn incapable(command: &[OsString]) -> Result<ExitCode> {
-    for capability in [CapabilitySet::BPF, CapabilitySet::PERFMON, CapabilitySet::SYS_ADMIN] {
-        // Root gets what the bounding set has, with execve(2).
-        remove_capability_from_bounding_set(capability).context("give up a capability")?;
-    }
+    let lost = CapabilitySet::BPF | CapabilitySet::PERFMON | CapabilitySet::SYS_ADMIN;
+    give_up(lost)?;
     replace(command)
+}
+
+/// Becomes the command without all capabilities but these.
+pub(crate) fn bounded(keep: &[String], command: &[OsString]) -> Result<ExitCode> {
+    let mut lost = CapabilitySet::all();
+    for name in keep {
+        lost.remove(CapabilitySet::from_name(name).with_context(|| format!("no {name}"))?);
+    }
+    give_up(lost)?;
+    replace(command)
+}
+
+/// Root gets what the bounding set has, with execve(2).
+fn give_up(lost: CapabilitySet) -> Result<()> {
+    // The right to give up goes last.
+    for capability in lost.difference(CapabilitySet::SETPCAP).iter().chain([CapabilitySet::SETPCAP])
+    {
+        if lost.contains(capability) {
+            remove_capability_from_bounding_set(capability).context("give up a capability")?;
+        }
+    }
+    Ok(())
 }
 
 /// Becomes the command.

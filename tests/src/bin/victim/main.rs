@@ -137,6 +137,15 @@ enum Act {
         #[arg(last = true, required = true)]
         command: Vec<OsString>,
     },
+    /// Become a command that can have no capabilities but these
+    Bounded {
+        /// Their names, such as BPF,PERFMON
+        #[arg(value_delimiter = ',')]
+        keep: Vec<String>,
+        /// Command and its arguments
+        #[arg(last = true, required = true)]
+        command: Vec<OsString>,
+    },
     /// Take another process name, then do something
     Named {
         /// Name: 1 to 15 bytes of any kind
@@ -239,6 +248,7 @@ fn act(act: Act, gate: &Gate) -> Result<ExitCode> {
         Act::Parent { command } => family::parent(gate, &command),
         Act::Tied { command } => family::tied(&command),
         Act::Incapable { command } => family::incapable(&command),
+        Act::Bounded { keep, command } => family::bounded(&keep, &command),
         Act::Named { name, act: next } => {
             let name = name.into_vec();
             if name.is_empty() || name.len() > 15 {
