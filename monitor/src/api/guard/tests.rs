@@ -1,6 +1,5 @@
 //! Real files, real TLS, real connections.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
