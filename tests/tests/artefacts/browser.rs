@@ -1,4 +1,10 @@
 //! A real browser: headless Chromium, driven over WebDriver (W3C) by its own chromedriver.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a helper of tests: what fails here fails the test"
+)]
 
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;

@@ -1,5 +1,6 @@
 //! The page in a real browser, of a real daemon that watched real deaths: with scripts and without, in the light and in the dark, for a keyboard, and against names
 //! that want to be more than names.
+#![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
 
 use std::path::Path;
 

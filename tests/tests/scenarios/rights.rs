@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use killwatch_tests::corpus::Scenario;
+use killwatch_tests::corpus::{Need, Scenario};
 use killwatch_tests::daemon::{self, Daemon, Launch};
 use killwatch_tests::play;
 use killwatch_tests::stage::Stage;
@@ -17,8 +17,8 @@ use crate::aborts;
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
     play!(no_thread_has_more_than_it_needs),
-    play!(deaths_are_kept_off_tcp_and_told_over_the_socket),
-    play!(whoever_has_no_password_is_shown_nothing),
+    play!(deaths_are_kept_off_tcp_and_told_over_the_socket).needs(&[Need::NoVm]),
+    play!(whoever_has_no_password_is_shown_nothing).needs(&[Need::NoVm]),
 ];
 
 /// CAP_SYS_PTRACE and CAP_BPF (include/uapi/linux/capability.h).
