@@ -76,6 +76,8 @@ struct Source {
     /// Whether it may know the containers of a runtime, if the path tells one.
     serves: fn(Option<&str>) -> bool,
     queue: mpsc::Sender<String>,
+    /// Not yet at the start, when what happened before the daemon ran is told: whether there is anybody is not known then.
+    tried: bool,
 }
 
 #[derive(Debug)]
@@ -151,7 +153,7 @@ impl Registry {
             failed: 0,
             refused: 0,
         };
-        state.sources.push(Source { report, serves, queue });
+        state.sources.push(Source { report, serves, queue, tried: false });
         Some((Handle { registry: Arc::clone(self), place }, asks))
     }
 
@@ -172,6 +174,7 @@ impl Registry {
             // One that is slow is asked too, and not waited for.
             let up = match source.report.state {
                 SourceState::Up => true,
+                SourceState::Absent if !source.tried => true,
                 SourceState::Slow => false,
                 SourceState::Absent | SourceState::Down => continue,
             };
@@ -198,7 +201,8 @@ impl Registry {
         let owing = state.book.owing(id);
         for (place, source) in state.sources.iter_mut().enumerate() {
             let bit = 1 << place;
-            if owing & bit != 0 && source.report.state == SourceState::Up {
+            if owing & bit != 0 && (source.report.state == SourceState::Up || !source.tried) {
+                source.tried = true;
                 source.report.state = SourceState::Slow;
                 source.report.why = Some("it did not answer in time".to_owned());
                 state.book.give_up(bit);
@@ -303,6 +307,7 @@ impl Handle {
 
     /// The source has just answered.
     pub fn up(&self) {
+        self.tried();
         self.report(|report| {
             report.state = SourceState::Up;
             report.why = None;
@@ -312,6 +317,7 @@ impl Handle {
 
     /// A request failed, or there is nobody to ask. What it was asked is not waited for.
     pub fn down(&self, state: SourceState, why: String) {
+        self.tried();
         self.report(|report| {
             report.failed += u64::from(state == SourceState::Down);
             report.state = state;
@@ -319,6 +325,12 @@ impl Handle {
         });
         self.registry.state().book.give_up(self.bit());
         self.registry.changed.notify_one();
+    }
+
+    fn tried(&self) {
+        if let Some(source) = self.registry.state().sources.get_mut(self.place) {
+            source.tried = true;
+        }
     }
 
     /// The runtime's own name and version.

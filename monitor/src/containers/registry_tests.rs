@@ -27,7 +27,8 @@ fn asks_those_who_are_up_and_may_know() {
     let (cri, mut cri_asks) = source(&registry, "cri", |runtime| runtime != Some("podman"));
     let (podman, mut podman_asks) =
         source(&registry, "podman", |runtime| runtime == Some("podman"));
-    let (_absent, mut absent_asks) = source(&registry, "absent", |_| true);
+    let (absent, mut absent_asks) = source(&registry, "absent", |_| true);
+    absent.down(SourceState::Absent, "there is no socket".to_owned());
     cri.up();
     podman.up();
     registry.ask("a", Some("containerd"), 0);
@@ -47,6 +48,33 @@ fn asks_those_who_are_up_and_may_know() {
     let reports = registry.reports();
     assert_eq!(reports[1].why.as_deref(), Some("a\\nb"));
     assert_eq!((reports[0].answered, reports[1].failed), (1, 1));
+}
+
+/// What happened before the daemon ran is told as it starts, and the runtimes are being connected to.
+#[test]
+fn who_has_not_tried_yet_is_waited_for_until_it_has() {
+    let registry = Arc::new(Registry::new(&ContainersConfig::default()));
+    let (first, mut asks) = source(&registry, "first", |_| true);
+    let (second, _second_asks) = source(&registry, "second", |_| true);
+    registry.ask("a", None, 0);
+    assert_eq!(asks.try_recv().as_deref(), Ok("a"));
+    second.down(SourceState::Absent, "there is no socket".to_owned());
+    assert!(matches!(registry.lookup("a"), Lookup::Pending));
+    first.put(info("first", "a", Some("p")));
+    assert_eq!(known(&registry, "a"), Some("first"));
+    first.down(SourceState::Absent, "there is no socket".to_owned());
+    registry.ask("b", None, 0);
+    assert!(asks.try_recv().is_err() && matches!(registry.lookup("b"), Lookup::Unknown));
+}
+
+#[test]
+fn who_has_not_tried_and_is_late_owes_the_answer() {
+    let registry = Arc::new(Registry::new(&ContainersConfig::default()));
+    let (_late, _asks) = source(&registry, "late", |_| true);
+    registry.ask("a", None, 0);
+    registry.too_late("a");
+    assert!(matches!(registry.lookup("a"), Lookup::Unknown));
+    assert!(registry.why_not(None).is_some_and(|why| why.contains("late")));
 }
 
 #[test]

@@ -24,9 +24,10 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     play!(the_kernel_side_needs_what_the_documents_say_and_no_more),
 ];
 
-/// docs/install.md, "Capabilities": what BPF needs. The last before Linux 5.11 only, where this host has it to give.
+/// docs/install.md, "Capabilities": what BPF needs, what it needs before Linux 5.11, and what the kernel log needs, which stands in for it.
 const FOR_BPF: [&str; 2] = ["BPF", "PERFMON"];
 const FOR_LOCKED_MEMORY: &str = "SYS_RESOURCE";
+const FOR_THE_LOG: &str = "SYSLOG";
 
 /// How many kills may have the kernel leave out its lines, since other scenarios kill at the same time.
 const TRIES: usize = 20;
@@ -87,8 +88,8 @@ fn the_kernel_side_needs_what_the_documents_say_and_no_more(stage: &mut Stage) -
         needed.push(FOR_LOCKED_MEMORY);
     }
     let degraded = |kept: &[&str]| -> Result<Option<String>> {
-        let wrapper =
-            vec![stage.victim().into(), "bounded".into(), kept.join(",").into(), "--".into()];
+        let kept = [kept, &[FOR_THE_LOG]].concat().join(",").into();
+        let wrapper = vec![stage.victim().into(), "bounded".into(), kept, "--".into()];
         let daemon = Daemon::start_as(Launch { wrapper, flags: vec![] })?;
         Ok(daemon.json("/api/v1/status")?.get("degraded").map(Value::to_string))
     };

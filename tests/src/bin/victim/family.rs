@@ -77,8 +77,8 @@ pub(crate) fn bounded(keep: &[String], command: &[OsString]) -> Result<ExitCode>
 /// Root gets what the bounding set has, with execve(2).
 fn give_up(lost: CapabilitySet) -> Result<()> {
     // The right to give up goes last.
-    for capability in lost.difference(CapabilitySet::SETPCAP).iter().chain([CapabilitySet::SETPCAP])
-    {
+    let others = lost.difference(CapabilitySet::SETPCAP).iter_names().map(|(_, one)| one);
+    for capability in others.chain([CapabilitySet::SETPCAP]) {
         if lost.contains(capability) {
             remove_capability_from_bounding_set(capability).context("give up a capability")?;
         }
