@@ -176,7 +176,7 @@ mod tests {
         config.probe.ring_bytes = "8MiB".parse().unwrap();
         config.ledger.max_memory = "8MiB".parse().unwrap();
         let large = of(&config);
-        assert_eq!(large.at_start() - small.at_start(), 8 << 20);
-        assert_eq!(large.at_most() - small.at_most(), (8 << 20) + (12 << 20));
+        assert_eq!(large.at_start() - small.at_start(), 12 << 20);
+        assert_eq!(large.at_most() - small.at_most(), (12 << 20) + (12 << 20));
     }
 }

@@ -23,7 +23,7 @@ const FORCE_WAKEUP: u64 = 2;
 
 /// Records of [`killwatch_ebpf::wire`]. The daemon sets the size at load.
 #[map]
-static RECORDS: RingBuf = RingBuf::with_byte_size(1 << 22, 0);
+static RECORDS: RingBuf = RingBuf::with_byte_size(1 << 21, 0);
 
 /// Records that did not fit, per program in the order of [`PROGRAMS`].
 #[map]

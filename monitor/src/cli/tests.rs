@@ -21,7 +21,7 @@ fn help_tells_the_defaults_that_are_in_force() {
     let address = config.web.listen_address[0].to_string();
     let deaths = config.ledger.max_deaths.get().to_string();
     let records = config.queue.records.get().to_string();
-    assert_eq!(config.probe.ring_bytes.get(), 4 << 20);
+    assert_eq!(config.probe.ring_bytes.get(), 2 << 20);
     assert_eq!(config.shutdown.deadline.get().as_secs(), 5);
     let sink = config.log_sink.to_string();
     for default in [
@@ -29,7 +29,7 @@ fn help_tells_the_defaults_that_are_in_force() {
         &deaths,
         &records,
         &sink,
-        "4MiB",
+        "2MiB",
         "5s",
         config.web.telemetry_path.as_str(),
         "/sys/fs/cgroup",

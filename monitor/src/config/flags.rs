@@ -81,7 +81,7 @@ pub struct Flags {
     #[arg(long = "probe.source", value_name = "SOURCE", env = "KILLWATCH_PROBE_SOURCE")]
     probe_source: Option<ProbeSource>,
 
-    /// Size of the ring that the kernel side writes to, a power of two [default: 4MiB]
+    /// Size of the ring that the kernel side writes to, a power of two [default: 2MiB]
     #[arg(long = "probe.ring-bytes", value_name = "SIZE", env = "KILLWATCH_PROBE_RING_BYTES")]
     probe_ring_bytes: Option<RingBytes>,
 

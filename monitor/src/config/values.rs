@@ -171,8 +171,9 @@ impl RingBytes {
 }
 
 impl Default for RingBytes {
+    /// Each of its pages counts twice in what the daemon holds resident; what it is emptied into holds four times as much.
     fn default() -> Self {
-        Self(4 << 20)
+        Self(2 << 20)
     }
 }
 
@@ -189,7 +190,7 @@ impl FromStr for RingBytes {
         let bytes = size(text).and_then(|n| u32::try_from(n).ok());
         let allowed = |n: &u32| n.is_power_of_two() && (64 << 10..=64 << 20).contains(n);
         bytes.filter(allowed).map(Self).ok_or_else(|| {
-            Refused::new("must be a power of two from 64KiB to 64MiB, such as 4MiB or 4194304 (the kernel's ring can have no other size)")
+            Refused::new("must be a power of two from 64KiB to 64MiB, such as 2MiB or 2097152 (the kernel's ring can have no other size)")
         })
     }
 }

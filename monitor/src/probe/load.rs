@@ -135,7 +135,7 @@ pub fn configure(options: &Options) -> Result<Configured, LoadError> {
     let btf = Btf::parse(&bytes)?;
     let choices = Choices {
         memory_hierarchy: options.memory_hierarchy,
-        // Half: room for about 2,000 deaths without their texts at the default size.
+        // Half: room for about 1,000 deaths without their texts at the default size.
         texts_high_water: options.ring_bytes / 2,
         quiet: runs_beside_others(),
     };
