@@ -1,12 +1,7 @@
 //! What is deployed, held to the tools of the world that it is deployed in. One file per artefact.
 //!
 //! A tool that is not installed is said loudly and counts as skipped; with `KILLWATCH_REQUIRE_E2E=1` it fails.
-#![expect(
-    clippy::expect_used,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test fails by a panic, its helpers too"
-)]
+#![expect(clippy::panic, clippy::unwrap_used, reason = "a test fails by a panic, its helpers too")]
 
 mod alertmanager;
 mod browser;
