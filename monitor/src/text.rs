@@ -47,6 +47,20 @@ pub fn is_plain(c: char) -> bool {
     c.width().is_some_and(|width| width > 0) && !turns && !c.is_control()
 }
 
+/// Text that does nothing but take places: what is not [plain](is_plain) shows as its number.
+#[must_use]
+pub fn plain(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    for c in text.chars() {
+        if is_plain(c) {
+            plain.push(c);
+        } else {
+            plain.extend(c.escape_default());
+        }
+    }
+    plain
+}
+
 /// Bytes in IEC units, one decimal: `32.0 MiB`.
 #[must_use]
 #[expect(clippy::cast_precision_loss, reason = "one decimal is shown")]
@@ -70,6 +84,12 @@ pub fn bytes(count: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_hidden_shows_as_its_number() {
+        assert_eq!(plain("a\u{202e}\0b\n"), r"a\u{202e}\u{0}b\n");
+        assert_eq!(plain("größe 漢"), "größe 漢");
+    }
 
     #[test]
     fn keeps_utf8_and_marks_the_rest() {

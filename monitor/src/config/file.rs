@@ -4,6 +4,8 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
+use serde::de::DeserializeOwned;
+
 use super::Config;
 
 /// A file that is longer is not read: no honest configuration comes near.
@@ -62,6 +64,16 @@ pub fn read(path: &Path) -> Result<Config, ConfigError> {
 /// # Errors
 /// A line that names the key, the value, what is allowed, and where it stands.
 pub fn parse(yaml: &[u8]) -> Result<Config, String> {
+    let config: Config = from_yaml(yaml)?;
+    config.check()?;
+    Ok(config)
+}
+
+/// Reads YAML of any kind.
+///
+/// # Errors
+/// As [`parse`].
+pub(crate) fn from_yaml<T: DeserializeOwned>(yaml: &[u8]) -> Result<T, String> {
     let text = std::str::from_utf8(yaml)
         .map_err(|e| format!("not UTF-8 from byte {} on", e.valid_up_to()))?;
     let mut key = String::new();
@@ -71,9 +83,7 @@ pub fn parse(yaml: &[u8]) -> Result<Config, String> {
             e.into_inner()
         })
     });
-    let config: Config = parsed.map_err(|e| explain(&key, &e))?;
-    config.check()?;
-    Ok(config)
+    parsed.map_err(|e| explain(&key, &e))
 }
 
 /// One line from the reader's error: the key, what is wrong, and where.

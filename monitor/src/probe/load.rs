@@ -68,6 +68,9 @@ pub enum LoadError {
         "the kernel refused the maps of the kernel side: {0}; root, or CAP_BPF with CAP_PERFMON, is needed"
     )]
     Refused(String),
+    /// The limit of open files was lowered, and could not be set back.
+    #[error("the limit of open files cannot be set back after the load: {0}")]
+    NoFiles(#[source] rustix::io::Errno),
     /// Loaded, and not pinned.
     #[error("the maps of the kernel side cannot be pinned: {0}")]
     NotPinned(String),
@@ -190,7 +193,7 @@ pub fn load(
         Some(_) => VerifierLogLevel::DEBUG | VerifierLogLevel::STATS,
         None => VerifierLogLevel::STATS,
     };
-    let mut ebpf = loader()
+    let mut ebpf = loader()?
         .verifier_log_level(said)
         .override_global("CONFIG", configured.config.as_bytes(), true)
         .override_global("AYA_LOG_LEVEL", &log_level, true)
@@ -225,15 +228,15 @@ pub fn load(
 
 /// A loader that knows none of the kernel's types: offsets are ours to find, and programs name their places by [`Configured`]. As it is made, aya reads all types
 /// whatever it is told, 40 MiB of them for a moment, and goes on without if it cannot: so it gets no descriptor for the file. Nothing else of the daemon opens one now.
-fn loader<'a>() -> EbpfLoader<'a> {
+fn loader<'a>() -> Result<EbpfLoader<'a>, LoadError> {
     let limit = rustix::process::getrlimit(Resource::Nofile);
     let none = Rlimit { current: Some(0), maximum: limit.maximum };
     let lowered = rustix::process::setrlimit(Resource::Nofile, none).is_ok();
     let loader = EbpfLoader::new();
     if lowered {
-        let _ = rustix::process::setrlimit(Resource::Nofile, limit);
+        rustix::process::setrlimit(Resource::Nofile, limit).map_err(LoadError::NoFiles)?;
     }
-    loader
+    Ok(loader)
 }
 
 impl Parts {

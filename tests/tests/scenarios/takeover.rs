@@ -22,10 +22,10 @@ use crate::{LIMIT, at_the_gate};
 pub(crate) const SCENARIOS: &[Scenario] = &[
     play!(what_happens_after_a_kill_of_the_daemon_is_told_once),
     play!(what_happens_after_a_stop_of_the_daemon_is_told_once),
-    play!(other_programs_take_the_place_of_old_ones).needs(&[Need::NoVm]),
-    play!(records_of_another_layout_are_counted_and_not_misread).needs(&[Need::NoVm]),
+    play!(other_programs_take_the_place_of_old_ones),
+    play!(records_of_another_layout_are_counted_and_not_misread),
     play!(a_ring_that_overflows_meanwhile_is_counted),
-    play!(what_is_pinned_by_half_is_removed).needs(&[Need::NoVm]),
+    play!(what_is_pinned_by_half_is_removed),
     play!(detach_takes_all_away_once_no_daemon_runs),
     play!(a_second_daemon_has_its_own).needs(&[Need::NoVm]),
     play!(without_a_bpf_file_system_it_works_unpinned).needs(&[Need::NoVm]),

@@ -8,7 +8,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::config::file::explain;
+use crate::config::file::from_yaml;
 use crate::notify::secret::read_file;
 
 /// A file that is longer is not read: bytes.
@@ -285,16 +285,7 @@ pub(super) fn read(path: &Path) -> Result<WebFile, WebFileError> {
 
 /// Reads YAML.
 pub(super) fn parse(yaml: &[u8]) -> Result<WebFile, String> {
-    let text = std::str::from_utf8(yaml)
-        .map_err(|e| format!("not UTF-8 from byte {} on", e.valid_up_to()))?;
-    let mut key = String::new();
-    let parsed = serde_saphyr::with_deserializer_from_str(text, |deserializer| {
-        serde_path_to_error::deserialize(deserializer).map_err(|e| {
-            key = e.path().to_string();
-            e.into_inner()
-        })
-    });
-    let file: WebFile = parsed.map_err(|e| explain(&key, &e))?;
+    let file: WebFile = from_yaml(yaml)?;
     if file.basic_auth_users.len() > MAX_USERS {
         return Err(format!("basic_auth_users: more than {MAX_USERS} are not allowed"));
     }

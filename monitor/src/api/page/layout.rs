@@ -5,10 +5,11 @@ use std::sync::Arc;
 use jiff::tz::TimeZone;
 use maud::{DOCTYPE, Markup, html};
 
-use super::shown::{Shown, plain};
+use super::shown::Shown;
 use crate::cli::deaths::row;
 use crate::death::{Cause, Confidence, Death};
 use crate::ledger::Entry;
+use crate::text::plain;
 
 /// Which page this is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

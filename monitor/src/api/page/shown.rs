@@ -41,19 +41,6 @@ fn numbered(c: char) -> Markup {
     html! { span .strange title="a character that would not be seen" { (PreEscaped(c.escape_default().to_string())) } }
 }
 
-/// The same for where no markup can be: a title, a label.
-pub(super) fn plain(text: &str) -> String {
-    let mut safe = String::with_capacity(text.len());
-    for c in text.chars() {
-        if is_plain(c) {
-            safe.push(c);
-        } else {
-            safe.extend(c.escape_default());
-        }
-    }
-    safe
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -75,6 +62,5 @@ mod tests {
                 strange(r"\u{200b}")
             )
         );
-        assert_eq!(plain("a\u{202e}\0b"), r"a\u{202e}\u{0}b");
     }
 }

@@ -6,7 +6,7 @@
 
 use unicode_width::UnicodeWidthChar as _;
 
-use crate::text::is_plain;
+use crate::text::plain;
 
 /// Between two columns.
 const GAP: usize = 2;
@@ -38,7 +38,7 @@ impl Table {
             return String::new();
         }
         let rows: Vec<Vec<String>> =
-            rows.iter().map(|cells| cells.iter().map(|cell| safe(cell)).collect()).collect();
+            rows.iter().map(|cells| cells.iter().map(|cell| plain(cell)).collect()).collect();
         for cells in &rows {
             for (widest, cell) in self.widths.iter_mut().zip(cells) {
                 *widest = (*widest).max(width(cell));
@@ -94,19 +94,6 @@ fn line(cells: &[String], widths: &[usize]) -> String {
     }
     line.truncate(line.trim_end_matches(' ').len());
     line
-}
-
-/// Text of which each character takes one or two columns, and does nothing but that.
-fn safe(text: &str) -> String {
-    let mut safe = String::with_capacity(text.len());
-    for c in text.chars() {
-        if is_plain(c) {
-            safe.push(c);
-        } else {
-            safe.extend(c.escape_default());
-        }
-    }
-    safe
 }
 
 fn width(text: &str) -> usize {

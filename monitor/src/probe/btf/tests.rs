@@ -1,3 +1,5 @@
+//! Tests of the reader of BTF: against another one, on the kernel that runs, and on any bytes.
+
 use proptest::prelude::*;
 
 use super::*;
