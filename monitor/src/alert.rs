@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::death::{Cause, Job};
+use crate::death::{Cause, Job, ProcessMemory, Workload};
 
 /// Version of the JSON form. Rises when a key changes its meaning or goes; new keys do not raise it.
 pub const SCHEMA: u32 = 1;
@@ -36,6 +36,60 @@ pub struct Alert {
 pub enum AlertKind {
     /// One job was killed again and again.
     PoisonJob(PoisonJob),
+    /// A cgroup comes near its limit.
+    NearLimit(Box<NearLimit>),
+}
+
+impl AlertKind {
+    /// Its name in JSON.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::PoisonJob(_) => "poison_job",
+            Self::NearLimit(_) => "near_limit",
+        }
+    }
+}
+
+/// A cgroup that is near the limit of its memory, or on a straight way to it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct NearLimit {
+    /// Whose cgroup it is.
+    pub workload: Workload,
+    /// The job of its processes, if one is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub job: Option<Job>,
+    /// Why it is told.
+    pub reason: NearReason,
+    /// What the kernel cannot take back under pressure, bytes: this is held against the limit.
+    pub unreclaimable_bytes: u64,
+    /// All that is charged, bytes.
+    pub usage_bytes: u64,
+    /// The tightest limit on its path, bytes.
+    pub limit_bytes: u64,
+    /// The cgroup that this limit stands on.
+    pub limit_cgroup: String,
+    /// `unreclaimable_bytes` over `limit_bytes`, 0 to 1.
+    pub share: f64,
+    /// Growth, bytes per minute, if it is steady.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub growth_bytes_per_minute: Option<f64>,
+    /// When it would reach the limit if it went on like that, seconds. Only if a straight line fits well.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seconds_left: Option<f64>,
+    /// Its largest processes, the largest first, at most 5.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub processes: Vec<ProcessMemory>,
+}
+
+/// Why nearness is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum NearReason {
+    /// Its share of the limit is above `watch.near_limit`.
+    Share,
+    /// It grows in a straight line that meets the limit within `watch.horizon`.
+    Trend,
 }
 
 /// A job whose processes are killed again and again.

@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 mod cause;
 pub mod drill;
+mod finding;
 mod killer;
 mod memory;
 #[cfg(test)]
@@ -21,10 +22,14 @@ mod tests;
 mod workload;
 
 pub use cause::{Cause, Confidence};
+pub use finding::{Finding, Rule};
 pub use killer::{
     Ancestor, Constraint, Killer, KillerKind, Oom, Related, Rlimit, Role, Stop, Trigger, Via,
 };
-pub use memory::{LevelUse, LimitCounter, MemoryStory};
+pub use memory::{
+    CgroupMemory, History, HostMemory, KindsAt, LevelUse, LimitCounter, MemoryStory, Pressure,
+    ProcessMemory, UsageAt,
+};
 pub use workload::{Job, Owner, Qos, Workload};
 
 /// Version of the JSON form. Rises when a key changes its meaning or goes; new keys do not raise it.
@@ -89,8 +94,11 @@ pub struct Death {
     /// What the victim, or who started it, had said of itself over the daemon's socket: the job tags.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub tags: BTreeMap<String, String>,
-    /// What to do about it, a sentence or two.
+    /// What to do about it, a sentence or a few: those of `findings`, if there are any.
     pub advice: String,
+    /// What the numbers show about why the memory was short, each with its evidence, the weightiest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub findings: Vec<Finding>,
     /// What could not be read, and why.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub missing: Vec<Missing>,

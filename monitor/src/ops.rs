@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::{Deserialize, Serialize};
 
-use crate::alert::{Alert, AlertKind, PoisonJob};
+use crate::alert::PoisonJob;
 use crate::metrics::Metrics;
 use crate::probe::pins::state::{How, Pins};
 use crate::probe::{Loss, ProbeReport, ProbeState};
@@ -250,9 +250,8 @@ impl Ops {
     }
 
     /// A job was killed again and again.
-    pub fn poison_job(&self, alert: &Alert) {
+    pub fn poison_job(&self, PoisonJob { job, deaths, .. }: &PoisonJob) {
         self.metrics.poison_jobs.inc();
-        let AlertKind::PoisonJob(PoisonJob { job, deaths, .. }) = &alert.kind;
         // A storm of these is bounded by the jobs: each is told once in its window.
         tracing::warn!(
             job = job.id,

@@ -18,6 +18,7 @@ use tokio::{
 use tracing_appender::non_blocking::ErrorCounter;
 
 use crate::{
+    alert::AlertKind,
     audit::Auditor,
     cgroup::{
         CgroupId,
@@ -339,7 +340,9 @@ impl Running {
             Err(error) => self.parts.ops.not_recorded(&error),
         }
         if let Some(alert) = alert {
-            self.parts.ops.poison_job(&alert);
+            if let AlertKind::PoisonJob(poison) = &alert.kind {
+                self.parts.ops.poison_job(poison);
+            }
             if let Err(error) = self.parts.ledger.append(Item::Alert(Arc::new(alert))) {
                 self.parts.ops.not_recorded(&error);
             }

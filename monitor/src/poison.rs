@@ -63,7 +63,7 @@ impl Poison {
 
     /// Takes in an alert that was raised before the daemon was started anew: its job is not reported again within the window.
     pub fn remember_alert(&mut self, alert: &Alert) {
-        let AlertKind::PoisonJob(PoisonJob { job, .. }) = &alert.kind;
+        let AlertKind::PoisonJob(PoisonJob { job, .. }) = &alert.kind else { return };
         if let Some(key) = key(job) {
             let watched = self.watched(key);
             watched.reported = watched.reported.max(Some(alert.time));

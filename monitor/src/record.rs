@@ -174,6 +174,7 @@ impl Recorder {
             job: None,
             tags: self.tags.of(id, parent_of(told.task), |process| kin.parent(process)),
             advice: verdict.advice,
+            findings: Vec::new(),
             missing,
         }
     }

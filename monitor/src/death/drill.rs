@@ -67,6 +67,7 @@ pub fn drill(node: &str, time: Timestamp) -> Death {
         job: None,
         tags: BTreeMap::from([(TAG.to_owned(), "true".to_owned())]),
         advice: "Nothing to do: this is a test.".to_owned(),
+        findings: Vec::new(),
         missing: Vec::new(),
     }
 }

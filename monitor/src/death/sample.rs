@@ -84,6 +84,7 @@ pub(crate) fn oom_memcg() -> Death {
                 LevelUse { cgroup: Some(cgroup.into()), usage_bytes: 32 * MIB, limit_bytes: Some(32 * MIB), swap_bytes: Some(0), swap_limit_bytes: Some(0), ..LevelUse::default() },
                 LevelUse { cgroup: Some("/kubepods/burstable".into()), usage_bytes: 900 * MIB, ..LevelUse::default() },
             ],
+            ..MemoryStory::default()
         },
         workload: Workload {
             cgroup: Some(cgroup.into()),
@@ -102,6 +103,7 @@ pub(crate) fn oom_memcg() -> Death {
         }),
         tags: BTreeMap::new(),
         advice: "Raise the container's memory limit above 32.0 MiB, or find out why worker needs more than it.".into(),
+        findings: Vec::new(),
         missing: vec![Missing { field: "workload.runtime".into(), why: "the cgroup path does not tell it".into() }],
     }
 }

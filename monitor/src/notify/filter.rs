@@ -148,12 +148,19 @@ impl Filter {
                     && self.namespace(death.workload.namespace.as_deref())
                     && self.job(death.job.as_ref())
             }
-            Item::Alert(alert) => {
-                let AlertKind::PoisonJob(poison) = &alert.kind;
-                poison.deaths.iter().any(|death| self.cause(death.cause))
-                    && self.namespace(None)
-                    && self.job(Some(&poison.job))
-            }
+            Item::Alert(alert) => match &alert.kind {
+                AlertKind::PoisonJob(poison) => {
+                    poison.deaths.iter().any(|death| self.cause(death.cause))
+                        && self.namespace(None)
+                        && self.job(Some(&poison.job))
+                }
+                // What it warns of is a kill at a cgroup's limit.
+                AlertKind::NearLimit(near) => {
+                    self.cause(Cause::OomMemcg)
+                        && self.namespace(near.workload.namespace.as_deref())
+                        && self.job(near.job.as_ref())
+                }
+            },
         }
     }
 

@@ -82,13 +82,19 @@ impl<'a> From<&'a Summary> for Named<'a> {
 
 impl<'a> From<&'a Alert> for Named<'a> {
     fn from(alert: &'a Alert) -> Self {
-        let AlertKind::PoisonJob(poison) = &alert.kind;
-        Self {
-            cause: poison.deaths.last().map(|death| death.cause.as_str()),
-            job: poison.job.id.as_deref(),
-            id: alert.id.to_string(),
-            node: &alert.node,
-            ..Self::default()
+        let plain = Self { id: alert.id.to_string(), node: &alert.node, ..Self::default() };
+        match &alert.kind {
+            AlertKind::PoisonJob(poison) => Self {
+                cause: poison.deaths.last().map(|death| death.cause.as_str()),
+                job: poison.job.id.as_deref(),
+                ..plain
+            },
+            AlertKind::NearLimit(near) => Self {
+                namespace: near.workload.namespace.as_deref(),
+                pod: near.workload.pod.as_deref(),
+                job: near.job.as_ref().and_then(|job| job.id.as_deref()),
+                ..plain
+            },
         }
     }
 }

@@ -1,10 +1,10 @@
 //! One sentence for people on what a receiver is told, safe for one line of a terminal. No I/O, no clock.
 
-use crate::alert::{Alert, AlertKind};
+use crate::alert::{Alert, AlertKind, NearLimit, PoisonJob};
 use crate::cli::story;
 use crate::death::{Death, Job, Workload};
 use crate::notify::summary::Summary;
-use crate::text::one_line;
+use crate::text::{bytes, one_line};
 
 /// Who died, by what and why.
 pub(crate) fn of_death(death: &Death) -> String {
@@ -13,7 +13,40 @@ pub(crate) fn of_death(death: &Death) -> String {
 
 /// What is raised, and for what.
 pub(crate) fn of_alert(alert: &Alert) -> String {
-    let AlertKind::PoisonJob(poison) = &alert.kind;
+    match &alert.kind {
+        AlertKind::PoisonJob(poison) => of_poison(poison),
+        AlertKind::NearLimit(near) => of_near_limit(near),
+    }
+}
+
+fn of_near_limit(near: &NearLimit) -> String {
+    let what = name_of_workload(&near.workload);
+    let mut sentence = format!(
+        "Memory of {what} is at {:.0} % of its limit: {} of {}",
+        near.share * 100.0,
+        bytes(near.unreclaimable_bytes),
+        bytes(near.limit_bytes)
+    );
+    if near.workload.cgroup.as_ref().is_some_and(|own| *own != near.limit_cgroup) {
+        sentence += &format!(", which stands on {}", near.limit_cgroup);
+    }
+    if let (Some(growth), Some(left)) = (near.growth_bytes_per_minute, near.seconds_left) {
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a float cast saturates; it grows, or there were no seconds left"
+        )]
+        let growth = growth as u64;
+        sentence += &format!(", growing by {} a minute: {left:.0} s are left", bytes(growth));
+    }
+    if let Some(largest) = near.processes.first() {
+        let (comm, pid) = (&largest.comm, largest.pid);
+        sentence += &format!("; the largest process is {comm} (pid {pid})");
+    }
+    one_line(&(sentence + "."))
+}
+
+fn of_poison(poison: &PoisonJob) -> String {
     let times = poison.deaths.len();
     let job = name_of_job(&poison.job);
     let mut sentence = format!(

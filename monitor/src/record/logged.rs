@@ -113,6 +113,7 @@ impl Recorder {
             rlimit: None,
             stuck_seconds: None,
             advice: advice::of_logged(cause, &memory),
+            findings: Vec::new(),
             memory,
             workload: attribute::workload(path.as_deref(), id),
             job: None,

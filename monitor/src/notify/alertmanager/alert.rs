@@ -7,11 +7,12 @@ use reqwest::Url;
 use serde::Serialize;
 use uuid::Uuid;
 
-use crate::alert::{AlertKind, PoisonJob};
+use crate::alert::{self, AlertKind, NearLimit, PoisonJob};
 use crate::death::{Cause, Death, Job, Workload};
 use crate::ledger::Item;
 use crate::notify::deliver::Message;
 use crate::notify::http::links::Linked;
+use crate::notify::sentence;
 use crate::notify::summary::Summary;
 use crate::text::one_line;
 
@@ -93,8 +94,10 @@ impl Maker {
             Message::Entry(entry) => match &entry.item {
                 Item::Death(death) => self.of_death(death),
                 Item::Alert(alert) => {
-                    let AlertKind::PoisonJob(poison) = &alert.kind;
-                    let mut made = self.of_poison(poison, &alert.node);
+                    let mut made = match &alert.kind {
+                        AlertKind::PoisonJob(poison) => self.of_poison(poison, &alert.node),
+                        AlertKind::NearLimit(near) => self.of_near_limit(near, alert),
+                    };
                     (made.starts_at, made.id) = (alert.time, alert.id);
                     made
                 }
@@ -180,6 +183,31 @@ impl Maker {
         }
     }
 
+    fn of_near_limit(&self, near: &NearLimit, alert: &alert::Alert) -> Alert {
+        let mut labels = self.labels.clone();
+        put(&mut labels, "alertname", Some("KillwatchMemoryNearLimit"));
+        put(&mut labels, "severity", Some("warning"));
+        put(&mut labels, "node", Some(&alert.node));
+        put_workload(&mut labels, &near.workload);
+        put_job(&mut labels, near.job.as_ref());
+        let annotations = BTreeMap::from([
+            ("summary", "A workload comes near the limit of its memory.".to_owned()),
+            ("description", text(&sentence::of_alert(alert))),
+            (
+                "advice",
+                "Look at what grows (killwatch top, killwatch why after a kill), and raise the limit or take work away before it is killed.".to_owned(),
+            ),
+        ]);
+        // Time and id are the alert's own, which the caller knows.
+        Alert {
+            labels,
+            annotations,
+            starts_at: Timestamp::UNIX_EPOCH,
+            generator_url: None,
+            id: Uuid::nil(),
+        }
+    }
+
     fn labels_of(
         &self,
         cause: Cause,
@@ -193,10 +221,7 @@ impl Maker {
         put(&mut labels, "severity", Some(severity));
         put(&mut labels, "node", Some(node));
         put(&mut labels, "cause", Some(cause.as_str()));
-        put(&mut labels, "namespace", workload.namespace.as_deref());
-        put(&mut labels, "pod", workload.pod.as_deref());
-        put(&mut labels, "container", workload.container.as_deref());
-        put(&mut labels, "unit", workload.unit.as_deref());
+        put_workload(&mut labels, workload);
         put_job(&mut labels, job);
         // Without any name, alerts of different workloads would be one.
         let named =
@@ -308,6 +333,13 @@ fn who(workload: &Workload) -> String {
         (.., Some(cgroup)) => format!("Cgroup {cgroup}"),
         _ => "A process".to_owned(),
     }
+}
+
+fn put_workload(labels: &mut Labels, workload: &Workload) {
+    put(labels, "namespace", workload.namespace.as_deref());
+    put(labels, "pod", workload.pod.as_deref());
+    put(labels, "container", workload.container.as_deref());
+    put(labels, "unit", workload.unit.as_deref());
 }
 
 fn put_job(labels: &mut Labels, job: Option<&Job>) {

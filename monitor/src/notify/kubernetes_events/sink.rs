@@ -157,17 +157,25 @@ impl KubernetesEvents {
 
     /// An alert of a job has no pod of its own: it is told of the pod of the last of its deaths that had one.
     async fn alert(&mut self, alert: &Alert) -> Result<(), Failure> {
-        let AlertKind::PoisonJob(poison) = &alert.kind;
-        let mut newest_first = poison.deaths.iter().rev();
-        let Some(pod) = newest_first.find_map(|death| self.told.get(&death.id).cloned()) else {
-            return self.nothing_to_say();
+        let (pod, reason) = match &alert.kind {
+            AlertKind::PoisonJob(poison) => {
+                let mut newest_first = poison.deaths.iter().rev();
+                let pod = newest_first.find_map(|death| self.told.get(&death.id).cloned());
+                (pod, "PoisonJob")
+            }
+            AlertKind::NearLimit(near) => match Subject::of(&near.workload) {
+                Subject::Pod(pod) => (Some(Arc::new(pod)), "NearMemoryLimit"),
+                Subject::None => (None, "NearMemoryLimit"),
+                Subject::Impossible => return Err(impossible()),
+            },
         };
+        let Some(pod) = pod else { return self.nothing_to_say() };
         let event = Event {
             id: alert.id,
             pod: &pod,
             node: &self.node,
             time: alert.time,
-            reason: "PoisonJob",
+            reason,
             action: "Reported",
             note: sentence::of_alert(alert),
             series: None,

@@ -13,6 +13,7 @@ use crate::alert::{Alert, AlertKind};
 use crate::death::{Death, State};
 use crate::ledger::Item;
 use crate::notify::deliver::{Deliver, Failure, Message, Outcome};
+use crate::notify::sentence;
 use crate::notify::summary::Summary;
 use crate::text::one_line;
 
@@ -179,15 +180,24 @@ impl Entry {
     }
 
     fn alert(&mut self, alert: &Alert) {
-        let AlertKind::PoisonJob(poison) = &alert.kind;
-        let job = poison.job.id.as_deref().or(poison.job.name.as_deref()).unwrap_or("a job");
-        let (job, deaths) = (one_line(job), poison.deaths.len());
-        self.field("MESSAGE", &format!("{job} is killed again and again: {deaths} deaths"));
         self.field("MESSAGE_ID", ALERT_ID);
-        self.field("PRIORITY", "3");
-        self.field("KILLWATCH_ALERT", "poison_job");
+        self.field("KILLWATCH_ALERT", alert.kind.name());
         self.field("KILLWATCH_NODE", &alert.node);
-        self.some("KILLWATCH_JOB_ID", poison.job.id.as_deref());
+        match &alert.kind {
+            AlertKind::PoisonJob(poison) => {
+                let job = poison.job.id.as_deref().or(poison.job.name.as_deref());
+                let (job, deaths) = (one_line(job.unwrap_or("a job")), poison.deaths.len());
+                self.field("MESSAGE", &format!("{job} is killed again and again: {deaths} deaths"));
+                self.field("PRIORITY", "3");
+                self.some("KILLWATCH_JOB_ID", poison.job.id.as_deref());
+            }
+            AlertKind::NearLimit(near) => {
+                self.field("MESSAGE", &sentence::of_alert(alert));
+                self.field("PRIORITY", "4");
+                self.some("KILLWATCH_JOB_ID", near.job.as_ref().and_then(|job| job.id.as_deref()));
+                self.workload(&near.workload);
+            }
+        }
     }
 
     fn workload(&mut self, workload: &crate::death::Workload) {

@@ -14,6 +14,7 @@ use crate::notify::summary::Summary;
 
 /// How bad something is: `SeverityNumber`, and the word for it.
 type Severity = (u8, &'static str);
+const WARN: Severity = (13, "WARN");
 const ERROR: Severity = (17, "ERROR");
 const FATAL: Severity = (21, "FATAL");
 
@@ -41,16 +42,33 @@ fn of_alert(alert: &Alert) -> Record<'_> {
     let mut attributes = Attributes::default();
     attributes.text("killwatch.id", Some(alert.id.to_string()));
     attributes.number("killwatch.schema", Some(alert.schema));
-    let AlertKind::PoisonJob(poison) = &alert.kind;
-    attributes.text("killwatch.alert", Some("poison_job"));
-    attributes.job(&poison.job);
-    attributes.number("killwatch.window_seconds", Some(poison.window_seconds));
-    attributes.number("killwatch.count", Some(poison.deaths.len()));
-    attributes.texts("killwatch.deaths", poison.deaths.iter().map(|death| death.id.to_string()));
-    // The last one's, as in the sentence.
-    attributes.text("killwatch.cause", poison.deaths.last().map(|death| death.cause.as_str()));
+    attributes.text("killwatch.alert", Some(alert.kind.name()));
+    let severity = match &alert.kind {
+        AlertKind::PoisonJob(poison) => {
+            attributes.job(&poison.job);
+            attributes.number("killwatch.window_seconds", Some(poison.window_seconds));
+            attributes.number("killwatch.count", Some(poison.deaths.len()));
+            let ids = poison.deaths.iter().map(|death| death.id.to_string());
+            attributes.texts("killwatch.deaths", ids);
+            // The last one's, as in the sentence.
+            let last = poison.deaths.last();
+            attributes.text("killwatch.cause", last.map(|death| death.cause.as_str()));
+            FATAL
+        }
+        AlertKind::NearLimit(near) => {
+            attributes.workload(&near.workload);
+            if let Some(job) = &near.job {
+                attributes.job(job);
+            }
+            attributes.number("killwatch.memory.usage", Some(near.usage_bytes));
+            attributes.number("killwatch.memory.unreclaimable", Some(near.unreclaimable_bytes));
+            attributes.number("killwatch.memory.limit", Some(near.limit_bytes));
+            attributes.text("killwatch.memory.limit_cgroup", Some(near.limit_cgroup.as_str()));
+            WARN
+        }
+    };
     let body = sentence::of_alert(alert);
-    made("killwatch.alert", FATAL, (alert.id, alert.time), body, attributes)
+    made("killwatch.alert", severity, (alert.id, alert.time), body, attributes)
 }
 
 fn of_summary(summary: &Summary) -> Record<'_> {

@@ -104,7 +104,7 @@ fn facts(message: &Message) -> Facts<'_> {
                 kind: "alert",
                 schema: alert.schema,
                 time: alert.time,
-                subject: job(alert),
+                subject: of_alert(alert),
             },
         },
         Message::Summary(summary) => Facts {
@@ -176,9 +176,13 @@ fn subject(workload: &Workload) -> Option<String> {
         .filter(|subject| !subject.is_empty())
 }
 
-fn job(alert: &Alert) -> Option<String> {
-    let AlertKind::PoisonJob(poison) = &alert.kind;
-    poison.job.id.clone().or_else(|| poison.job.name.clone()).filter(|job| !job.is_empty())
+fn of_alert(alert: &Alert) -> Option<String> {
+    match &alert.kind {
+        AlertKind::PoisonJob(poison) => {
+            poison.job.id.clone().or_else(|| poison.job.name.clone()).filter(|job| !job.is_empty())
+        }
+        AlertKind::NearLimit(near) => subject(&near.workload),
+    }
 }
 
 /// A text as an attribute may have it: no control characters, no noncharacters, not too long.

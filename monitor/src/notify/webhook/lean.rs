@@ -1,13 +1,13 @@
 //! The lean form of a record: what fits into any receiver.
 //!
-//! It has `truncated: true`. A death lacks its lists: command line, environment, evidence, what was inferred, ancestors and marks of the killer, levels of
-//! memory, owners, labels, annotations, tags, sources, and what is missing. Of an alert's and a summary's lists the newest [`NEWEST`] items are left. If that
+//! It has `truncated: true`. A death lacks its lists: command line, environment, evidence, what was inferred, ancestors and marks of the killer, levels,
+//! processes and history of memory, findings, owners, labels, annotations, tags, sources, and what is missing. Of an alert's and a summary's lists the newest [`NEWEST`] items are left. If that
 //! is still too long, strings are cut and end in `…`. The whole record is in the ledger, under the same id.
 
 use serde_json::Value;
 
 use crate::alert::AlertKind;
-use crate::death::Death;
+use crate::death::{Death, Workload};
 use crate::ledger::Item;
 use crate::notify::deliver::Message;
 
@@ -24,9 +24,17 @@ pub(super) fn of(message: &Message) -> serde_json::Result<Value> {
             Item::Death(death) => serde_json::to_value(lean_death(death))?,
             Item::Alert(alert) => {
                 let mut alert = (**alert).clone();
-                let AlertKind::PoisonJob(poison) = &mut alert.kind;
-                newest(&mut poison.deaths);
-                poison.job.sources.clear();
+                match &mut alert.kind {
+                    AlertKind::PoisonJob(poison) => {
+                        newest(&mut poison.deaths);
+                        poison.job.sources.clear();
+                    }
+                    AlertKind::NearLimit(near) => {
+                        near.processes.clear();
+                        lean_workload(&mut near.workload);
+                        near.job.iter_mut().for_each(|job| job.sources.clear());
+                    }
+                }
                 serde_json::to_value(alert)?
             }
         },
@@ -34,11 +42,7 @@ pub(super) fn of(message: &Message) -> serde_json::Result<Value> {
             let mut summary = (**summary).clone();
             newest(&mut summary.deaths);
             newest(&mut summary.jobs);
-            let workload = &mut summary.workload;
-            workload.owners.clear();
-            workload.labels.clear();
-            workload.annotations.clear();
-            workload.sources.clear();
+            lean_workload(&mut summary.workload);
             serde_json::to_value(summary)?
         }
     };
@@ -59,15 +63,21 @@ fn lean_death(death: &Death) -> Death {
     lean.killer.ancestors.clear();
     lean.killer.marks.clear();
     lean.memory.levels.clear();
-    let workload = &mut lean.workload;
-    workload.owners.clear();
-    workload.labels.clear();
-    workload.annotations.clear();
-    workload.sources.clear();
+    lean.memory.processes.clear();
+    lean.memory.history = None;
+    lean.findings.clear();
+    lean_workload(&mut lean.workload);
     if let Some(job) = &mut lean.job {
         job.sources.clear();
     }
     lean
+}
+
+fn lean_workload(workload: &mut Workload) {
+    workload.owners.clear();
+    workload.labels.clear();
+    workload.annotations.clear();
+    workload.sources.clear();
 }
 
 fn newest<T>(list: &mut Vec<T>) {
