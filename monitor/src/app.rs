@@ -37,7 +37,7 @@ use crate::{
     kmsg,
     ledger::{Item, Ledger},
     metrics::Metrics,
-    naming::Naming,
+    naming::{Names, Naming},
     notify,
     ops::{Gap, Ops},
     pipeline::Pipeline,
@@ -53,6 +53,7 @@ use crate::{
     record::Recorder,
     source::{self, Kind},
     tags::Tags,
+    watch,
 };
 
 /// Part of the shutdown's deadline that is for the sinks; the rest is for what comes before and after them.
@@ -150,6 +151,14 @@ pub async fn run(config: Config, log_lost: ErrorCounter, opener: Opener) -> anyh
     status.set_names(Arc::clone(&registry), Arc::clone(&pods));
     let tags = Arc::new(Tags::default());
     let host = api::socket::peer::Host::new(Proc::default(), mounts.memory.id);
+    let names = Arc::new(Names {
+        registry: Arc::clone(&registry),
+        pods,
+        rules,
+        asked,
+        invocations: Invocations::new(config.containers.systemd == Switch::Auto),
+    });
+    let watch = watch(&config, &facts, &mounts.memory, &names, &tags, &metrics);
     let poison = tokio::task::block_in_place(|| remembered(config.poison, &ledger, clock));
     let pipeline = Pipeline {
         records,
@@ -169,19 +178,13 @@ pub async fn run(config: Config, log_lost: ErrorCounter, opener: Opener) -> anyh
         hierarchy: mounts.memory,
         hears_of_cgroups: kind == Some(Kind::Bpf),
         max_cgroups,
-        naming: Naming::new(
-            Arc::clone(&registry),
-            pods,
-            rules,
-            asked,
-            Invocations::new(config.containers.systemd == Switch::Auto),
-            config.containers.deadline.get(),
-        ),
+        naming: Naming::new(names, config.containers.deadline.get()),
         poison,
         ledger: Arc::clone(&ledger),
         metrics: Arc::clone(&metrics),
         ops: Arc::clone(&ops),
         audit,
+        watch,
         clock,
     };
     let addresses: Vec<String> = server.addresses().iter().map(ToString::to_string).collect();
@@ -315,6 +318,38 @@ fn remembered(config: PoisonConfig, ledger: &Ledger, clock: Clock) -> Poison {
         Item::Alert(alert) => poison.remember_alert(alert),
     });
     poison
+}
+
+/// The watch over the memory of cgroups. Without it the daemon runs all the same.
+fn watch(
+    config: &Config,
+    facts: &Facts,
+    hierarchy: &Hierarchy,
+    names: &Arc<Names>,
+    tags: &Arc<Tags>,
+    metrics: &Arc<Metrics>,
+) -> Option<(watch::Watch, tokio::sync::mpsc::Receiver<watch::Told>)> {
+    if !config.watch.enabled {
+        return None;
+    }
+    let parts = watch::Parts {
+        config: config.watch.clone(),
+        node: config.node.as_str().to_owned(),
+        hierarchy: hierarchy.clone(),
+        proc: "/proc".into(),
+        page_size: facts.page_size,
+        names: Arc::clone(names),
+        tags: Arc::clone(tags),
+        metrics: Arc::clone(metrics),
+        clock: Clock,
+    };
+    match watch::start(parts) {
+        Ok(watch) => Some(watch),
+        Err(error) => {
+            tracing::error!(%error, "memory cannot be followed: records will lack the minutes before, and nothing warns");
+            None
+        }
+    }
 }
 
 /// What outlives the daemon. Without it the daemon runs all the same.

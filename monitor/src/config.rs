@@ -33,6 +33,7 @@ use crate::poison::PoisonConfig;
 use crate::probe::pins::PinPath;
 use crate::protect::ProtectConfig;
 use crate::verdict::names::VerdictConfig;
+use crate::watch::{NearRule, WatchConfig};
 
 /// Everything that a user may set.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,6 +65,8 @@ pub struct Config {
     pub containers: ContainersConfig,
     /// Whether and how the Kubernetes API is asked.
     pub kubernetes: KubernetesConfig,
+    /// How memory is followed, and when a cgroup counts as near its limit.
+    pub watch: WatchConfig,
     /// What is kept of a victim's environment.
     pub environ: EnvironConfig,
     /// How a victim's job is found.
@@ -128,6 +131,9 @@ impl Config {
         bounded("workload.labels", &self.workload.labels, 0, WorkloadConfig::MAX_KEYS)?;
         bounded("workload.annotations", &self.workload.annotations, 0, WorkloadConfig::MAX_KEYS)?;
         bounded("protect.keep", &self.protect.keep, 0, ProtectConfig::MAX_KEEP)?;
+        bounded("watch.near_limit", &self.watch.near_limit, 0, WatchConfig::MAX_RULES)?;
+        let rules = self.watch.near_limit.iter().map(NearRule::check);
+        rules.collect::<Result<(), _>>().map_err(|why| format!("watch.near_limit: {why}"))?;
         self.allowlist()?;
         // What `log_sink` adds is seen once flags had their say.
         for (name, sink) in named(&self.sinks, &LogSink::None)? {

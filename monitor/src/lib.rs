@@ -57,3 +57,4 @@ pub mod source;
 pub mod tags;
 pub mod text;
 pub mod verdict;
+pub mod watch;

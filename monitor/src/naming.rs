@@ -12,11 +12,15 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::attribute::{self, Asked, Clues, Rules};
-use crate::containers::pods::{PodInfo, Pods};
-use crate::containers::systemd::Invocations;
-use crate::containers::{Info, Lookup, Registry, Size, SourceReport};
-use crate::death::{Death, Missing, Workload};
+use crate::attribute;
+use crate::containers::pods::PodInfo;
+use crate::containers::{Info, Lookup, Size, SourceReport};
+use crate::death::{Death, Workload};
+
+mod names;
+
+pub use names::Names;
+use names::bare_id;
 
 /// Deaths that may wait; with one more, the oldest leaves as it is.
 const MAX_DEATHS: usize = 1024;
@@ -26,11 +30,7 @@ const MAX_SEEN: usize = 4096;
 /// Deaths and containers that wait for names.
 #[derive(Debug)]
 pub struct Naming {
-    registry: Arc<Registry>,
-    pods: Arc<Pods>,
-    rules: Rules,
-    asked: Asked,
-    invocations: Invocations,
+    names: Arc<Names>,
     deadline_ns: u64,
     deaths: VecDeque<Waiting<Death>>,
     seen: VecDeque<Waiting<Seen>>,
@@ -56,22 +56,11 @@ struct Waiting<T> {
 }
 
 impl Naming {
-    /// `asked`: the labels and annotations that records show.
+    /// `deadline`: how long a death waits for names.
     #[must_use]
-    pub fn new(
-        registry: Arc<Registry>,
-        pods: Arc<Pods>,
-        rules: Rules,
-        asked: Asked,
-        invocations: Invocations,
-        deadline: Duration,
-    ) -> Self {
+    pub fn new(names: Arc<Names>, deadline: Duration) -> Self {
         Self {
-            registry,
-            pods,
-            rules,
-            asked,
-            invocations,
+            names,
             deadline_ns: u64::try_from(deadline.as_nanos()).unwrap_or(u64::MAX),
             deaths: VecDeque::new(),
             seen: VecDeque::new(),
@@ -83,8 +72,7 @@ impl Naming {
     /// What a cgroup's path says, as far as what the sources know lets it be believed.
     #[must_use]
     pub fn workload(&self, path: Option<&str>, cgroup_id: Option<u64>) -> Workload {
-        let knows = |id: &str| matches!(self.registry.lookup(id), Lookup::Known(_));
-        attribute::workload_among(path, cgroup_id, knows)
+        self.names.workload(path, cgroup_id)
     }
 
     /// A death that is to be named. `now_ns`: ns since boot, here and below.
@@ -108,11 +96,11 @@ impl Naming {
         let mut death = self.deaths.pop_front()?.what;
         if late && let Some(id) = bare_id(&death.workload) {
             self.late += 1;
-            self.registry.too_late(id);
+            self.names.registry.too_late(id);
             if let Lookup::Known(info) = &found
                 && let Some(uid) = &info.pod_uid
             {
-                self.pods.too_late(uid);
+                self.names.pods.too_late(uid);
             }
         }
         self.finish(&mut death, found, pod);
@@ -139,7 +127,7 @@ impl Naming {
             (Lookup::Known(info), _) => {
                 self.ask_pod(&info, now_ns);
                 // What is not taken is a made-up name, and stays one.
-                let _ = attribute::named(&mut seen.workload, &info, &self.asked);
+                let _ = attribute::named(&mut seen.workload, &info, &self.names.asked);
             }
             (_, Some(id)) if !seen.gone && self.nameless.len() < MAX_SEEN => {
                 self.nameless.insert(id.into(), seen.workload.clone());
@@ -153,11 +141,11 @@ impl Naming {
     pub fn gone(&mut self, workload: &Workload, now_ns: u64) {
         let Some(id) = bare_id(workload) else {
             if let Some(uid) = &workload.pod_uid {
-                self.pods.gone(uid, now_ns);
+                self.names.pods.gone(uid, now_ns);
             }
             return;
         };
-        self.registry.gone(id, now_ns);
+        self.names.registry.gone(id, now_ns);
         self.nameless.remove(id);
         let waiting =
             self.seen.iter_mut().filter(|seen| seen.what.workload.cgroup == workload.cgroup);
@@ -166,9 +154,9 @@ impl Naming {
 
     /// Looks for the names of those that were shown without. To be called every now and then.
     pub fn tick(&mut self, now_ns: u64) {
-        self.registry.forget_gone(now_ns);
-        self.pods.forget_gone(now_ns);
-        let registry = Arc::clone(&self.registry);
+        self.names.registry.forget_gone(now_ns);
+        self.names.pods.forget_gone(now_ns);
+        let registry = Arc::clone(&self.names.registry);
         let named =
             self.nameless.extract_if(|id, _| matches!(registry.lookup(id), Lookup::Known(_)));
         let until_ns = now_ns;
@@ -192,95 +180,52 @@ impl Naming {
     /// Waits until a source has told something since this was last awaited. For one task.
     pub async fn changed(&self) {
         tokio::select! {
-            () = self.registry.changed() => {}
-            () = self.pods.changed() => {}
+            () = self.names.registry.changed() => {}
+            () = self.names.pods.changed() => {}
         }
     }
 
     /// How the sources fare.
     #[must_use]
     pub fn reports(&self) -> Vec<SourceReport> {
-        self.registry.reports().into_iter().chain([self.pods.report()]).collect()
+        self.names.registry.reports().into_iter().chain([self.names.pods.report()]).collect()
     }
 
     /// How much is held of containers.
     #[must_use]
     pub fn size(&self) -> Size {
-        self.registry.size()
+        self.names.registry.size()
     }
 
     /// What the Kubernetes API says of the pod of a container, once that is known.
     fn pod(&self, found: &Lookup<Info>, now_ns: u64) -> Lookup<PodInfo> {
         let Lookup::Known(info) = found else { return Lookup::Unknown };
         self.ask_pod(info, now_ns);
-        info.pod_uid.as_ref().map_or(Lookup::Unknown, |uid| self.pods.lookup(uid))
+        info.pod_uid.as_ref().map_or(Lookup::Unknown, |uid| self.names.pods.lookup(uid))
     }
 
     fn ask_pod(&self, info: &Info, now_ns: u64) {
         if let (Some(namespace), Some(pod), Some(uid)) = (&info.namespace, &info.pod, &info.pod_uid)
         {
-            self.pods.ask(namespace, pod, uid, now_ns);
+            self.names.pods.ask(namespace, pod, uid, now_ns);
         }
     }
 
     fn ask(&self, workload: &Workload, now_ns: u64) {
         if let Some(id) = bare_id(workload) {
-            self.registry.ask(id, workload.runtime.as_deref(), now_ns);
+            self.names.registry.ask(id, workload.runtime.as_deref(), now_ns);
         }
     }
 
     fn find(&self, workload: &Workload) -> Lookup<Info> {
-        bare_id(workload).map_or(Lookup::Unknown, |id| self.registry.lookup(id))
+        self.names.find(workload)
     }
 
     fn finish(&self, death: &mut Death, found: Lookup<Info>, pod: Lookup<PodInfo>) {
-        let info = match found {
-            Lookup::Known(info) if attribute::named(&mut death.workload, &info, &self.asked) => {
-                Some(info)
-            }
-            Lookup::Known(_) => {
-                death.missing.push(Missing {
-                    field: "workload.container".to_owned(),
-                    why: "the container that its cgroup is called like belongs to another pod"
-                        .to_owned(),
-                });
-                None
-            }
-            Lookup::Pending | Lookup::Unknown => {
-                death.missing.extend(self.why_nameless(&death.workload));
-                None
-            }
-        };
-        self.invocations.name(&mut death.workload);
-        let none = Default::default();
-        let (mut labels, mut annotations) =
-            info.as_ref().map_or((&none, &none), |info| (&info.labels, &info.annotations));
-        // Of what both say, the API has it as it is now, and the runtime as it was when the pod was made.
-        if let (Some(_), Lookup::Known(pod)) = (&info, &pod) {
-            attribute::owned(&mut death.workload, pod, &self.asked);
-            (labels, annotations) = (&pod.labels, &pod.annotations);
-        }
-        death.job = self.rules.job(&Clues {
-            tags: &death.tags,
-            labels,
-            annotations,
-            path: death.workload.cgroup.as_deref(),
-            environ: &death.victim.environ,
-        });
+        let named = self.names.finish(&mut death.workload, found, pod);
+        death.missing.extend(named.missing.clone());
+        death.job = self.names.job(&named, &death.workload, &death.tags, &death.victim.environ);
     }
-
-    /// Of a container that a source would name if it answered, which did not and why.
-    fn why_nameless(&self, workload: &Workload) -> Option<Missing> {
-        bare_id(workload)?;
-        let owes = self.registry.why_not(workload.runtime.as_deref())?;
-        Some(Missing { field: "workload.container".to_owned(), why: owes })
-    }
-}
-
-/// The container's id without its runtime.
-fn bare_id(workload: &Workload) -> Option<&str> {
-    let id = workload.container_id.as_deref()?;
-    Some(id.split_once("://").map_or(id, |(_, bare)| bare))
 }
 
 #[cfg(test)]
@@ -288,22 +233,30 @@ mod tests {
     use super::*;
     use std::collections::BTreeMap;
 
-    use crate::containers::{ContainersConfig, SourceState};
+    use crate::attribute::{Asked, Rules};
+    use crate::containers::pods::Pods;
+    use crate::containers::systemd::Invocations;
+    use crate::containers::{ContainersConfig, Registry, SourceState};
     use crate::death::{Owner, sample};
 
     const MS: u64 = 1_000_000;
     const DEADLINE: Duration = Duration::from_millis(250);
 
+    fn names(registry: &Arc<Registry>, pods: Arc<Pods>) -> Arc<Names> {
+        Arc::new(Names {
+            registry: Arc::clone(registry),
+            pods,
+            rules: Rules::new(&[]).unwrap(),
+            asked: Asked::default(),
+            invocations: Invocations::new(false),
+        })
+    }
+
     fn naming() -> (Naming, Arc<Registry>) {
         let registry = Arc::new(Registry::new(&ContainersConfig::default()));
-        let naming = Naming::new(
-            Arc::clone(&registry),
-            Pods::new(&ContainersConfig::default()).0,
-            Rules::new(&[]).unwrap(),
-            Asked::default(),
-            Invocations::new(false),
-            DEADLINE,
-        );
+        let pods = Pods::new(&ContainersConfig::default()).0;
+        let names = names(&registry, pods);
+        let naming = Naming::new(names, DEADLINE);
         (naming, registry)
     }
 
@@ -432,7 +385,7 @@ mod tests {
     fn the_api_adds_what_a_pod_belongs_to_and_is_waited_for_no_longer_than_a_runtime() {
         let (mut naming, registry) = naming();
         let (pods, api, _asks) = Pods::new(&ContainersConfig::default());
-        naming.pods = pods;
+        naming.names = names(&registry, pods);
         api.up(None);
         let (source, _asks) = registry.source("cri", String::new(), |_| true).unwrap();
         source.up();

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::{Deserialize, Serialize};
 
-use crate::alert::PoisonJob;
+use crate::alert::{NearLimit, PoisonJob};
 use crate::metrics::Metrics;
 use crate::probe::pins::state::{How, Pins};
 use crate::probe::{Loss, ProbeReport, ProbeState};
@@ -61,11 +61,13 @@ pub enum Queue {
     Records,
     /// Between the rest and standard error: lines of the daemon's own log.
     Log,
+    /// Between the pipeline and the watch over memory: questions and notices.
+    Watch,
 }
 
 impl Queue {
     /// Every queue, for metrics.
-    pub const ALL: &'static [Self] = &[Self::Records, Self::Log];
+    pub const ALL: &'static [Self] = &[Self::Records, Self::Log, Self::Watch];
 
     /// Its name in labels and log lines.
     #[must_use]
@@ -73,6 +75,7 @@ impl Queue {
         match self {
             Self::Records => "records",
             Self::Log => "log",
+            Self::Watch => "watch",
         }
     }
 }
@@ -258,6 +261,18 @@ impl Ops {
             scheduler = job.scheduler,
             deaths = deaths.len(),
             "a job is killed again and again"
+        );
+    }
+
+    /// A cgroup is near the limit of its memory.
+    pub fn near_limit(&self, near: &NearLimit) {
+        self.metrics.near_limit_told();
+        // The same one is told every five minutes at most.
+        tracing::warn!(
+            cgroup = near.workload.cgroup.as_deref().map(one_line),
+            share = near.share,
+            seconds_left = near.seconds_left,
+            "memory is near its limit"
         );
     }
 

@@ -11,6 +11,7 @@ use std::{
 };
 
 use tokio::{
+    sync::mpsc,
     task::{JoinError, JoinHandle},
     time::MissedTickBehavior,
 };
@@ -27,9 +28,9 @@ use crate::{
         scan::{Found, Outcome, Walk},
     },
     clock::Clock,
-    death::{Death, State, Workload},
+    death::{Cause, Death, State, Workload},
     host,
-    join::{Forgotten, Join, ProcessId},
+    join::{Ended, Forgotten, Join, ProcessId},
     kmsg::story::Event,
     ledger::{Item, Ledger},
     metrics::Metrics,
@@ -45,6 +46,7 @@ use crate::{
     queue,
     record::Recorder,
     verdict::kin::Kin,
+    watch::{Ask, LookAt, Scenes, Told, Watch},
 };
 
 /// How often ends that wait for their mark are looked at. Their wait ends with the mark, nearly always at once.
@@ -84,6 +86,8 @@ pub struct Pipeline {
     pub ops: Arc<Ops>,
     /// Holds the count of OOM kills to the kernel's.
     pub audit: Auditor,
+    /// Follows the memory of cgroups, and what it tells; `None` if that is switched off.
+    pub watch: Option<(Watch, mpsc::Receiver<Told>)>,
     /// The clock.
     pub clock: Clock,
 }
@@ -94,11 +98,13 @@ struct Running {
     join: Join,
     kin: Kin,
     tally: Tally,
+    /// Deaths that wait for what was seen of their cgroup.
+    scenes: Scenes,
     /// Ends that wait for names.
     unnamed_ends: u64,
     noted: Option<Note>,
     /// Losses that were told already.
-    told: Told,
+    lost: Losses,
     walk: Option<JoinHandle<Walked>>,
     last_walk: Instant,
     /// Something was lost since the last walk began; it may have been the making of a cgroup.
@@ -109,12 +115,13 @@ struct Running {
 type Walked = std::io::Result<(Vec<Found>, Outcome)>;
 
 #[derive(Debug, Default, Clone, Copy)]
-struct Told {
+struct Losses {
     dropped: u64,
     log_lines: usize,
     lost: u64,
     forgotten: Forgotten,
     refused: u64,
+    watch: u64,
 }
 
 impl Pipeline {
@@ -125,9 +132,10 @@ impl Pipeline {
             join: Join::default(),
             kin: Kin::default(),
             tally: Tally::default(),
+            scenes: Scenes::default(),
             unnamed_ends: 0,
             noted: None,
-            told: Told::default(),
+            lost: Losses::default(),
             walk: None,
             last_walk: Instant::now(),
             must_walk: false,
@@ -145,7 +153,9 @@ impl Running {
         let mut upkeep = tokio::time::interval(UPKEEP);
         upkeep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let waiting = self.join.is_waiting() || self.parts.naming.is_waiting();
+            let waiting = self.join.is_waiting()
+                || self.parts.naming.is_waiting()
+                || self.scenes.is_waiting();
             tokio::select! {
                 biased;
                 // First, or a flood of records would hide that some of it was dropped.
@@ -155,6 +165,7 @@ impl Running {
                 }
                 walked = ended(&mut self.walk) => self.learn(walked),
                 () = self.parts.audit.turn() => {}
+                told = told(&mut self.parts.watch) => self.hear_of_memory(told),
                 record = self.parts.records.recv() => match record {
                     Some(record) => self.take(record),
                     None => break,
@@ -164,7 +175,11 @@ impl Running {
             }
             self.pass_on(self.parts.clock.boot_ns());
         }
-        // Nothing comes any more, so nothing is worth waiting for.
+        // Nothing comes any more, so nothing is worth waiting for but what was told already.
+        while let Some(told) = self.parts.watch.as_mut().and_then(|(_, told)| told.try_recv().ok())
+        {
+            self.hear_of_memory(told);
+        }
         self.pass_on(u64::MAX);
         self.upkeep();
         self.parts.audit.finish().await;
@@ -174,6 +189,9 @@ impl Running {
         match record {
             Record::Mark(mark) => {
                 self.parts.audit.killed(mark.victim.cgroup_memory, &self.parts.index);
+                let [hit, own] = self.parts.recorder.places(&mark, &self.parts.index);
+                let victim = ProcessId::from(&mark.victim);
+                self.look(LookAt { victim, at_ns: mark.header.ktime_ns, hit, own, kill: true });
                 self.join.mark(mark);
             }
             Record::Words(words) => self.join.words(words),
@@ -188,17 +206,20 @@ impl Running {
             Record::Logged(event) => self.take_logged(&event),
             Record::CgroupMade { id, path, truncated } => {
                 self.parts.index.made(id, &path, truncated);
+                self.follow(id, true);
                 self.see(id);
             }
             Record::CgroupRenamed { id, path, truncated } => {
                 self.let_go(id);
                 self.parts.index.renamed(id, &path, truncated);
+                self.follow(id, true);
                 self.see(id);
             }
             Record::CgroupGone { id, ktime_ns } => {
                 self.let_go(id);
                 self.parts.audit.gone(id, &self.parts.index);
                 self.parts.index.gone(id, ktime_ns);
+                self.unfollow(id);
             }
         }
     }
@@ -255,7 +276,67 @@ impl Running {
         self.parts.audit.killed(id.unwrap_or(0), &self.parts.index);
         if let Event::Kill(kill) = event {
             let death = self.parts.recorder.record_logged(kill);
+            let own = death.workload.cgroup.as_deref().map(Arc::from);
+            let hit = death.memory.limit_cgroup.as_deref().map(Arc::from);
+            let victim = ProcessId { tgid: death.victim.tgid, start_ns: 0 };
+            self.look(LookAt { victim, at_ns: death.ktime_ns, hit, own, kill: true });
             self.parts.naming.death(death, self.parts.clock.boot_ns());
+        }
+    }
+
+    /// Has the watch look at the scene of a death.
+    fn look(&mut self, at: LookAt) {
+        let Some((watch, _)) = &self.parts.watch else { return };
+        let (victim, at_ns) = (at.victim, at.at_ns);
+        if watch.ask(Ask::Look(Box::new(at))) {
+            self.scenes.asked(victim, at_ns);
+        }
+    }
+
+    /// Of a death without a decision of the kernel the minutes before are told where memory may be behind it.
+    fn look_back(&mut self, death: &Death, ended: &Ended) {
+        let victim = ProcessId::from(&ended.exit.victim);
+        let may_be = matches!(death.cause, Cause::Abort | Cause::OomUserspace);
+        if may_be && !self.scenes.is_asked(victim) {
+            let id = ended.exit.victim.cgroup_memory;
+            let hierarchy = self.parts.hierarchy.id;
+            let own = self.parts.index.path(CgroupId { hierarchy, id });
+            self.look(LookAt { victim, at_ns: death.ktime_ns, hit: None, own, kill: false });
+        }
+    }
+
+    fn hear_of_memory(&mut self, told: Told) {
+        match told {
+            Told::Scene(at, scene) => self.scenes.told(at.victim, scene),
+            Told::Near(alert) => {
+                if let AlertKind::NearLimit(near) = &alert.kind {
+                    self.parts.ops.near_limit(near);
+                }
+                if let Err(error) = self.parts.ledger.append(Item::Alert(Arc::from(alert))) {
+                    self.parts.ops.not_recorded(&error);
+                }
+            }
+        }
+    }
+
+    /// Has the memory of a cgroup followed. `made`: it was just made.
+    fn follow(&self, id: CgroupId, made: bool) {
+        let Some((watch, _)) = &self.parts.watch else { return };
+        let path = self.parts.index.path(id).filter(|_| id.hierarchy == self.parts.hierarchy.id);
+        // What is cut cannot be opened; the next walk completes it.
+        if let Some(path) = path.filter(|_| !self.parts.index.is_cut(id)) {
+            let own = self.parts.naming.workload(Some(&path), Some(id.id));
+            let above = path.rsplit_once('/').map(|(above, _)| above);
+            let named = is_named(&own, &self.parts.naming.workload(above, None));
+            watch.ask(Ask::Seen { id: id.id, path, named, made });
+        }
+    }
+
+    fn unfollow(&self, id: CgroupId) {
+        if let Some((watch, _)) = &self.parts.watch
+            && id.hierarchy == self.parts.hierarchy.id
+        {
+            watch.ask(Ask::Gone { id: id.id });
         }
     }
 
@@ -294,6 +375,7 @@ impl Running {
     fn pass_on(&mut self, now_ns: u64) {
         while let Some(ended) = self.join.next(now_ns) {
             let death = self.parts.recorder.record(&ended, &self.parts.index, &mut self.kin);
+            self.look_back(&death, &ended);
             self.unnamed_ends += 1;
             self.parts.naming.death(death, self.parts.clock.boot_ns());
         }
@@ -304,6 +386,9 @@ impl Running {
             }
         }
         while let Some(death) = self.parts.naming.next_death(now_ns) {
+            self.scenes.death(death, now_ns);
+        }
+        while let Some(death) = self.scenes.next(now_ns) {
             self.keep(death);
         }
         // Of some ends no death comes.
@@ -351,10 +436,10 @@ impl Running {
 
     fn upkeep(&mut self) {
         let dropped = self.parts.records.dropped();
-        let new = dropped - self.told.dropped;
+        let new = dropped - self.lost.dropped;
         self.parts.ops.queue_dropped(Queue::Records, new);
         let log_lines = self.parts.log_lost.dropped_lines();
-        self.parts.ops.queue_dropped(Queue::Log, (log_lines - self.told.log_lines) as u64);
+        self.parts.ops.queue_dropped(Queue::Log, (log_lines - self.lost.log_lines) as u64);
         let mut lost = 0;
         for (program, count) in self.parts.lost.as_ref().map(Lost::read).unwrap_or_default() {
             self.parts.ops.kernel_lost(program, count);
@@ -363,13 +448,15 @@ impl Running {
         for (program, count) in self.parts.lost.as_ref().map(Lost::skipped).unwrap_or_default() {
             self.parts.ops.kernel_skipped(program, count);
         }
+        let watch = self.parts.watch.as_ref().map_or(0, |(watch, _)| watch.dropped());
+        self.parts.ops.queue_dropped(Queue::Watch, watch - self.lost.watch);
         let refused = self.parts.index.dropped(Full::RefuseNew);
-        self.must_walk |= new > 0 || lost > self.told.lost || !self.parts.hears_of_cgroups;
+        self.must_walk |= new > 0 || lost > self.lost.lost || !self.parts.hears_of_cgroups;
         let forgotten = self.join.forgotten();
-        self.parts.ops.gap(Gap::UnfinishedDeath, forgotten.open - self.told.forgotten.open);
-        self.parts.ops.gap(Gap::MissingMark, forgotten.unmarked - self.told.forgotten.unmarked);
-        self.parts.ops.gap(Gap::UnnamedCgroup, refused - self.told.refused);
-        self.told = Told { dropped, log_lines, lost, forgotten, refused };
+        self.parts.ops.gap(Gap::UnfinishedDeath, forgotten.open - self.lost.forgotten.open);
+        self.parts.ops.gap(Gap::MissingMark, forgotten.unmarked - self.lost.forgotten.unmarked);
+        self.parts.ops.gap(Gap::UnnamedCgroup, refused - self.lost.refused);
+        self.lost = Losses { dropped, log_lines, lost, forgotten, refused, watch };
         self.parts.index.forget_gone(self.parts.clock.boot_ns());
         self.parts.naming.tick(self.parts.clock.boot_ns());
         self.parts.metrics.set_sources(&self.parts.naming.reports());
@@ -403,11 +490,13 @@ impl Running {
                 for Found { id, path } in found {
                     let id = CgroupId { hierarchy, id };
                     self.parts.index.scanned(id, &path);
+                    self.follow(id, false);
                     self.see(id);
                 }
                 if outcome.complete() {
                     for lost in self.parts.index.sweep(hierarchy, self.parts.clock.boot_ns()) {
                         self.let_go(lost);
+                        self.unfollow(lost);
                         self.parts.audit.gone(lost, &self.parts.index);
                     }
                 }
@@ -420,6 +509,25 @@ impl Running {
                 tracing::error!(%error, "the walk over the cgroups ended early: paths will be missing")
             }
         }
+    }
+}
+
+/// Whether a cgroup stands for something that the one `above` it does not.
+fn is_named(own: &Workload, above: &Workload) -> bool {
+    let new = |own: &Option<String>, above: &Option<String>| own.is_some() && own != above;
+    new(&own.container_id, &above.container_id)
+        || new(&own.pod_uid, &above.pod_uid)
+        || new(&own.unit, &above.unit)
+}
+
+/// What the watch tells; never, if there is none.
+async fn told(watch: &mut Option<(Watch, mpsc::Receiver<Told>)>) -> Told {
+    match watch {
+        Some((_, told)) => match told.recv().await {
+            Some(told) => told,
+            None => std::future::pending().await,
+        },
+        None => std::future::pending().await,
     }
 }
 

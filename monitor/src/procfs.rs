@@ -72,6 +72,21 @@ pub struct Status {
     pub effective: u64,
 }
 
+/// What `/proc/PID/status` says of the memory of a process. Bytes; `None` for a process without any, as one that is ending.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// Its name.
+    pub comm: String,
+    /// Resident.
+    pub rss: Option<u64>,
+    /// Of it, anonymous.
+    pub anon: Option<u64>,
+    /// Of it, shared memory and tmpfs.
+    pub shmem: Option<u64>,
+    /// In swap.
+    pub swap: Option<u64>,
+}
+
 impl Proc {
     /// The one mounted at `root`.
     #[must_use]
@@ -95,6 +110,25 @@ impl Proc {
     #[must_use]
     pub fn status(&self, pid: u32) -> Option<Status> {
         status(&self.read(pid, "status").ok()?)
+    }
+
+    /// Pages that it has resident; `None` if it is gone.
+    #[must_use]
+    pub fn resident_pages(&self, pid: u32) -> Option<u64> {
+        let text = self.read(pid, "statm").ok()?;
+        std::str::from_utf8(&text).ok()?.split_ascii_whitespace().nth(1)?.parse().ok()
+    }
+
+    /// Its name and its memory; `None` if it is gone.
+    #[must_use]
+    pub fn memory(&self, pid: u32) -> Option<Memory> {
+        memory(&self.read(pid, "status").ok()?)
+    }
+
+    /// The kernel's preference for it as an OOM victim.
+    #[must_use]
+    pub fn oom_score_adj(&self, pid: u32) -> Option<i32> {
+        std::str::from_utf8(&self.read(pid, "oom_score_adj").ok()?).ok()?.trim().parse().ok()
     }
 
     /// Path of its cgroup in a hierarchy, as it is written in records.
@@ -204,6 +238,23 @@ pub fn status(bytes: &[u8]) -> Option<Status> {
         numbers.collect::<Result<_, _>>().ok().filter(|p: &Vec<_>| !p.is_empty())?;
     let effective = u64::from_str_radix(field("CapEff:")?.trim(), 16).ok()?;
     Some(Status { euid, uid, ns_pids, effective })
+}
+
+/// Reads what `/proc/PID/status` says of its memory.
+#[must_use]
+pub fn memory(bytes: &[u8]) -> Option<Memory> {
+    let field = |key: &str| {
+        let mut lines = bytes.split(|byte| *byte == b'\n');
+        lines.find_map(|line| line.strip_prefix(key.as_bytes()))
+    };
+    let kib = |key: &str| {
+        let digits = std::str::from_utf8(field(key)?).ok()?.trim().strip_suffix(" kB")?;
+        digits.parse::<u64>().ok().map(|kib| kib.saturating_mul(1024))
+    };
+    // The kernel escapes newlines and backslashes in the name.
+    let comm = crate::text::from_bytes(field("Name:")?.trim_ascii_start());
+    let (rss, anon) = (kib("VmRSS:"), kib("RssAnon:"));
+    Some(Memory { comm, rss, anon, shmem: kib("RssShmem:"), swap: kib("VmSwap:") })
 }
 
 /// The path in the line of one hierarchy of `/proc/PID/cgroup` (cgroups(7)): `4:memory:/a/b`, `0::/a`. `None` if it leads out of what this

@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use killwatch_ebpf::wire::{Exit, Sent, Task};
+use killwatch_ebpf::wire::{Exit, Mark, Sent, Task};
 use uuid::{NoContext, Uuid};
 
 use crate::{
@@ -93,11 +93,21 @@ impl Recorder {
         self.tell(told, index, kin)
     }
 
+    /// Paths of the cgroup whose limit a decision was about, and of the victim's own.
+    #[must_use]
+    pub fn places(&self, mark: &Mark, index: &Index) -> [Option<Arc<str>>; 2] {
+        let memory = MemoryStory { levels: self.levels(mark, index), ..MemoryStory::default() };
+        let hit = verdict::oom::find(&memory, &self.oom(mark, false, index)).hit;
+        let hit = hit.and_then(|hit| memory.levels.get(hit.level)?.cgroup.as_deref());
+        let own = CgroupId { hierarchy: self.memory_hierarchy, id: mark.victim.cgroup_memory };
+        [hit.map(Arc::from), index.path(own)]
+    }
+
     fn tell(&self, told: Told<'_>, index: &Index, kin: &Kin) -> Death {
         let mut missing = Vec::new();
         let victim = self.victim(told, &mut missing);
         let mut memory = self.memory(told, index, &mut missing);
-        let oom = told.oom.map(|kill| self.oom(kill, index));
+        let oom = told.oom.map(|kill| self.oom(&kill.mark, kill.group, index));
         let id = ProcessId::from(told.task);
         let fatal = told.exit.and_then(|exit| self.sender(&exit.fatal, id, index, kin));
         let term = told.exit.and_then(|exit| self.sender(&exit.term, id, index, kin));

@@ -39,6 +39,7 @@ mod sinks;
 mod sources;
 #[cfg(test)]
 mod tests;
+mod watch;
 
 pub use config::{LabelsConfig, MetricsConfig};
 use containers::Containers;
@@ -49,6 +50,7 @@ use ledger::Kept;
 pub use sinks::SinkSeries;
 use sinks::Sinks;
 use sources::Sources;
+use watch::Watched;
 
 /// Content type of what [`Metrics::encode`] writes.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -90,6 +92,7 @@ pub struct Metrics {
     missed: Counter,
     cgroups: Gauge,
     ledger: Kept,
+    watched: Watched,
     web_config: Gauge,
     tagged: Gauge,
     rejected: Family<ReasonLabel, Counter>,
@@ -175,6 +178,7 @@ impl Metrics {
             ),
             cgroups: add(r, "killwatch_cgroups", "Cgroups whose path is known"),
             ledger: Kept::new(r),
+            watched: Watched::new(r, &config),
             web_config: add(
                 r,
                 "killwatch_web_config_last_reload_successful",
@@ -315,6 +319,26 @@ impl Metrics {
     /// OOM kills that happened while no daemon ran.
     pub fn oom_kills_missed(&self, kills: u64) {
         self.missed.inc_by(kills);
+    }
+
+    /// A workload's cgroup has come near its limit, or left it.
+    pub fn near_limit(&self, workload: &Workload, near: bool) {
+        self.watched.near(workload, near);
+    }
+
+    /// How long before a kill at a cgroup's limit its nearness was told, seconds; 0 if it was not.
+    pub fn warned(&self, seconds: f64) {
+        self.watched.warned(seconds);
+    }
+
+    /// Somebody was told that a cgroup is near its limit.
+    pub(crate) fn near_limit_told(&self) {
+        self.watched.warnings.inc();
+    }
+
+    /// How the watch over the memory of cgroups fares.
+    pub fn set_watch(&self, counts: crate::watch::Counts) {
+        self.watched.set(counts);
     }
 
     /// Cgroups that the index holds.

@@ -6,7 +6,7 @@ use super::Recorder;
 use crate::{
     cgroup::index::Index,
     death::{Ancestor, Constraint, LevelUse, MemoryStory, Related, Role, Trigger},
-    join::{self, OomKill, ProcessId},
+    join::{self, ProcessId},
     text,
     verdict::{Limits, OomFacts, Sender},
 };
@@ -37,10 +37,10 @@ impl Recorder {
     }
 
     /// A decision of the OOM killer.
-    pub(super) fn oom(&self, kill: &OomKill, index: &Index) -> OomFacts {
-        let decision = &kill.mark.decision;
+    pub(super) fn oom(&self, mark: &Mark, group: bool, index: &Index) -> OomFacts {
+        let decision = &mark.decision;
         let known = decision.known != 0;
-        let trigger = &kill.mark.trigger;
+        let trigger = &mark.trigger;
         OomFacts {
             constraint: known.then_some(match decision.constraint {
                 1 => Constraint::Cpuset,
@@ -50,14 +50,12 @@ impl Recorder {
             }),
             level: known
                 .then(|| {
-                    join::levels(&kill.mark)
-                        .iter()
-                        .position(|level| level.cgroup == decision.cgroup)
+                    join::levels(mark).iter().position(|level| level.cgroup == decision.cgroup)
                 })
                 .flatten(),
             allowed_bytes: known.then(|| decision.total_pages.saturating_mul(self.page_size)),
             sysrq: known && decision.order == -1,
-            group: kill.group,
+            group,
             trigger: Trigger {
                 pid: trigger.tgid,
                 tid: trigger.tid,

@@ -151,6 +151,20 @@ impl Tags {
         BTreeMap::new()
     }
 
+    /// The tags of a process that lives: its own, else those of its nearest ancestor that has some.
+    #[must_use]
+    pub fn of_living(&self, process: Process) -> BTreeMap<String, String> {
+        let mut next = Some(process);
+        for _ in 0..=MAX_ANCESTORS {
+            let Some(process) = next else { break };
+            if let Some(tags) = self.get(process) {
+                return tags.to_map();
+            }
+            next = self.proc.parent(process);
+        }
+        BTreeMap::new()
+    }
+
     /// Looks which processes are gone, and drops the tags of those that went [`KEEP_GONE`] ago. Reads `/proc` for each process that has
     /// tags, so not for a task that others wait for.
     pub fn sweep(&self, now: Instant) {

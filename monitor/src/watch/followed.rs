@@ -1,0 +1,353 @@
+//! One cgroup that is followed: what was read of it last, its history, and when it is to be looked at next. No I/O.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use rustix::fd::OwnedFd;
+
+use super::fit;
+use super::near::{Bounds, Near, Place};
+use super::ring::Ring;
+use crate::death::Workload;
+
+/// ns of a millisecond.
+const MS: u64 = 1_000_000;
+/// One that was just made, or that grows fast, is looked at this often.
+const FAST: u64 = 250 * MS;
+/// One that is close to its limit is looked at this often at least.
+const CLOSE: u64 = 1_000 * MS;
+/// For how long one that was just made is looked at often.
+const FRESH: u64 = 10_000 * MS;
+/// Without a limit there is nothing to be near to: so many times the interval.
+const UNLIMITED: u64 = 5;
+/// One that nothing names and that has no limit is only asked for its limit: this often, and after these times from when it was made.
+const IDLE: u64 = 30_000 * MS;
+const SOON: [u64; 4] = [100 * MS, 500 * MS, 2_000 * MS, 10_000 * MS];
+/// A limit is read anew this often, and more often while it is new.
+const LIMIT: u64 = 10_000 * MS;
+const FRESH_LIMIT: u64 = 500 * MS;
+/// How far below the share that counts as near the kinds are read with each look.
+const MARGIN: f64 = 0.15;
+/// The kinds are read this often while nothing is going on, and this often if the usage moved.
+const STILL: u64 = 60_000 * MS;
+const MOVED: u64 = 10_000 * MS;
+/// A usage that moved less is still.
+const STIR: u64 = 1 << 20;
+/// A cgroup full of page cache shows nothing by its usage: the kinds are read this often, by whether half of it cannot be taken back.
+const FULL: [u64; 2] = [1_000 * MS, 2_500 * MS];
+/// Looks that a trend is drawn through, and how it must be for a forecast.
+const TREND: usize = 16;
+const MIN_POINTS: usize = 8;
+const MIN_SPAN: f64 = 1.7;
+const MIN_FIT: f64 = 0.95;
+
+/// A limit and where it stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Limit {
+    pub(super) bytes: u64,
+    pub(super) cgroup: Arc<str>,
+}
+
+/// The files of a cgroup that are read often.
+#[derive(Debug)]
+pub(super) struct Hot {
+    pub(super) stat: OwnedFd,
+    /// Only where it tells that it changed.
+    pub(super) events: Option<OwnedFd>,
+}
+
+/// What was read last. Bytes.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Last {
+    pub(super) at_ns: u64,
+    pub(super) usage: u64,
+    /// What cannot be taken back, as the kinds had it.
+    pub(super) firm: Option<u64>,
+    /// The usage at that look.
+    pub(super) firm_usage: u64,
+    pub(super) firm_ns: u64,
+    pub(super) working_set: Option<u64>,
+    /// What stands beside the kinds, and since when it is known.
+    pub(super) beside: (Option<u64>, Option<u64>),
+    pub(super) beside_ns: u64,
+}
+
+/// A cgroup that is followed.
+#[derive(Debug)]
+pub(super) struct Followed {
+    pub(super) id: u64,
+    pub(super) path: Arc<str>,
+    /// Whether a container, a pod or a unit goes by it.
+    pub(super) named: bool,
+    /// When it was first heard of, ns since boot.
+    pub(super) since_ns: u64,
+    /// Whether that was as it was made.
+    pub(super) made: bool,
+    pub(super) usage: Option<OwnedFd>,
+    pub(super) hot: Option<Hot>,
+    pub(super) limit: Option<Limit>,
+    pub(super) own_limit: bool,
+    pub(super) limit_ns: Option<u64>,
+    pub(super) last: Last,
+    pub(super) ring: Ring,
+    /// Looks at what cannot be taken back: ns since boot, bytes.
+    firms: VecDeque<(u64, u64)>,
+    /// Growth of the usage between the last two looks, bytes a second.
+    rate: f64,
+    pub(super) near: Near,
+    pub(super) bounds: Bounds,
+    /// Who it was shown as when it came near.
+    pub(super) shown: Option<Box<Workload>>,
+    pub(super) due_ns: u64,
+    pub(super) gone_ns: Option<u64>,
+}
+
+/// A forecast.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Trend {
+    /// Bytes a second.
+    pub(super) slope: f64,
+    /// Until the limit is met; `None` if it shrinks or has none.
+    pub(super) seconds_left: Option<f64>,
+}
+
+impl Followed {
+    pub(super) fn new(
+        id: u64,
+        path: Arc<str>,
+        named: bool,
+        now_ns: u64,
+        made: bool,
+        bounds: Bounds,
+    ) -> Self {
+        Self {
+            id,
+            path,
+            named,
+            since_ns: now_ns,
+            made,
+            usage: None,
+            hot: None,
+            limit: None,
+            own_limit: false,
+            limit_ns: None,
+            last: Last::default(),
+            ring: Ring::default(),
+            firms: VecDeque::new(),
+            rate: 0.0,
+            near: Near::default(),
+            bounds,
+            shown: None,
+            due_ns: now_ns,
+            gone_ns: None,
+        }
+    }
+
+    /// Whether there is reason to look at its memory.
+    pub(super) const fn counts(&self) -> bool {
+        self.named || self.own_limit
+    }
+
+    pub(super) fn limit_is_old(&self, now_ns: u64) -> bool {
+        let fresh = self.made && now_ns.saturating_sub(self.since_ns) < FRESH;
+        let every = if fresh { FRESH_LIMIT } else { LIMIT };
+        self.limit_ns.is_none_or(|at| !self.counts() || now_ns.saturating_sub(at) >= every)
+    }
+
+    /// Takes in the usage.
+    pub(super) fn used(&mut self, now_ns: u64, usage: u64) {
+        let before = self.last;
+        let seconds = super::seconds(now_ns.saturating_sub(before.at_ns));
+        self.rate = match before.at_ns {
+            0 => 0.0,
+            _ if seconds > 0.0 => (as_f64(usage) - as_f64(before.usage)) / seconds,
+            _ => self.rate,
+        };
+        (self.last.at_ns, self.last.usage) = (now_ns, usage);
+        self.ring.usage(now_ns, usage);
+    }
+
+    /// Takes in what cannot be taken back.
+    pub(super) fn firm(&mut self, now_ns: u64, firm: u64) {
+        self.last.firm = Some(firm);
+        (self.last.firm_usage, self.last.firm_ns) = (self.last.usage, now_ns);
+        if self.firms.len() >= TREND {
+            self.firms.pop_front();
+        }
+        self.firms.push_back((now_ns, firm));
+    }
+
+    /// What cannot be taken back, as it was last read, and all growth since.
+    fn estimate(&self) -> u64 {
+        let grown = self.last.usage.saturating_sub(self.last.firm_usage);
+        let firm = self.last.firm.unwrap_or(self.last.usage);
+        firm.saturating_add(grown).min(self.last.usage.max(firm))
+    }
+
+    fn share_of(&self, bytes: u64) -> Option<f64> {
+        self.limit.as_ref().map(|limit| as_f64(bytes) / as_f64(limit.bytes).max(1.0))
+    }
+
+    /// Whether it would meet its limit soon if it went on as between the last two looks.
+    fn is_fast(&self) -> bool {
+        let Some(limit) = self.limit.as_ref().filter(|_| self.rate > 0.0) else { return false };
+        let room = as_f64(limit.bytes) - as_f64(self.estimate());
+        room / self.rate < self.bounds.horizon * 2.0
+    }
+
+    /// Whether the kinds are to be read at this look.
+    pub(super) fn wants_kinds(&self, now_ns: u64) -> bool {
+        let Some(firm) = self.last.firm else { return true };
+        let age = now_ns.saturating_sub(self.last.firm_ns);
+        let moved = self.last.usage.abs_diff(self.last.firm_usage) >= STIR;
+        let quiet = if moved { MOVED } else { STILL };
+        let Some(share) = self.share_of(self.estimate()) else { return age >= quiet };
+        if self.near.is_near() || self.is_fast() || share >= self.bounds.enter - MARGIN {
+            return true;
+        }
+        if self.share_of(self.last.usage).is_some_and(|all| all >= 0.9) {
+            let [close, far] = FULL;
+            let half = self.share_of(firm).is_some_and(|share| share >= 0.5);
+            return age >= if half { close } else { far };
+        }
+        age >= quiet
+    }
+
+    /// Whether the files of the kinds are worth keeping open.
+    pub(super) fn is_hot(&self) -> bool {
+        self.near.is_near()
+            || self.is_fast()
+            || self.share_of(self.last.usage).is_some_and(|share| share >= 0.5)
+    }
+
+    /// The straight line through what cannot be taken back, if there is one.
+    pub(super) fn trend(&self) -> Option<Trend> {
+        let (now_ns, firm) = *self.firms.back()?;
+        let at = |(ns, bytes): &(u64, u64)| {
+            (-super::seconds(now_ns.saturating_sub(*ns)), as_f64(*bytes))
+        };
+        let line = fit::line(self.firms.iter().map(at))?;
+        let good = line.points >= MIN_POINTS && line.span >= MIN_SPAN && line.fit >= MIN_FIT;
+        good.then(|| {
+            let room = self.limit.as_ref().map(|limit| as_f64(limit.bytes) - as_f64(firm));
+            let left = room.filter(|_| line.slope > 0.0).map(|room| (room / line.slope).max(0.0));
+            Trend { slope: line.slope, seconds_left: left }
+        })
+    }
+
+    /// Where it stands, if it has a limit and was looked at.
+    pub(super) fn place(&self) -> Option<Place> {
+        let share = self.share_of(self.last.firm?)?;
+        Some(Place { share, seconds_left: self.trend().and_then(|trend| trend.seconds_left) })
+    }
+
+    /// When it is to be looked at next, ns since boot.
+    pub(super) fn next_ns(&self, now_ns: u64, interval_ns: u64) -> u64 {
+        let age = now_ns.saturating_sub(self.since_ns);
+        if !self.counts() {
+            let soon = SOON.iter().find(|after| self.made && **after > age);
+            return soon
+                .map_or(now_ns.saturating_add(IDLE), |after| self.since_ns.saturating_add(*after));
+        }
+        let fresh = self.made && age < FRESH;
+        let close = self.near.is_near()
+            || self.share_of(self.estimate()).is_some_and(|s| s >= self.bounds.enter - MARGIN);
+        now_ns.saturating_add(match &self.limit {
+            _ if fresh || self.is_fast() => FAST.min(interval_ns),
+            Some(_) if close => CLOSE.min(interval_ns),
+            Some(_) => interval_ns,
+            None => interval_ns.saturating_mul(UNLIMITED),
+        })
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "bytes: beyond 8 PiB the last digits do not matter")]
+pub(super) fn as_f64(bytes: u64) -> f64 {
+    bytes as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+    const SECOND: u64 = 1_000 * MS;
+    const BOUNDS: Bounds = Bounds { enter: 0.85, horizon: 30.0 };
+
+    fn limited(mib: u64) -> Followed {
+        let mut followed = Followed::new(1, "/a".into(), true, 0, false, BOUNDS);
+        followed.limit = Some(Limit { bytes: mib * MIB, cgroup: "/a".into() });
+        followed.limit_ns = Some(0);
+        followed
+    }
+
+    /// Looks at a cgroup as the watch does. `usage` and `firm` in MiB at a time in ns.
+    fn run(followed: &mut Followed, until_s: u64, at: impl Fn(u64) -> (u64, u64)) -> Vec<u64> {
+        let (mut looks, mut now) = (Vec::new(), SECOND);
+        while now < until_s * SECOND {
+            let (usage, firm) = at(now);
+            followed.used(now, usage);
+            if followed.wants_kinds(now) {
+                followed.firm(now, firm);
+                if let Some(place) = followed.place()
+                    && followed.near.step(place, BOUNDS, now).is_some()
+                {
+                    looks.push(now);
+                }
+            }
+            now = followed.next_ns(now, SECOND);
+        }
+        looks
+    }
+
+    #[test]
+    fn leaks_are_warned_of_ten_seconds_before_where_physics_allows() {
+        for rate in [1, 2, 5, 10, 15] {
+            // Quiet for a minute, then a leak.
+            let at = |now: u64| {
+                let leaked = now.saturating_sub(60 * SECOND) / MS * rate * MIB / 1000;
+                (8 * MIB + leaked, 8 * MIB + leaked)
+            };
+            let full = 60.0 + 248.0 / rate as f64;
+            let mut followed = limited(256);
+            let came = run(&mut followed, full as u64, at);
+            let first = super::super::seconds(*came.first().unwrap());
+            assert!(full - first >= 10.0, "{rate} MiB/s: {:.1} s before", full - first);
+            assert!(full - first <= 60.0, "{rate} MiB/s: {:.1} s before", full - first);
+        }
+    }
+
+    #[test]
+    fn page_cache_that_churns_at_the_limit_is_no_danger() {
+        let mut followed = limited(256);
+        let at = |now: u64| {
+            let wave = now / SECOND % 7 * MIB;
+            (256 * MIB - wave, 153 * MIB + wave / 8)
+        };
+        assert_eq!(run(&mut followed, 600, at), [0; 0]);
+    }
+
+    #[test]
+    fn a_leak_below_full_page_cache_is_seen() {
+        let mut followed = limited(256);
+        let at = |now: u64| (256 * MIB, 50 * MIB + now / MS * 2 * MIB / 1000);
+        let first = *run(&mut followed, 103, at).first().unwrap();
+        assert!(super::super::seconds(first) < 93.0, "{first}");
+    }
+
+    #[test]
+    fn the_quiet_are_looked_at_less_often() {
+        let mut followed = limited(256);
+        followed.used(SECOND, 10 * MIB);
+        followed.firm(SECOND, 10 * MIB);
+        assert_eq!(followed.next_ns(2 * SECOND, SECOND), 3 * SECOND);
+        assert!(!followed.wants_kinds(3 * SECOND));
+        assert!(followed.wants_kinds(61 * SECOND));
+        followed.limit = None;
+        assert_eq!(followed.next_ns(2 * SECOND, SECOND), 7 * SECOND);
+        followed.named = false;
+        assert_eq!(followed.next_ns(2 * SECOND, SECOND), 32 * SECOND);
+        followed.made = true;
+        assert_eq!(followed.next_ns(300 * MS, SECOND), 500 * MS, "a runtime sets limits late");
+    }
+}

@@ -1,0 +1,521 @@
+//! The thread, and the handle to it. Questions to it never wait: a queue that is full drops them, and counts.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{self, Receiver, SyncSender, TryRecvError};
+
+use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
+use rustix::fd::OwnedFd;
+use rustix::process::{Resource, getrlimit, setrlimit};
+use tokio::sync::{mpsc as tokio_mpsc, oneshot};
+use uuid::{NoContext, Uuid};
+
+use super::book::{Book, Counts};
+use super::config::WatchConfig;
+use super::followed::{Followed, as_f64};
+use super::host::Host;
+use super::near::Change;
+use super::processes::{self, MAX_COUNTED};
+use super::ring::Ring;
+use super::scene::{self, LookAt, MOST_PROCESSES, Scene};
+use crate::alert::{Alert, AlertKind, NearLimit, NearReason, SCHEMA};
+use crate::cgroup::mounts::Hierarchy;
+use crate::clock::Clock;
+use crate::death::{History, HostMemory, Workload};
+use crate::metrics::Metrics;
+use crate::naming::Names;
+use crate::procfs::Proc;
+use crate::tags::Tags;
+
+/// Questions that wait at most.
+const MAX_ASKS: usize = 8192;
+/// Answers that wait at most.
+const MAX_TOLD: usize = 1024;
+/// Questions that are taken in one go, before what is due is looked at.
+const BURST: usize = 256;
+/// The host is looked at this often, ns.
+const HOST: u64 = 2_000_000_000;
+/// Counters are shown this often, ns.
+const COUNTERS: u64 = 1_000_000_000;
+/// Kills in one cgroup within this time share a scene, ns.
+const SAME_SCENE: u64 = 300_000_000;
+/// Processes that a warning names.
+const NEAR_PROCESSES: usize = 5;
+/// What tells the wake-up from the id of a cgroup.
+const WAKE: u64 = u64::MAX;
+/// One that tells of changes again and again is looked at this often at most, ns.
+const STIR_GAP: u64 = 50_000_000;
+/// File descriptors that the rest of the daemon may need.
+const OTHER_FILES: u64 = 1024;
+
+/// A question or a notice.
+#[derive(Debug)]
+pub enum Ask {
+    /// A cgroup is there.
+    Seen {
+        /// Its id in the hierarchy that accounts memory.
+        id: u64,
+        /// Its path.
+        path: Arc<str>,
+        /// Whether a container, a pod or a unit goes by it.
+        named: bool,
+        /// Whether it was just made.
+        made: bool,
+    },
+    /// A cgroup is gone.
+    Gone {
+        /// Its id.
+        id: u64,
+    },
+    /// A process is killed, or ended.
+    Look(Box<LookAt>),
+    /// What is followed.
+    List(oneshot::Sender<Listing>),
+}
+
+/// What the thread tells.
+#[derive(Debug)]
+pub enum Told {
+    /// The scene that was asked for.
+    Scene(LookAt, Arc<Scene>),
+    /// A cgroup has come near its limit.
+    Near(Box<Alert>),
+}
+
+/// What is followed, at one moment.
+#[derive(Debug, Clone, Default)]
+pub struct Listing {
+    /// Each cgroup that there is reason to look at, in no order.
+    pub rows: Vec<Row>,
+    /// The host's memory.
+    pub host: Option<HostMemory>,
+    /// Counts since the start.
+    pub counts: Counts,
+}
+
+/// A cgroup that is followed.
+#[derive(Debug, Clone)]
+pub struct Row {
+    /// Who it is, as far as it is known now.
+    pub workload: Workload,
+    /// All that is charged, bytes.
+    pub usage_bytes: u64,
+    /// What cannot be taken back.
+    pub unreclaimable_bytes: Option<u64>,
+    /// The kubelet's working set.
+    pub working_set_bytes: Option<u64>,
+    /// The tightest limit on its path, and where it stands.
+    pub limit: Option<(u64, Arc<str>)>,
+    /// What cannot be taken back, over the limit.
+    pub share: Option<f64>,
+    /// Whether it is near its limit.
+    pub near: bool,
+    /// Growth, bytes a minute, if it is steady.
+    pub growth_bytes_per_minute: Option<f64>,
+    /// Until the limit is met if it goes on so.
+    pub seconds_left: Option<f64>,
+}
+
+/// What the watch is made of.
+pub struct Parts {
+    /// What a user may set.
+    pub config: WatchConfig,
+    /// Name of the node.
+    pub node: String,
+    /// The hierarchy that accounts memory.
+    pub hierarchy: Hierarchy,
+    /// Where a process file system is mounted.
+    pub proc: PathBuf,
+    /// Bytes of a page.
+    pub page_size: u64,
+    /// Who knows names.
+    pub names: Arc<Names>,
+    /// What workers said of themselves.
+    pub tags: Arc<Tags>,
+    /// Counts.
+    pub metrics: Arc<Metrics>,
+    /// The clock.
+    pub clock: Clock,
+}
+
+/// The handle. The thread ends with the last one.
+#[derive(Debug, Clone)]
+pub struct Watch {
+    line: Arc<Line>,
+}
+
+#[derive(Debug)]
+struct Line {
+    /// `None` only as it goes.
+    asks: Option<SyncSender<Ask>>,
+    wake: OwnedFd,
+    dropped: AtomicU64,
+}
+
+impl Watch {
+    /// Asks or tells, without waiting. False if there was no room, which is counted.
+    pub fn ask(&self, ask: Ask) -> bool {
+        let sent = self.line.asks.as_ref().is_some_and(|asks| asks.try_send(ask).is_ok());
+        if sent {
+            wake(&self.line.wake);
+        } else {
+            self.line.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+        sent
+    }
+
+    /// What is followed. `None` if the thread does not answer.
+    pub async fn list(&self) -> Option<Listing> {
+        let (answer, listing) = oneshot::channel();
+        if !self.ask(Ask::List(answer)) {
+            return None;
+        }
+        listing.await.ok()
+    }
+
+    /// Questions and notices that found no room.
+    #[must_use]
+    pub fn dropped(&self) -> u64 {
+        self.line.dropped.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        self.asks = None;
+        wake(&self.wake);
+    }
+}
+
+fn wake(event: &OwnedFd) {
+    // It fails only when the thread has been told 2^64 times already.
+    let _ = rustix::io::write(event, &1u64.to_ne_bytes());
+}
+
+/// Starts the thread.
+///
+/// # Errors
+/// If the cgroups or `/proc` cannot be opened, or the thread cannot be started.
+pub fn start(parts: Parts) -> io::Result<(Watch, tokio_mpsc::Receiver<Told>)> {
+    let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+    let poller = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+    epoll::add(&poller, &wake, epoll::EventData::new_u64(WAKE), epoll::EventFlags::IN)?;
+    make_room_for_files(parts.config.max.get());
+    let wake_here = wake.try_clone()?;
+    let (asks, questions) = mpsc::sync_channel(MAX_ASKS);
+    let (tell, told) = tokio_mpsc::channel(MAX_TOLD);
+    let book = Book::new(
+        parts.config.clone(),
+        &parts.hierarchy,
+        Arc::clone(&parts.names),
+        poller.try_clone()?,
+    )?;
+    let host = Host::open(&parts.proc)?;
+    let state = Thread {
+        book,
+        host,
+        host_ring: Ring::default(),
+        host_memory: None,
+        host_due_ns: 0,
+        counters_due_ns: 0,
+        proc: Proc::at(&parts.proc),
+        parts,
+        tell,
+        last: None,
+    };
+    std::thread::Builder::new()
+        .name("killwatch-watch".to_owned())
+        .spawn(move || state.run(&questions, &poller, &wake_here))?;
+    let line = Line { asks: Some(asks), wake, dropped: AtomicU64::new(0) };
+    Ok((Watch { line: Arc::new(line) }, told))
+}
+
+/// Two files of each cgroup are open at a time, and a third of those that are close to their limit.
+fn make_room_for_files(cgroups: usize) {
+    let wanted = (cgroups as u64).saturating_mul(3).saturating_add(OTHER_FILES);
+    let mut limits = getrlimit(Resource::Nofile);
+    if limits.current.is_some_and(|current| current < wanted) {
+        limits.current = Some(limits.maximum.map_or(wanted, |most| most.min(wanted)));
+        if let Err(error) = setrlimit(Resource::Nofile, limits) {
+            tracing::warn!(%error, wanted, "the limit of open files cannot be raised: some cgroups may not be followed");
+        }
+    }
+}
+
+struct Thread {
+    parts: Parts,
+    book: Book,
+    host: Host,
+    host_ring: Ring,
+    host_memory: Option<HostMemory>,
+    host_due_ns: u64,
+    counters_due_ns: u64,
+    proc: Proc,
+    tell: tokio_mpsc::Sender<Told>,
+    /// The last scene of a kill: of which cgroup, and when the kernel decided.
+    last: Option<(Option<Arc<str>>, u64, Arc<Scene>)>,
+}
+
+impl Thread {
+    fn run(mut self, questions: &Receiver<Ask>, poller: &OwnedFd, wake: &OwnedFd) {
+        let mut events = Vec::with_capacity(64);
+        loop {
+            // A kill does not wait for what is due.
+            for _ in 0..BURST {
+                match questions.try_recv() {
+                    Ok(ask) => self.answer(ask),
+                    Err(TryRecvError::Empty) => break,
+                    Err(TryRecvError::Disconnected) => return,
+                }
+            }
+            let now = self.parts.clock.boot_ns();
+            if let Some(id) = self.book.pop_due(now) {
+                let change = self.book.look(id, now);
+                self.changed(id, change, now);
+                continue;
+            }
+            self.upkeep(now);
+            events.clear();
+            let wait = self.wait_ns(now);
+            let timeout = Timespec {
+                tv_sec: i64::try_from(wait / 1_000_000_000).unwrap_or(1),
+                tv_nsec: i64::try_from(wait % 1_000_000_000).unwrap_or(0),
+            };
+            let waited =
+                epoll::wait(poller, rustix::buffer::spare_capacity(&mut events), Some(&timeout));
+            if let Err(error) = waited
+                && error != rustix::io::Errno::INTR
+            {
+                tracing::error!(%error, "the watch cannot wait any more: memory is followed no longer");
+                return;
+            }
+            let now = self.parts.clock.boot_ns();
+            for event in events.drain(..) {
+                match event.data.u64() {
+                    WAKE => {
+                        let _ = rustix::io::read(wake, &mut [0u8; 8]);
+                    }
+                    id => self.stirred(id, now),
+                }
+            }
+        }
+    }
+
+    fn answer(&mut self, ask: Ask) {
+        let now = self.parts.clock.boot_ns();
+        match ask {
+            Ask::Seen { id, path, named, made } => self.book.follow(id, &path, named, now, made),
+            Ask::Gone { id } => {
+                if let Some(workload) = self.book.let_go(id, now) {
+                    self.parts.metrics.near_limit(&workload, false);
+                }
+            }
+            Ask::Look(at) => {
+                let scene = self.scene(&at);
+                // If the pipeline is that far behind, the death goes without.
+                let _ = self.tell.try_send(Told::Scene(*at, scene));
+            }
+            Ask::List(answer) => {
+                let _ = answer.send(self.list());
+            }
+        }
+    }
+
+    fn stirred(&mut self, id: u64, now: u64) {
+        let looked = self.book.get(id).map_or(0, |followed| followed.last.at_ns);
+        if now.saturating_sub(looked) >= STIR_GAP {
+            let change = self.book.stirred(id, now);
+            self.changed(id, change, now);
+        }
+    }
+
+    fn changed(&mut self, id: u64, change: Option<Change>, now: u64) {
+        match change {
+            None => {}
+            Some(Change::Left) => {
+                let shown = self.book.get_mut(id).and_then(|followed| followed.shown.take());
+                if let Some(workload) = shown {
+                    self.parts.metrics.near_limit(&workload, false);
+                }
+            }
+            Some(Change::Came { why, tell }) => self.came(id, why, tell, now),
+        }
+    }
+
+    fn came(&mut self, id: u64, why: NearReason, tell: bool, now: u64) {
+        let Some(followed) = self.book.get(id) else { return };
+        let path = Arc::clone(&followed.path);
+        let pids = self.book.files.processes(&path, MAX_COUNTED);
+        let (proc, tags, page) = (&self.proc, &self.parts.tags, self.parts.page_size);
+        let processes = processes::largest(proc, tags, &pids, NEAR_PROCESSES, page);
+        let none = Default::default();
+        let tagged = processes.iter().map(|process| &process.tags).find(|tags| !tags.is_empty());
+        let (workload, job) = self.book.names().now(&path, id, tagged.unwrap_or(&none));
+        self.parts.metrics.near_limit(&workload, true);
+        let Some(followed) = self.book.get_mut(id) else { return };
+        followed.shown = Some(Box::new(workload.clone()));
+        let (Some(limit), Some(firm)) = (followed.limit.clone(), followed.last.firm) else {
+            return;
+        };
+        if !tell {
+            return;
+        }
+        let trend = followed.trend();
+        let near = NearLimit {
+            workload,
+            job,
+            reason: why,
+            unreclaimable_bytes: firm,
+            usage_bytes: followed.last.usage,
+            limit_bytes: limit.bytes,
+            limit_cgroup: limit.cgroup.to_string(),
+            share: thousandths(as_f64(firm) / as_f64(limit.bytes).max(1.0)),
+            growth_bytes_per_minute: trend.map(|trend| (trend.slope * 60.0).round()),
+            seconds_left: trend
+                .and_then(|trend| trend.seconds_left)
+                .map(|s| (s * 10.0).round() / 10.0),
+            processes,
+        };
+        let time = self.parts.clock.wall(now);
+        let seconds = u64::try_from(time.as_second()).unwrap_or(0);
+        let nanos = u32::try_from(time.subsec_nanosecond()).unwrap_or(0);
+        let alert = Alert {
+            id: Uuid::new_v7(uuid::Timestamp::from_unix(NoContext, seconds, nanos)),
+            schema: SCHEMA,
+            node: self.parts.node.clone(),
+            time,
+            kind: AlertKind::NearLimit(Box::new(near)),
+        };
+        let _ = self.tell.try_send(Told::Near(Box::new(alert)));
+    }
+
+    /// What is to be seen of a kill. Those that come together in one cgroup share it.
+    fn scene(&mut self, at: &LookAt) -> Arc<Scene> {
+        if !at.kill {
+            let history = self.history(at);
+            let mut scene = Scene { looked_ns: self.parts.clock.boot_ns(), ..Scene::default() };
+            scene.missing.extend(history.is_none().then(not_followed));
+            scene.history = history;
+            return Arc::new(scene);
+        }
+        let place = at.hit.clone().or_else(|| at.own.clone());
+        if let Some((same, decided, scene)) = &self.last
+            && *same == place
+            && at.at_ns.saturating_sub(*decided) < SAME_SCENE
+        {
+            return Arc::clone(scene);
+        }
+        let scene = Arc::new(self.look(at, place.as_deref()));
+        if let Some(seconds) = scene.warned_seconds {
+            self.parts.metrics.warned(seconds);
+        }
+        self.last = Some((place, at.at_ns, Arc::clone(&scene)));
+        scene
+    }
+
+    fn look(&mut self, at: &LookAt, place: Option<&str>) -> Scene {
+        let mut scene = Scene::default();
+        // First what changes fastest: the victim gives its memory back.
+        match place.map(|path| self.book.files.story(path)) {
+            Some(Ok(cgroup)) => scene.cgroup = Some(cgroup),
+            Some(Err(error)) => {
+                scene.missing.push(scene::lack("memory.cgroup", &error.to_string()))
+            }
+            None => scene.missing.push(scene::lack("memory.cgroup", "its path is not known")),
+        }
+        scene.looked_ns = self.parts.clock.boot_ns();
+        let pids = match &at.hit {
+            Some(path) => self.book.files.processes(path, MAX_COUNTED),
+            None => self.proc.pids().take(MAX_COUNTED).collect(),
+        };
+        let (proc, tags, page) = (&self.proc, &self.parts.tags, self.parts.page_size);
+        scene.processes = processes::largest(proc, tags, &pids, MOST_PROCESSES, page);
+        let victim = u32::from(!pids.contains(&at.victim.tgid));
+        let counted = u32::try_from(pids.len()).unwrap_or(u32::MAX).saturating_add(victim);
+        scene.process_count = Some(counted);
+        scene.history = self.history(at);
+        scene.missing.extend(scene.history.is_none().then(not_followed));
+        let warned = |path: &Arc<str>| {
+            let followed = self.book.at(path).filter(|followed| followed.limit.is_some())?;
+            let since = followed.near.warned_ns();
+            Some(since.map_or(0.0, |since| super::tenths(at.at_ns.saturating_sub(since))))
+        };
+        scene.warned_seconds = at.hit.as_ref().and_then(warned);
+        scene.host = self.host.story().ok();
+        scene
+    }
+
+    /// Of the cgroup whose limit was hit, else the victim's own, else the host.
+    fn history(&self, at: &LookAt) -> Option<History> {
+        let of = |path: &Option<Arc<str>>| self.book.history(path.as_deref()?, at.at_ns);
+        of(&at.hit).or_else(|| of(&at.own)).or_else(|| {
+            let usage = self.host_ring.history(at.at_ns);
+            let trend = self.host_ring.trend(at.at_ns);
+            let global = at.kill && at.hit.is_none() && !usage.is_empty();
+            global.then(|| History {
+                cgroup: "/".to_owned(),
+                limit_bytes: self.host_memory.map(|host| host.total_bytes),
+                usage,
+                growth_bytes_per_minute: trend.map(|line| (line.slope * 60.0).round()),
+                fit: trend.map(|line| thousandths(line.fit)),
+                ..History::default()
+            })
+        })
+    }
+
+    fn list(&mut self) -> Listing {
+        let names = self.book.names();
+        let none = Default::default();
+        let row = |followed: &Followed| {
+            let trend = followed.trend();
+            Row {
+                workload: names.now(&followed.path, followed.id, &none).0,
+                usage_bytes: followed.last.usage,
+                unreclaimable_bytes: followed.last.firm,
+                working_set_bytes: followed.last.working_set,
+                limit: followed.limit.as_ref().map(|at| (at.bytes, Arc::clone(&at.cgroup))),
+                share: followed.place().map(|place| thousandths(place.share)),
+                near: followed.near.is_near(),
+                growth_bytes_per_minute: trend.map(|trend| (trend.slope * 60.0).round()),
+                seconds_left: trend.and_then(|trend| trend.seconds_left).map(f64::round),
+            }
+        };
+        // One that was not looked at yet has nothing to show.
+        let rows = self.book.all().filter(|followed| followed.last.at_ns > 0).map(row).collect();
+        Listing { rows, host: self.host_memory, counts: self.book.counts() }
+    }
+
+    fn upkeep(&mut self, now: u64) {
+        if now >= self.host_due_ns {
+            self.host_due_ns = now.saturating_add(HOST);
+            if let Ok(memory) = self.host.memory() {
+                let used = memory.total_bytes.saturating_sub(memory.available_bytes);
+                self.host_ring.usage(now, used);
+                self.host_memory = Some(memory);
+            }
+        }
+        if now >= self.counters_due_ns {
+            self.counters_due_ns = now.saturating_add(COUNTERS);
+            self.parts.metrics.set_watch(self.book.counts());
+        }
+    }
+
+    fn wait_ns(&mut self, now: u64) -> u64 {
+        let due = self.book.next_due().unwrap_or(u64::MAX);
+        // The counters are shown when something happens anyway: nothing wakes for them alone.
+        due.min(self.host_due_ns).saturating_sub(now).min(HOST)
+    }
+}
+
+fn not_followed() -> crate::death::Missing {
+    scene::lack(
+        "memory.history",
+        "its cgroup was not followed: it had neither a name nor a limit, or there was no room (watch.max)",
+    )
+}
+
+fn thousandths(share: f64) -> f64 {
+    (share * 1000.0).round() / 1000.0
+}
