@@ -68,9 +68,27 @@ impl Expected {
             .maybe_like("/memory/swap_bytes", "a plausible size", is_plausible_size)
             .maybe_like("/memory/page_tables_bytes", "a plausible size", is_plausible_size)
             .maybe_like("/memory/peak_rss_bytes", "a plausible size", is_plausible_size)
+            .with_story(truth.pid)
             .is("/workload/cgroup", truth.cgroup.clone())
             .is("/workload/cgroup_id", truth.cgroup_id)
             .maybe_like("/workload/sources", "names, each with a source", is_map_of_text)
+    }
+
+    /// What was seen of its cgroup, where the record has it.
+    fn with_story(self, pid: u32) -> Self {
+        self.maybe_like("/memory/cgroup", "sizes that fit together", is_composition)
+            .maybe_like("/memory/processes", "the victim and others, the largest first", move |list| {
+                is_table(list, pid)
+            })
+            .maybe_like("/memory/process_count", "one or more", |count| {
+                count.as_u64().is_some_and(|count| count >= 1)
+            })
+            .maybe_like("/memory/history", "times that fall and sizes", is_history)
+            .maybe_like("/memory/warned_seconds", "no negative time", |seconds| {
+                seconds.as_f64().is_some_and(|seconds| seconds >= 0.0)
+            })
+            .maybe_like("/memory/host", "the host's memory", is_host)
+            .maybe_like("/findings", "rules, each with evidence and advice", is_findings)
     }
 
     /// Ended by this signal.
@@ -226,6 +244,20 @@ impl Expected {
                 &format!("from {own} upwards, {at_limit} at its limit"),
                 move |levels| levels_are_true(levels, &own, &at_limit, limit),
             )
+            .is("/memory/cgroup/cgroup", limited.path())
+            .like("/memory/cgroup/delay_ms", "less than a second", |delay| {
+                delay.as_f64().is_some_and(|delay| (0.0..1000.0).contains(&delay))
+            })
+            .like("/memory/processes", "the victim and others, the largest first", {
+                let pid = truth.pid;
+                move |list| is_table(list, pid)
+            })
+            .is("/memory/history/cgroup", limited.path())
+            .is("/memory/history/limit_bytes", limit)
+            .like("/memory/warned_seconds", "no negative time", |seconds| {
+                seconds.as_f64().is_some_and(|seconds| seconds >= 0.0)
+            })
+            .like("/memory/host", "the host's memory", is_host)
     }
 
     /// The kernel names the constraint where the daemon could hook that; elsewhere it is inferred.
@@ -282,6 +314,57 @@ fn is_list_of_missing(list: &Value) -> bool {
         .is_some_and(|list| list.iter().all(|item| told(item, "field") && told(item, "why")))
 }
 
+/// What a cgroup is made of is no more than all of it, but for the roughness of per-CPU counts.
+fn is_composition(cgroup: &Value) -> bool {
+    let size = |key: &str| cgroup.get(key).and_then(Value::as_u64);
+    let parts = ["anon_bytes", "file_bytes", "shmem_bytes"].map(|key| size(key).unwrap_or(0));
+    let all = size("usage_bytes").unwrap_or(u64::MAX);
+    let peak = size("peak_bytes").unwrap_or(u64::MAX);
+    parts.iter().sum::<u64>() <= all.saturating_add(ROUGH)
+        && all <= peak.saturating_add(ROUGH)
+        && size("unreclaimable_bytes").is_none_or(|firm| firm <= all)
+        && size("working_set_bytes").is_none_or(|set| set <= all)
+}
+
+/// At most ten, the largest first, the one with this pid and no other marked as the victim.
+fn is_table(list: &Value, victim: u32) -> bool {
+    let Some(list) = list.as_array() else { return false };
+    let size = |process: &Value| process.get("rss_bytes").and_then(Value::as_u64);
+    let died = list.iter().filter(|process| process.get("victim").is_some_and(|v| v == true));
+    let died: Vec<_> = died.filter_map(|process| process.get("pid")?.as_u64()).collect();
+    list.len() <= 10
+        && list.iter().is_sorted_by(|a, b| size(a) >= size(b))
+        && died == [u64::from(victim)]
+}
+
+/// Times before the death, the earliest first, none older than five minutes, each with a size.
+fn is_history(history: &Value) -> bool {
+    let times = |key: &str| -> Vec<f64> {
+        let list = history.get(key).and_then(Value::as_array).into_iter().flatten();
+        list.filter_map(|at| at.get("ago_seconds")?.as_f64()).collect()
+    };
+    let (usage, kinds) = (times("usage"), times("kinds"));
+    !usage.is_empty()
+        && [usage, kinds].iter().all(|times| {
+            times.is_sorted_by(|a, b| a >= b)
+                && times.iter().all(|ago| (0.0..=301.0).contains(ago))
+        })
+}
+
+fn is_host(host: &Value) -> bool {
+    let size = |key: &str| host.get(key).and_then(Value::as_u64);
+    match (size("total_bytes"), size("available_bytes")) {
+        (Some(total), Some(available)) => available <= total && total > 0,
+        _ => false,
+    }
+}
+
+fn is_findings(findings: &Value) -> bool {
+    let told = |finding: &Value, key| finding.get(key).is_some_and(is_text);
+    let whole = |finding: &Value| ["rule", "evidence", "advice"].iter().all(|key| told(finding, key));
+    findings.as_array().is_some_and(|all| (1..=4).contains(&all.len()) && all.iter().all(whole))
+}
+
 /// Not an error code taken for a number, nor pages of another process: no victim holds a TiB.
 fn is_plausible_size(size: &Value) -> bool {
     size.as_u64().is_some_and(|size| size < 1 << 40)
@@ -290,6 +373,9 @@ fn is_plausible_size(size: &Value) -> bool {
 fn is_nearly(size: &Value, limit: u64) -> bool {
     size.as_u64().is_some_and(|size| (limit / 4 * 3..=limit).contains(&size))
 }
+
+/// Counters of a cgroup are kept for each CPU in batches of 64 pages (mm/memcontrol.c), and are read one after another.
+const ROUGH: u64 = 8 << 20;
 
 /// What a victim held before it moved to the cgroup, charged elsewhere, and the roughness of the kernel's own counters.
 const BROUGHT_ALONG: u64 = 2 << 20;

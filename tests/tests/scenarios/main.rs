@@ -22,6 +22,7 @@ mod lifecycle;
 mod limits;
 mod lockdown;
 mod lxc;
+mod memory;
 mod oom;
 mod pids;
 mod pods;
@@ -80,6 +81,7 @@ fn main() -> ExitCode {
             ("limits", limits::SCENARIOS),
             ("lockdown", lockdown::SCENARIOS),
             ("lxc", lxc::SCENARIOS),
+            ("memory", memory::SCENARIOS),
             ("oom", oom::SCENARIOS),
             ("pids", pids::SCENARIOS),
             ("pods", pods::SCENARIOS),

@@ -2,8 +2,10 @@
 
 use std::hint::black_box;
 use std::io::Write as _;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::{Arc, Barrier};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use nix::libc;
@@ -27,10 +29,12 @@ pub(crate) enum Kind {
     Shmem,
     /// A file in memory, not mapped
     Tmpfs,
+    /// A file on a disk, and so page cache
+    Cache,
 }
 
 /// A hog.
-#[derive(Debug, Clone, Copy, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Hog {
     /// Threads in all, the first one included
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=512))]
@@ -47,6 +51,12 @@ pub(crate) struct Hog {
     /// Ceiling, in MiB: at it, give up with exit code 3
     #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
     limit_mib: u32,
+    /// MiB a second; else as fast as it goes
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    rate: Option<u32>,
+    /// Directory on a disk, for the kind cache
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    directory: PathBuf,
     /// At the ceiling say `{"held": MIB}` and wait
     #[arg(long)]
     hold: bool,
@@ -60,8 +70,9 @@ pub(crate) struct Hog {
 
 /// Allocates on the first or the last thread, until killed or the ceiling is held.
 pub(crate) fn hog(gate: &Gate, hog: &Hog) -> Result<ExitCode> {
+    // For its threads, which end with the process.
+    let hog: &'static Hog = Box::leak(Box::new(hog.clone()));
     let Hog { threads, allocate_on_thread, .. } = *hog;
-    let hog = *hog;
     let allocate_on_last = allocate_on_thread && threads > 1;
     if let Some(node) = hog.node {
         bind(node)?;
@@ -121,12 +132,18 @@ fn bind(node: u8) -> Result<()> {
     nix::errno::Errno::result(done).map(drop).context("bind to a memory node")
 }
 
-fn take(hog: Hog) {
+fn take(hog: &Hog) {
     let limit_mib = hog.limit_mib;
+    let pace = Pace::new(hog.rate);
     let held = match hog.kind {
-        Kind::Anon => Ok(allocate(limit_mib)),
-        Kind::Shmem => share(limit_mib),
-        Kind::Tmpfs => write(limit_mib),
+        Kind::Anon => Ok(allocate(limit_mib, &pace)),
+        Kind::Shmem => share(limit_mib, &pace),
+        Kind::Tmpfs => memfd_create("hog", MemfdFlags::empty())
+            .context("make a file in memory")
+            .and_then(|file| write(file.into(), limit_mib, &pace)),
+        Kind::Cache => std::fs::File::create(hog.directory.join("hog.cache"))
+            .context("make a file")
+            .and_then(|file| write(file, limit_mib, &pace)),
     };
     let held = held.unwrap_or_else(|error| {
         eprintln!("victim: {error:#}");
@@ -144,9 +161,31 @@ fn take(hog: Hog) {
 /// What keeps memory taken.
 type Held = Option<Box<dyn std::any::Any>>;
 
-fn allocate(limit_mib: u32) -> Held {
+/// How fast it goes.
+struct Pace {
+    since: Instant,
+    rate: Option<u32>,
+}
+
+impl Pace {
+    fn new(rate: Option<u32>) -> Self {
+        Self { since: Instant::now(), rate }
+    }
+
+    /// Waits until so many MiB may be held.
+    fn keep(&self, held: usize) {
+        let Some(rate) = self.rate else { return };
+        let until = Duration::from_secs_f64(held as f64 / f64::from(rate));
+        while let Some(left) = until.checked_sub(self.since.elapsed()) {
+            std::thread::park_timeout(left);
+        }
+    }
+}
+
+fn allocate(limit_mib: u32, pace: &Pace) -> Held {
     let mut held = Vec::with_capacity(limit_mib as usize);
     while held.len() < limit_mib as usize {
+        pace.keep(held.len());
         let mut block = Vec::new();
         // At the limit the kernel may refuse the mapping itself. Whoever is to be killed there asks again.
         if block.try_reserve_exact(MIB).is_err() {
@@ -160,8 +199,9 @@ fn allocate(limit_mib: u32) -> Held {
     Some(Box::new(held))
 }
 
-fn share(limit_mib: u32) -> Result<Held> {
-    for _ in 0..limit_mib {
+fn share(limit_mib: u32, pace: &Pace) -> Result<Held> {
+    for held in 0..limit_mib {
+        pace.keep(held as usize);
         // SAFETY: a new mapping at a place of the kernel's choice, aliasing nothing; all of it is writable and is never unmapped.
         unsafe {
             let mapped = mmap_anonymous(
@@ -177,12 +217,10 @@ fn share(limit_mib: u32) -> Result<Held> {
     Ok(None)
 }
 
-fn write(limit_mib: u32) -> Result<Held> {
-    let mut file = std::fs::File::from(
-        memfd_create("hog", MemfdFlags::empty()).context("make a file in memory")?,
-    );
+fn write(mut file: std::fs::File, limit_mib: u32, pace: &Pace) -> Result<Held> {
     let chunk = vec![0xa5; MIB];
-    for _ in 0..limit_mib {
+    for held in 0..limit_mib {
+        pace.keep(held as usize);
         file.write_all(&chunk).context("write into the file")?;
     }
     Ok(Some(Box::new(file)))
