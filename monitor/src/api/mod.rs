@@ -24,6 +24,7 @@ use crate::metrics::Metrics;
 use crate::notify::Links;
 
 mod answer;
+pub mod cgroups;
 mod chunks;
 mod deaths;
 pub mod guard;
@@ -37,6 +38,7 @@ mod status;
 #[cfg(test)]
 mod tests;
 
+pub use cgroups::{CgroupUse, Cgroups};
 pub use guard::Guard;
 pub use query::MAX_LIMIT;
 pub use serve::{Server, bind};
