@@ -159,6 +159,7 @@ pub async fn run(config: Config, log_lost: ErrorCounter, opener: Opener) -> anyh
         invocations: Invocations::new(config.containers.systemd == Switch::Auto),
     });
     let watch = watch(&config, &facts, &mounts.memory, &names, &tags, &metrics);
+    let shown = watch.as_ref().map(|(watch, _)| watch.clone());
     let poison = tokio::task::block_in_place(|| remembered(config.poison, &ledger, clock));
     let pipeline = Pipeline {
         records,
@@ -195,6 +196,7 @@ pub async fn run(config: Config, log_lost: ErrorCounter, opener: Opener) -> anyh
         status: Arc::clone(&status),
         links: config.links.clone(),
         deaths: config.web.deaths,
+        watch: shown,
     });
     let workers = api::socket::State::new(
         Arc::clone(&ledger),

@@ -77,9 +77,11 @@ impl Expected {
     /// What was seen of its cgroup, where the record has it.
     fn with_story(self, pid: u32) -> Self {
         self.maybe_like("/memory/cgroup", "sizes that fit together", is_composition)
-            .maybe_like("/memory/processes", "the victim and others, the largest first", move |list| {
-                is_table(list, pid)
-            })
+            .maybe_like(
+                "/memory/processes",
+                "the victim and others, the largest first",
+                move |list| is_table(list, pid),
+            )
             .maybe_like("/memory/process_count", "one or more", |count| {
                 count.as_u64().is_some_and(|count| count >= 1)
             })
@@ -346,8 +348,7 @@ fn is_history(history: &Value) -> bool {
     let (usage, kinds) = (times("usage"), times("kinds"));
     !usage.is_empty()
         && [usage, kinds].iter().all(|times| {
-            times.is_sorted_by(|a, b| a >= b)
-                && times.iter().all(|ago| (0.0..=301.0).contains(ago))
+            times.is_sorted_by(|a, b| a >= b) && times.iter().all(|ago| (0.0..=301.0).contains(ago))
         })
 }
 
@@ -361,7 +362,8 @@ fn is_host(host: &Value) -> bool {
 
 fn is_findings(findings: &Value) -> bool {
     let told = |finding: &Value, key| finding.get(key).is_some_and(is_text);
-    let whole = |finding: &Value| ["rule", "evidence", "advice"].iter().all(|key| told(finding, key));
+    let whole =
+        |finding: &Value| ["rule", "evidence", "advice"].iter().all(|key| told(finding, key));
     findings.as_array().is_some_and(|all| (1..=4).contains(&all.len()) && all.iter().all(whole))
 }
 

@@ -1,57 +1,63 @@
-//! The answer of `GET /api/v1/cgroups`: the cgroups whose memory is followed, those nearest to their limit first. docs/api.md is the contract.
+//! `/api/v1/cgroups`: the cgroups whose memory is followed, those nearest to their limit first.
 
-use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
-use crate::death::{HostMemory, Workload};
+use axum::extract::State as Shared;
+use axum::http::StatusCode;
+use axum::response::Response;
 
-/// The cgroups that are followed.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Cgroups {
-    /// Those with the largest share of their limit first, at most as many as were asked for.
-    pub cgroups: Vec<CgroupUse>,
-    /// The host's memory at the last look.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub host: Option<HostMemory>,
-    /// How many cgroups are followed.
-    pub followed: u64,
-    /// How many are not, since there was no room for them.
-    pub refused: u64,
+use super::deaths::Asked;
+use super::query::refuse;
+use super::{State, answer};
+pub use crate::watch::{CgroupUse, Cgroups};
+
+/// Cgroups of an answer, unless asked otherwise, and at most.
+const LIMIT: usize = 100;
+const MAX_LIMIT: usize = 10_000;
+
+/// The list. `limit` is all that may be asked for.
+pub(super) async fn list(Shared(state): Shared<Arc<State>>, query: Asked) -> Response {
+    told(&state, query).await
 }
 
-/// A cgroup at the last look. Bytes.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct CgroupUse {
-    /// Path from the root of the hierarchy.
-    pub cgroup: String,
-    /// What it belongs to.
-    #[serde(default)]
-    pub workload: Workload,
-    /// All that is charged to it.
-    pub usage_bytes: u64,
-    /// What of it the kernel cannot take back under pressure: this is held against the limit.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub unreclaimable_bytes: Option<u64>,
-    /// The kubelet's working set: all but what is inactive of the page cache.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub working_set_bytes: Option<u64>,
-    /// The tightest limit on its path; absent when there is none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub limit_bytes: Option<u64>,
-    /// The cgroup that this limit stands on.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub limit_cgroup: Option<String>,
-    /// `unreclaimable_bytes` over `limit_bytes`: 0 to 1, or a little more.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub share: Option<f64>,
-    /// Whether it is told as near its limit.
-    #[serde(default)]
-    pub near: bool,
-    /// Growth, bytes per minute, if it is steady.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub growth_bytes_per_minute: Option<f64>,
-    /// When it would reach the limit if it went on like that, seconds.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub seconds_left: Option<f64>,
+/// The same, for whoever may see it.
+pub(super) async fn told(state: &State, query: Asked) -> Response {
+    let limit = match &query {
+        Ok(pairs) => limit(&pairs.0),
+        Err(_) => Err("the query cannot be read: must be key=value pairs joined by `&`".to_owned()),
+    };
+    let limit = match limit {
+        Ok(limit) => limit,
+        Err(why) => return answer::error(StatusCode::BAD_REQUEST, &why),
+    };
+    let Some(watch) = &state.watch else {
+        let why = "cgroups are not followed (watch.enabled)";
+        return answer::error(StatusCode::NOT_FOUND, why);
+    };
+    let Some(mut cgroups) = watch.list().await else {
+        let why = "the watch over memory does not answer";
+        return answer::error(StatusCode::SERVICE_UNAVAILABLE, why);
+    };
+    let nearness = |row: &CgroupUse| row.share.unwrap_or(-1.0);
+    cgroups.cgroups.sort_by(|a, b| {
+        nearness(b).total_cmp(&nearness(a)).then_with(|| b.usage_bytes.cmp(&a.usage_bytes))
+    });
+    cgroups.cgroups.truncate(limit);
+    answer::json(StatusCode::OK, &cgroups)
+}
+
+fn limit(pairs: &[(String, String)]) -> Result<usize, String> {
+    let mut limit = LIMIT;
+    for (key, value) in pairs {
+        if key != "limit" {
+            return Err(refuse("key", key, "must be limit"));
+        }
+        let number = value.parse().ok().filter(|n| (1..=MAX_LIMIT).contains(n));
+        limit = number.ok_or_else(|| {
+            refuse("limit", value, &format!("must be a whole number from 1 to {MAX_LIMIT}"))
+        })?;
+    }
+    Ok(limit)
 }
 
 #[cfg(test)]
@@ -59,20 +65,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_not_known_is_absent_and_may_be() {
-        let one = CgroupUse { cgroup: "/a".into(), usage_bytes: 7, ..CgroupUse::default() };
-        let all = Cgroups { cgroups: vec![one], followed: 1, ..Cgroups::default() };
-        let json = serde_json::to_value(&all).unwrap();
-        assert_eq!(
-            json,
-            serde_json::json!({
-                "cgroups": [{"cgroup": "/a", "workload": {}, "usage_bytes": 7, "near": false}],
-                "followed": 1,
-                "refused": 0
-            })
-        );
-        assert_eq!(serde_json::from_value::<Cgroups>(json).unwrap(), all);
-        let bare = r#"{"cgroups":[{"cgroup":"/a","usage_bytes":7,"new":1}],"followed":1,"refused":0}"#;
-        assert_eq!(serde_json::from_str::<Cgroups>(bare).unwrap(), all);
+    fn the_limit_is_all_that_may_be_asked_for() {
+        let of = |key: &str, value: &str| limit(&[(key.to_owned(), value.to_owned())]);
+        assert_eq!(limit(&[]), Ok(100));
+        assert_eq!(of("limit", "10000"), Ok(10_000));
+        assert!(of("limit", "10001").unwrap_err().contains("from 1 to 10000"));
+        assert!(of("limit", "-1").is_err());
+        assert!(of("pod", "x").unwrap_err().contains("must be limit"));
     }
 }

@@ -22,6 +22,7 @@ use crate::config::{AbsolutePath, Refused, values};
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 use crate::notify::Links;
+use crate::watch::Watch;
 
 mod answer;
 pub mod cgroups;
@@ -177,6 +178,8 @@ pub struct State {
     pub links: Links,
     /// Whether deaths are shown.
     pub deaths: bool,
+    /// Follows the memory of cgroups.
+    pub watch: Option<Watch>,
 }
 
 /// All routes.
@@ -185,11 +188,13 @@ pub fn router(state: Arc<State>, telemetry_path: &TelemetryPath, guard: Arc<Guar
         page::of_deaths()
             .route("/api/v1/deaths", get(deaths::list))
             .route("/api/v1/deaths/{id}", get(deaths::one))
+            .route("/api/v1/cgroups", get(cgroups::list))
     } else {
         Router::new()
             .route("/", get(page::without_deaths))
             .route("/api/v1/deaths", get(answer::no_deaths))
             .route("/api/v1/deaths/{id}", get(answer::no_deaths))
+            .route("/api/v1/cgroups", get(answer::no_deaths))
             .route("/deaths/{id}", get(answer::no_deaths))
     };
     Router::new()

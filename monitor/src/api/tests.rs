@@ -23,6 +23,7 @@ fn state() -> Arc<State> {
         status: Arc::new(Status::new("node-1".into(), Some("boot".into()))),
         links: Links::default(),
         deaths: true,
+        watch: None,
     })
 }
 

@@ -16,6 +16,7 @@ mod files;
 mod fit;
 mod followed;
 mod host;
+mod listing;
 mod near;
 pub mod parse;
 mod processes;
@@ -28,10 +29,11 @@ mod thread;
 
 pub use book::Counts;
 pub use config::{NearRule, WatchConfig};
+pub use listing::{CgroupUse, Cgroups};
 pub use ring::BYTES as HISTORY_BYTES;
 pub use scene::{LookAt, Scene};
 pub use scenes::Scenes;
-pub use thread::{Ask, Listing, Parts, Row, Told, Watch, start};
+pub use thread::{Ask, Parts, Told, Watch, start};
 
 /// Seconds of ns.
 fn seconds(ns: u64) -> f64 {

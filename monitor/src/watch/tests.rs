@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Ask, Listing, LookAt, Parts, Told, Watch, WatchConfig, start};
+use super::{Ask, Cgroups, LookAt, Parts, Told, Watch, WatchConfig, start};
 use crate::alert::{AlertKind, NearLimit, NearReason};
 use crate::attribute::{Asked, Rules};
 use crate::cgroup::mounts::{Hierarchy, Version};
@@ -94,7 +94,7 @@ impl Fake {
     }
 
     /// Lists until what is listed is as wanted.
-    async fn until(&self, what: &str, wanted: impl Fn(&Listing) -> bool) -> Listing {
+    async fn until(&self, what: &str, wanted: impl Fn(&Cgroups) -> bool) -> Cgroups {
         let until = Instant::now() + DEADLINE;
         loop {
             let listing = self.watch.list().await.unwrap();
@@ -123,7 +123,7 @@ async fn nearness_is_told_with_who_and_how_much() {
     assert!(series.unwrap().contains("cgroup=\"/limited\""), "{text}");
     // It goes: so does its series.
     assert!(fake.watch.ask(Ask::Gone { id: 7 }));
-    fake.until("it is let go", |listing| listing.rows.is_empty()).await;
+    fake.until("it is let go", |listing| listing.cgroups.is_empty()).await;
     assert!(!fake.metrics.encode().unwrap().contains("container_memory_near_limit{"));
 }
 
@@ -146,12 +146,12 @@ async fn page_cache_is_no_nearness_and_what_has_neither_name_nor_limit_is_not_sh
     fake.seen(1, "/cached", false);
     fake.seen(2, "/plain", false);
     fake.seen(3, "/named", true);
-    let listing = fake.until("both are looked at", |listing| listing.rows.len() == 2).await;
-    let mut rows = listing.rows;
+    let listing = fake.until("both are looked at", |listing| listing.cgroups.len() == 2).await;
+    let mut rows = listing.cgroups;
     rows.sort_by_key(|row| row.usage_bytes);
     assert_eq!((rows[0].usage_bytes, rows[0].share), (10 * MIB, None));
     assert_eq!((rows[1].share, rows[1].near), (Some(0.6), false));
-    assert_eq!(listing.counts.followed, 3);
+    assert_eq!(listing.followed, 3);
 }
 
 #[tokio::test]
@@ -207,6 +207,6 @@ async fn too_many_are_refused_and_counted_and_names_come_first() {
     });
     fake.has("/named", None, 1, 0);
     fake.seen(99, "/named", true);
-    let listing = fake.until("the named one is in", |listing| listing.rows.len() == 1).await;
-    assert_eq!((listing.counts.followed, listing.counts.refused), (16, 4));
+    let listing = fake.until("the named one is in", |listing| listing.cgroups.len() == 1).await;
+    assert_eq!((listing.followed, listing.refused), (16, 4));
 }

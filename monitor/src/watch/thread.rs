@@ -12,10 +12,11 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::sync::{mpsc as tokio_mpsc, oneshot};
 use uuid::{NoContext, Uuid};
 
-use super::book::{Book, Counts};
+use super::book::Book;
 use super::config::WatchConfig;
 use super::followed::{Followed, as_f64};
 use super::host::Host;
+use super::listing::{CgroupUse, Cgroups};
 use super::near::Change;
 use super::processes::{self, MAX_COUNTED};
 use super::ring::Ring;
@@ -23,7 +24,7 @@ use super::scene::{self, LookAt, MOST_PROCESSES, Scene};
 use crate::alert::{Alert, AlertKind, NearLimit, NearReason, SCHEMA};
 use crate::cgroup::mounts::Hierarchy;
 use crate::clock::Clock;
-use crate::death::{History, HostMemory, Workload};
+use crate::death::{History, HostMemory};
 use crate::metrics::Metrics;
 use crate::naming::Names;
 use crate::procfs::Proc;
@@ -72,7 +73,7 @@ pub enum Ask {
     /// A process is killed, or ended.
     Look(Box<LookAt>),
     /// What is followed.
-    List(oneshot::Sender<Listing>),
+    List(oneshot::Sender<Cgroups>),
 }
 
 /// What the thread tells.
@@ -82,40 +83,6 @@ pub enum Told {
     Scene(LookAt, Arc<Scene>),
     /// A cgroup has come near its limit.
     Near(Box<Alert>),
-}
-
-/// What is followed, at one moment.
-#[derive(Debug, Clone, Default)]
-pub struct Listing {
-    /// Each cgroup that there is reason to look at, in no order.
-    pub rows: Vec<Row>,
-    /// The host's memory.
-    pub host: Option<HostMemory>,
-    /// Counts since the start.
-    pub counts: Counts,
-}
-
-/// A cgroup that is followed.
-#[derive(Debug, Clone)]
-pub struct Row {
-    /// Who it is, as far as it is known now.
-    pub workload: Workload,
-    /// All that is charged, bytes.
-    pub usage_bytes: u64,
-    /// What cannot be taken back.
-    pub unreclaimable_bytes: Option<u64>,
-    /// The kubelet's working set.
-    pub working_set_bytes: Option<u64>,
-    /// The tightest limit on its path, and where it stands.
-    pub limit: Option<(u64, Arc<str>)>,
-    /// What cannot be taken back, over the limit.
-    pub share: Option<f64>,
-    /// Whether it is near its limit.
-    pub near: bool,
-    /// Growth, bytes a minute, if it is steady.
-    pub growth_bytes_per_minute: Option<f64>,
-    /// Until the limit is met if it goes on so.
-    pub seconds_left: Option<f64>,
 }
 
 /// What the watch is made of.
@@ -167,7 +134,7 @@ impl Watch {
     }
 
     /// What is followed. `None` if the thread does not answer.
-    pub async fn list(&self) -> Option<Listing> {
+    pub async fn list(&self) -> Option<Cgroups> {
         let (answer, listing) = oneshot::channel();
         if !self.ask(Ask::List(answer)) {
             return None;
@@ -465,17 +432,19 @@ impl Thread {
         })
     }
 
-    fn list(&mut self) -> Listing {
+    fn list(&self) -> Cgroups {
         let names = self.book.names();
         let none = Default::default();
         let row = |followed: &Followed| {
             let trend = followed.trend();
-            Row {
+            CgroupUse {
+                cgroup: followed.path.to_string(),
                 workload: names.now(&followed.path, followed.id, &none).0,
                 usage_bytes: followed.last.usage,
                 unreclaimable_bytes: followed.last.firm,
                 working_set_bytes: followed.last.working_set,
-                limit: followed.limit.as_ref().map(|at| (at.bytes, Arc::clone(&at.cgroup))),
+                limit_bytes: followed.limit.as_ref().map(|limit| limit.bytes),
+                limit_cgroup: followed.limit.as_ref().map(|limit| limit.cgroup.to_string()),
                 share: followed.place().map(|place| thousandths(place.share)),
                 near: followed.near.is_near(),
                 growth_bytes_per_minute: trend.map(|trend| (trend.slope * 60.0).round()),
@@ -483,8 +452,14 @@ impl Thread {
             }
         };
         // One that was not looked at yet has nothing to show.
-        let rows = self.book.all().filter(|followed| followed.last.at_ns > 0).map(row).collect();
-        Listing { rows, host: self.host_memory, counts: self.book.counts() }
+        let rows = self.book.all().filter(|followed| followed.last.at_ns > 0).map(row);
+        let counts = self.book.counts();
+        Cgroups {
+            cgroups: rows.collect(),
+            host: self.host_memory,
+            followed: counts.followed as u64,
+            refused: counts.refused,
+        }
     }
 
     fn upkeep(&mut self, now: u64) {

@@ -82,7 +82,11 @@ fn leaks_are_warned_of_ten_seconds_before_where_physics_allows(stage: &mut Stage
         wait_until(PATIENCE, "the leak to be killed", || {
             Ok(Path::new(&format!("/proc/{}/maps", truth.pid))
                 .metadata()
-                .map_or(true, |_| std::fs::read(format!("/proc/{}/maps", truth.pid)).unwrap_or_default().is_empty())
+                .map_or(true, |_| {
+                    std::fs::read(format!("/proc/{}/maps", truth.pid))
+                        .unwrap_or_default()
+                        .is_empty()
+                })
                 .then_some(()))
         })?;
         hog.reap_killed_by(9)?;
@@ -90,7 +94,9 @@ fn leaks_are_warned_of_ten_seconds_before_where_physics_allows(stage: &mut Stage
         let lead = record["memory"]["warned_seconds"].as_f64().context("no lead time")?;
         // What it takes to see that it is a line at all, from the first MiB on.
         let possible = 256.0 / f64::from(rate) - 3.5;
-        eprintln!("leak of {rate} MiB/s under 256 MiB: warned {lead} s before, {possible:.1} s are possible");
+        eprintln!(
+            "leak of {rate} MiB/s under 256 MiB: warned {lead} s before, {possible:.1} s are possible"
+        );
         if lead < possible.min(10.0) {
             late.push((rate, lead));
         }
@@ -125,7 +131,9 @@ fn a_file_in_memory_fills_the_cgroup(stage: &mut Stage) -> Result<()> {
         // None of it is the victim's own.
         .like("/memory/anon_bytes", "little", |size| size.as_u64() < Some(LIMIT / 2))
         .like("/memory/peak_rss_bytes", "little", |size| size.as_u64() < Some(LIMIT / 2))
-        .like("/memory/cgroup/shmem_bytes", "most of it", |size| size.as_u64() > Some(LIMIT / 4 * 3))
+        .like("/memory/cgroup/shmem_bytes", "most of it", |size| {
+            size.as_u64() > Some(LIMIT / 4 * 3)
+        })
         .like("/findings", "tmpfs", |findings| has_rule(findings, "tmpfs"));
     stage.holds(&truth, &expected)?;
     Ok(())
@@ -218,7 +226,8 @@ fn a_sibling_took_the_memory_under_a_shared_limit(stage: &mut Stage) -> Result<(
 
 /// One script: under V8's own limit it aborts, above it the kernel kills.
 fn node_at_its_own_limit_and_at_its_cgroups(stage: &mut Stage) -> Result<()> {
-    const SCRIPT: &str = "const held = []; for (;;) held.push(new Array(1 << 14).fill(Math.random()))";
+    const SCRIPT: &str =
+        "const held = []; for (;;) held.push(new Array(1 << 14).fill(Math.random()))";
     let run = |name: &str, heap: &str| -> Result<(Group, Value)> {
         let group = stage.tree.limited(name, 160 * MIB)?;
         let flag = format!("--max-old-space-size={heap}");

@@ -58,6 +58,7 @@ impl Served {
             status: Arc::new(Status::new("node-1".into(), None)),
             links: Links::default(),
             deaths: true,
+            watch: None,
         });
         let mut server = bind(&["127.0.0.1:0".parse().unwrap()]).unwrap();
         server.limits = limits;

@@ -51,6 +51,7 @@ fn state() -> Arc<State> {
             dashboard_url: template("https://grafana.example/d/k?var-pod={pod}"),
         },
         deaths: true,
+        watch: None,
     })
 }
 

@@ -95,6 +95,7 @@ fn router(state: Arc<State>) -> Router {
         .route("/v1/deaths/stream", get(stream::get))
         .route("/api/v1/deaths", get(operator::list))
         .route("/api/v1/deaths/{id}", get(operator::one))
+        .route("/api/v1/cgroups", get(operator::cgroups))
         .route("/api/v1/status", get(operator::status))
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)

@@ -7,7 +7,7 @@ use axum::extract::{Extension, Path, State as Shared};
 use axum::response::{IntoResponse as _, Response};
 
 use super::super::deaths::{Asked, told, told_one};
-use super::super::health;
+use super::super::{cgroups, health};
 use super::State;
 use super::peer::Peer;
 use super::refusal::Refusal;
@@ -29,6 +29,23 @@ pub(super) async fn one(
     Path(id): Path<String>,
 ) -> Result<Response, Refusal> {
     Ok(told_one(api(&state)?, &id, peer.viewer()).await)
+}
+
+/// `/api/v1/cgroups`.
+pub(super) async fn cgroups(
+    Shared(state): Shared<Arc<State>>,
+    Extension(peer): Extension<Arc<Peer>>,
+    query: Asked,
+) -> Response {
+    let answer = match api(&state) {
+        Ok(api) if peer.privileged => Ok(cgroups::told(api, query).await),
+        Ok(_) => Err(Refusal::new(
+            Rejected::Forbidden,
+            "the memory of all cgroups is shown to the privileged only: root of this host, with CAP_SYS_PTRACE",
+        )),
+        Err(refusal) => Err(refusal),
+    };
+    answer.into_response()
 }
 
 /// `/api/v1/status`.

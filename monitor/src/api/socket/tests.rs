@@ -42,6 +42,7 @@ fn run() -> Running {
         links: Default::default(),
         // Of the addresses of `web.listen_address` alone.
         deaths: false,
+        watch: None,
     };
     let host = Host::of_test(Proc::default(), 0);
     let state = State::new(ledger, Arc::default(), metrics, host, CancellationToken::new());

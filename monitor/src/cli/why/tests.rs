@@ -23,6 +23,7 @@ async fn a_death_comes_over_the_wire_whole() {
         status: Arc::new(Status::new("node-1".into(), None)),
         links: Default::default(),
         deaths: true,
+        watch: None,
     };
     let server = bind(&["127.0.0.1:0".parse().unwrap()]).unwrap();
     let api: Api = format!("http://{}/", server.addresses()[0]).parse().unwrap();

@@ -37,6 +37,7 @@ impl Served {
             status: Arc::new(Status::new("node-1".into(), None)),
             links: Default::default(),
             deaths: true,
+            watch: None,
         };
         let server = bind(&[address.parse().unwrap()]).unwrap();
         let (address, stop) = (server.addresses()[0], CancellationToken::new());
