@@ -46,7 +46,7 @@ use crate::{
     queue,
     record::Recorder,
     verdict::kin::Kin,
-    watch::{Ask, LookAt, Scenes, Told, Watch},
+    watch::{Ask, Hit, LookAt, Scenes, Told, Watch},
 };
 
 /// How often ends that wait for their mark are looked at. Their wait ends with the mark, nearly always at once.
@@ -189,9 +189,7 @@ impl Running {
         match record {
             Record::Mark(mark) => {
                 self.parts.audit.killed(mark.victim.cgroup_memory, &self.parts.index);
-                let [hit, own] = self.parts.recorder.places(&mark, &self.parts.index);
-                let victim = ProcessId::from(&mark.victim);
-                self.look(LookAt { victim, at_ns: mark.header.ktime_ns, hit, own, kill: true });
+                self.look(self.parts.recorder.scene(&mark, &self.parts.index));
                 self.join.mark(mark);
             }
             Record::Words(words) => self.join.words(words),
@@ -277,7 +275,11 @@ impl Running {
         if let Event::Kill(kill) = event {
             let death = self.parts.recorder.record_logged(kill);
             let own = death.workload.cgroup.as_deref().map(Arc::from);
-            let hit = death.memory.limit_cgroup.as_deref().map(Arc::from);
+            let hit = death.memory.limit_cgroup.as_deref().map(|path| Hit {
+                cgroup: path.into(),
+                usage_bytes: death.memory.usage_bytes,
+                limit_bytes: death.memory.limit_bytes,
+            });
             let victim = ProcessId { tgid: death.victim.tgid, start_ns: 0 };
             self.look(LookAt { victim, at_ns: death.ktime_ns, hit, own, kill: true });
             self.parts.naming.death(death, self.parts.clock.boot_ns());

@@ -17,6 +17,7 @@ use crate::{
     tags::Tags,
     text,
     verdict::{self, Facts, Sender, kin::Kin, names::Names, signals},
+    watch::{Hit, LookAt},
 };
 
 mod convert;
@@ -93,14 +94,20 @@ impl Recorder {
         self.tell(told, index, kin)
     }
 
-    /// Paths of the cgroup whose limit a decision was about, and of the victim's own.
+    /// What is to be looked at because of a decision of the OOM killer.
     #[must_use]
-    pub fn places(&self, mark: &Mark, index: &Index) -> [Option<Arc<str>>; 2] {
+    pub fn scene(&self, mark: &Mark, index: &Index) -> LookAt {
         let memory = MemoryStory { levels: self.levels(mark, index), ..MemoryStory::default() };
         let hit = verdict::oom::find(&memory, &self.oom(mark, false, index)).hit;
-        let hit = hit.and_then(|hit| memory.levels.get(hit.level)?.cgroup.as_deref());
+        let hit = hit.and_then(|hit| {
+            let level = memory.levels.get(hit.level)?;
+            let (usage, limit_bytes) = hit.usage_and_limit(level);
+            let cgroup = level.cgroup.as_deref()?.into();
+            Some(Hit { cgroup, usage_bytes: Some(usage), limit_bytes })
+        });
         let own = CgroupId { hierarchy: self.memory_hierarchy, id: mark.victim.cgroup_memory };
-        [hit.map(Arc::from), index.path(own)]
+        let victim = ProcessId::from(&mark.victim);
+        LookAt { victim, at_ns: mark.header.ktime_ns, hit, own: index.path(own), kill: true }
     }
 
     fn tell(&self, told: Told<'_>, index: &Index, kin: &Kin) -> Death {

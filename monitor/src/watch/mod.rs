@@ -31,7 +31,7 @@ pub use book::Counts;
 pub use config::{NearRule, WatchConfig};
 pub use listing::{CgroupUse, Cgroups};
 pub use ring::BYTES as HISTORY_BYTES;
-pub use scene::{LookAt, Scene};
+pub use scene::{Hit, LookAt, Scene};
 pub use scenes::Scenes;
 pub use thread::{Ask, Parts, Told, Watch, start};
 

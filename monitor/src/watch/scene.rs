@@ -16,11 +16,22 @@ pub struct LookAt {
     /// When the kernel decided, or the process ended, ns since boot.
     pub at_ns: u64,
     /// The cgroup whose limit was hit.
-    pub hit: Option<Arc<str>>,
+    pub hit: Option<Hit>,
     /// The victim's own.
     pub own: Option<Arc<str>>,
     /// Whether the kernel kills; else only the history is asked for.
     pub kill: bool,
+}
+
+/// A cgroup whose limit was hit, as the kernel had it at its decision.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hit {
+    /// Its path.
+    pub cgroup: Arc<str>,
+    /// What was charged to it, bytes; `None` if only the kernel's log told.
+    pub usage_bytes: Option<u64>,
+    /// Its limit, bytes.
+    pub limit_bytes: Option<u64>,
 }
 
 /// What was seen.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Ask, Cgroups, LookAt, Parts, Told, Watch, WatchConfig, start};
+use super::{Ask, Cgroups, Hit, LookAt, Parts, Told, Watch, WatchConfig, start};
 use crate::alert::{AlertKind, NearLimit, NearReason};
 use crate::attribute::{Asked, Rules};
 use crate::cgroup::mounts::{Hierarchy, Version};
@@ -161,8 +161,14 @@ async fn the_scene_of_a_kill_has_kinds_processes_history_and_how_long_it_was_war
     fake.seen(7, "/limited", false);
     fake.near().await;
     let victim = ProcessId { tgid: 4242, start_ns: 1 };
-    let hit: Option<Arc<str>> = Some("/limited".into());
-    let at = LookAt { victim, at_ns: Clock.boot_ns(), hit: hit.clone(), own: hit, kill: true };
+    let own: Arc<str> = "/limited".into();
+    let hit = Hit {
+        cgroup: Arc::clone(&own),
+        usage_bytes: Some(100 * MIB),
+        limit_bytes: Some(100 * MIB),
+    };
+    let at_ns = Clock.boot_ns();
+    let at = LookAt { victim, at_ns, hit: Some(hit), own: Some(own), kill: true };
     assert!(fake.watch.ask(Ask::Look(Box::new(at.clone()))));
     let Told::Scene(whose, scene) = fake.next().await else { panic!("not a scene") };
     assert_eq!(whose, at);
@@ -171,7 +177,8 @@ async fn the_scene_of_a_kill_has_kinds_processes_history_and_how_long_it_was_war
     assert_eq!(cgroup.events["oom_kill"], 1);
     assert_eq!(scene.process_count, Some(2), "with the victim, which is gone");
     let history = scene.history.as_ref().unwrap();
-    assert_eq!(history.usage.last().unwrap().bytes, 95 * MIB);
+    let last: Vec<_> = history.usage.iter().rev().take(2).map(|at| at.bytes / MIB).collect();
+    assert_eq!(last, [100, 95], "as the kernel had it, and as it was seen before");
     assert_eq!(history.kinds.last().unwrap().anon_bytes, 90 * MIB);
     assert!(scene.warned_seconds.is_some() && scene.host.is_some(), "{scene:?}");
     // A second victim of the same moment shares it.

@@ -20,11 +20,11 @@ use super::listing::{CgroupUse, Cgroups};
 use super::near::Change;
 use super::processes::{self, MAX_COUNTED};
 use super::ring::Ring;
-use super::scene::{self, LookAt, MOST_PROCESSES, Scene};
+use super::scene::{self, Hit, LookAt, MOST_PROCESSES, Scene};
 use crate::alert::{Alert, AlertKind, NearLimit, NearReason, SCHEMA};
 use crate::cgroup::mounts::Hierarchy;
 use crate::clock::Clock;
-use crate::death::{History, HostMemory};
+use crate::death::{History, HostMemory, UsageAt};
 use crate::metrics::Metrics;
 use crate::naming::Names;
 use crate::procfs::Proc;
@@ -367,7 +367,8 @@ impl Thread {
             scene.history = history;
             return Arc::new(scene);
         }
-        let place = at.hit.clone().or_else(|| at.own.clone());
+        let hit = at.hit.as_ref().map(|hit| Arc::clone(&hit.cgroup));
+        let place = hit.or_else(|| at.own.clone());
         if let Some((same, decided, scene)) = &self.last
             && *same == place
             && at.at_ns.saturating_sub(*decided) < SAME_SCENE
@@ -394,7 +395,7 @@ impl Thread {
         }
         scene.looked_ns = self.parts.clock.boot_ns();
         let pids = match &at.hit {
-            Some(path) => self.book.files.processes(path, MAX_COUNTED),
+            Some(hit) => self.book.files.processes(&hit.cgroup, MAX_COUNTED),
             None => self.proc.pids().take(MAX_COUNTED).collect(),
         };
         let (proc, tags, page) = (&self.proc, &self.parts.tags, self.parts.page_size);
@@ -404,9 +405,8 @@ impl Thread {
         scene.process_count = Some(counted);
         scene.history = self.history(at);
         scene.missing.extend(scene.history.is_none().then(not_followed));
-        let warned = |path: &Arc<str>| {
-            let followed = self.book.at(path).filter(|followed| followed.limit.is_some())?;
-            let since = followed.near.warned_ns();
+        let warned = |hit: &Hit| {
+            let since = self.book.at(&hit.cgroup)?.near.warned_ns();
             Some(since.map_or(0.0, |since| super::tenths(at.at_ns.saturating_sub(since))))
         };
         scene.warned_seconds = at.hit.as_ref().and_then(warned);
@@ -416,19 +416,29 @@ impl Thread {
 
     /// Of the cgroup whose limit was hit, else the victim's own, else the host.
     fn history(&self, at: &LookAt) -> Option<History> {
-        let of = |path: &Option<Arc<str>>| self.book.history(path.as_deref()?, at.at_ns);
-        of(&at.hit).or_else(|| of(&at.own)).or_else(|| {
-            let usage = self.host_ring.history(at.at_ns);
-            let trend = self.host_ring.trend(at.at_ns);
-            let global = at.kill && at.hit.is_none() && !usage.is_empty();
-            global.then(|| History {
-                cgroup: "/".to_owned(),
-                limit_bytes: self.host_memory.map(|host| host.total_bytes),
-                usage,
-                growth_bytes_per_minute: trend.map(|line| (line.slope * 60.0).round()),
-                fit: trend.map(|line| thousandths(line.fit)),
-                ..History::default()
-            })
+        let now = at.at_ns;
+        if let Some(hit) = &at.hit {
+            // However short it lived, the kernel said how it ended.
+            let mut history = self.book.history(&hit.cgroup, now).unwrap_or_default();
+            history.cgroup = hit.cgroup.to_string();
+            history.limit_bytes = hit.limit_bytes.or(history.limit_bytes);
+            let last = hit.usage_bytes.map(|bytes| UsageAt { ago_seconds: 0.0, bytes });
+            history.usage.retain(|at| at.ago_seconds > 0.0 || last.is_none());
+            history.usage.extend(last);
+            return Some(history).filter(|history| !history.usage.is_empty());
+        }
+        if let Some(own) = at.own.as_deref().and_then(|own| self.book.history(own, now)) {
+            return Some(own);
+        }
+        let usage = self.host_ring.history(now);
+        let trend = self.host_ring.trend(now);
+        (at.kill && !usage.is_empty()).then(|| History {
+            cgroup: "/".to_owned(),
+            limit_bytes: self.host_memory.map(|host| host.total_bytes),
+            usage,
+            growth_bytes_per_minute: trend.map(|line| (line.slope * 60.0).round()),
+            fit: trend.map(|line| thousandths(line.fit)),
+            ..History::default()
         })
     }
 

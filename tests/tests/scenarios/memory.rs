@@ -205,12 +205,13 @@ fn a_sibling_took_the_memory_under_a_shared_limit(stage: &mut Stage) -> Result<(
     let pod = small.parent().context("no parent")?;
     let large = stage.tree.make("pod/large")?;
     pod.set_limit(limit)?;
-    // The kernel would choose the larger one, unless it may not.
-    let act = ["--oom-score-adj", "-1000", "--gate", "hog", "--limit-mib", "44", "--hold"];
+    let act = ["--gate", "hog", "--limit-mib", "44", "--hold"];
     let (mut sibling, culprit) = at_the_gate(&stage.cast().within(&large).args(act))?;
     sibling.go()?;
     sibling.hear("held")?;
-    let (mut hog, truth) = at_the_gate(&stage.cast().within(&small).args(["--gate", "hog"]))?;
+    // The kernel would choose the larger one, unless it is told to prefer another.
+    let act = ["--oom-score-adj", "900", "--gate", "hog"];
+    let (mut hog, truth) = at_the_gate(&stage.cast().within(&small).args(act))?;
     hog.go()?;
     hog.reap_killed_by(9)?;
     let record = stage.daemon.death_of(&truth)?;
@@ -231,11 +232,10 @@ fn node_at_its_own_limit_and_at_its_cgroups(stage: &mut Stage) -> Result<()> {
     let run = |name: &str, heap: &str| -> Result<(Group, Value)> {
         let group = stage.tree.limited(name, 160 * MIB)?;
         let flag = format!("--max-old-space-size={heap}");
-        let act = ["--gate", "become", "--", "node", &flag, "-e", SCRIPT];
-        let (mut node, truth) = at_the_gate(&stage.cast().within(&group).args(act))?;
-        node.go()?;
+        let act = ["become", "--", "node", &flag, "-e", SCRIPT];
+        let mut node = stage.cast().within(&group).args(act).start()?;
+        let query = format!("pid={}", node.pid());
         node.reap()?;
-        let query = format!("pid={}", truth.pid);
         let record = wait_until(PATIENCE, "the record of node", || {
             Ok(stage.daemon.deaths(&query)?.into_iter().next())
         })?;
@@ -267,9 +267,8 @@ for worker in workers: worker.start()
 for worker in workers: worker.join()
 ";
     let group = stage.tree.limited("python", 128 * MIB)?;
-    let act = ["--gate", "become", "--", "python3", "-c", SCRIPT];
-    let (mut python, truth) = at_the_gate(&stage.cast().within(&group).args(act))?;
-    python.go()?;
+    let act = ["become", "--", "python3", "-c", SCRIPT];
+    let mut python = stage.cast().within(&group).args(act).start()?;
     let record = wait_until(PATIENCE, "a worker to be killed", || {
         let all = stage.daemon.deaths("limit=1000")?;
         let ours = |record: &&Value| record["workload"]["cgroup"] == group.path();
@@ -278,7 +277,7 @@ for worker in workers: worker.join()
     python.kill()?;
     python.reap()?;
     ensure!(record["cause"] == "oom_memcg", "{record:#}");
-    ensure!(record["victim"]["pid"] != truth.pid, "the worker, not its parent: {record:#}");
+    ensure!(record["victim"]["pid"] != python.pid(), "the worker, not its parent: {record:#}");
     ensure!(has_rule(&record["findings"], "too_many_workers"), "{:#}", record["findings"]);
     Ok(())
 }
