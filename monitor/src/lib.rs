@@ -33,6 +33,7 @@ pub mod clock;
 pub mod config;
 pub mod containers;
 pub mod death;
+mod flags;
 pub mod footprint;
 #[cfg(test)]
 mod golden;
