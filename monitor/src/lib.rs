@@ -22,6 +22,7 @@
 //!   [`app`] builds it all, [`cli`] is the command line.
 #![forbid(unsafe_code)]
 
+pub mod advice;
 pub mod alert;
 pub mod api;
 pub mod app;
