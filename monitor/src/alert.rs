@@ -124,6 +124,9 @@ pub struct JobDeath {
 }
 
 #[cfg(test)]
+pub(crate) mod sample;
+
+#[cfg(test)]
 mod tests {
     use std::path::Path;
 
@@ -134,5 +137,33 @@ mod tests {
         let schema = serde_json::to_string_pretty(&schemars::schema_for!(Alert)).unwrap() + "\n";
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/alert.schema.json");
         crate::golden::check(&path, &schema);
+    }
+
+    #[test]
+    fn a_near_limit_as_json() {
+        let alert = sample::near_limit();
+        let text = serde_json::to_string_pretty(&alert).unwrap() + "\n";
+        crate::golden::check_named("alert_near_limit.json", &text);
+        assert_eq!(serde_json::from_str::<Alert>(&text).unwrap(), alert);
+    }
+
+    #[test]
+    fn the_example_of_the_documentation_is_an_alert() {
+        let docs = include_str!("../../docs/events.md");
+        let mut examples =
+            docs.split("```json\n").skip(1).filter_map(|rest| rest.split("```").next());
+        let example = examples.find(|example| example.contains("\"near_limit\"")).unwrap();
+        let alert: Alert = serde_json::from_str(example).unwrap();
+        let example: serde_json::Value = serde_json::from_str(example).unwrap();
+        assert_eq!(serde_json::to_value(&alert).unwrap(), example);
+    }
+
+    #[test]
+    fn every_key_is_described() {
+        let schema = serde_json::to_value(schemars::schema_for!(NearLimit)).unwrap();
+        let docs = include_str!("../../docs/events.md");
+        for key in schema["properties"].as_object().unwrap().keys() {
+            assert!(docs.contains(&format!("`{key}`")), "{key} is not described");
+        }
     }
 }

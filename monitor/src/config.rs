@@ -230,7 +230,7 @@ impl Default for CgroupRoot {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct EnvironConfig {
-    /// Variables to keep beside the built-in list of job ids. At most [`EnvironConfig::MAX_ALLOW`].
+    /// Variables to keep beside the built-in list. At most [`EnvironConfig::MAX_ALLOW`].
     pub allow: Vec<VariableName>,
 }
 

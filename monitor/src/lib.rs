@@ -22,6 +22,7 @@
 //!   [`app`] builds it all, [`cli`] is the command line.
 #![forbid(unsafe_code)]
 
+pub mod advice;
 pub mod alert;
 pub mod api;
 pub mod app;
@@ -33,6 +34,7 @@ pub mod clock;
 pub mod config;
 pub mod containers;
 pub mod death;
+mod flags;
 pub mod footprint;
 #[cfg(test)]
 mod golden;

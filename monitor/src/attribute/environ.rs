@@ -1,6 +1,6 @@
 //! The allowed variables of a victim's environment, out of pieces of it as they come from the kernel.
 //!
-//! Nothing else is kept. What a [`Scanner`] holds, beside its result, is the variable that it is in the middle of, and of that at most
+//! Nothing else is kept; of a JVM's options only those about memory are ([`options`]). What a [`Scanner`] holds, beside its result, is the variable that it is in the middle of, and of that at most
 //! [`MAX_NAME`] bytes until its name has proved to be on the list.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
+use super::options;
 use crate::text;
 
 /// Longest name, in bytes.
@@ -17,7 +18,7 @@ pub const MAX_VALUE: usize = 256;
 /// Most names on an allowlist, the default ones included.
 pub const MAX_NAMES: usize = 256;
 
-/// The names that are on every allowlist.
+/// The names that are on every allowlist: ids of jobs, and what bounds a runtime's memory.
 pub const DEFAULT_NAMES: &[&str] = &[
     "JOB_ID",
     "JOB_NAME",
@@ -63,7 +64,18 @@ pub const DEFAULT_NAMES: &[&str] = &[
     "AIRFLOW_CTX_TASK_ID",
     "AIRFLOW_CTX_DAG_RUN_ID",
     "AIRFLOW_CTX_TRY_NUMBER",
+    // What bounds a runtime's memory, and how many workers share it: for the advice, and for who reads the record.
     "NODE_OPTIONS",
+    "UV_THREADPOOL_SIZE",
+    "JAVA_TOOL_OPTIONS",
+    "JDK_JAVA_OPTIONS",
+    "_JAVA_OPTIONS",
+    "GOMEMLIMIT",
+    "GOGC",
+    "PYTHONMALLOC",
+    "WEB_CONCURRENCY",
+    "MALLOC_ARENA_MAX",
+    "MALLOC_TRIM_THRESHOLD_",
 ];
 
 /// The names that may be kept. Cheap to clone.
@@ -155,8 +167,8 @@ pub struct Environ {
 enum State {
     /// In its name, or in what may be one: these bytes of it.
     Name(Vec<u8>),
-    /// In the value of an allowed one: its name, and the first [`MAX_VALUE`] bytes of the value.
-    Value(String, Vec<u8>),
+    /// In the value of an allowed one: its name, the bytes of the value that are looked at, and whether there were more.
+    Value(String, Vec<u8>, bool),
     /// In one that is not kept, or whose beginning was not seen.
     Skip,
 }
@@ -236,26 +248,33 @@ impl Scanner {
             }
             bytes = rest.get(1..).unwrap_or_default();
         }
-        if let State::Value(_, value) = &mut self.state {
-            let room = MAX_VALUE.saturating_sub(value.len()).min(bytes.len());
+        if let State::Value(name, value, cut) = &mut self.state {
+            let most = if options::are(name) { options::MAX_READ } else { MAX_VALUE };
+            let room = most.saturating_sub(value.len()).min(bytes.len());
             value.extend_from_slice(bytes.get(..room).unwrap_or_default());
+            *cut |= room < bytes.len();
         }
     }
 
     fn after_name(allowed: &Allowlist, found: &BTreeMap<String, String>, name: &[u8]) -> State {
         match std::str::from_utf8(name) {
             Ok(name) if allowed.contains(name.as_bytes()) && !found.contains_key(name) => {
-                State::Value(name.to_owned(), Vec::new())
+                State::Value(name.to_owned(), Vec::new(), false)
             }
             _ => State::Skip,
         }
     }
 
     fn end_variable(&mut self) {
-        if let State::Value(name, value) =
-            std::mem::replace(&mut self.state, State::Name(Vec::new()))
-        {
-            self.variables.insert(name, bounded(&value));
+        let ended = std::mem::replace(&mut self.state, State::Name(Vec::new()));
+        let State::Value(name, value, cut) = ended else { return };
+        let kept = if options::are(&name) {
+            options::about_memory(&value, cut)
+        } else {
+            Some(bounded(&value))
+        };
+        if let Some(kept) = kept {
+            self.variables.insert(name, kept);
         }
     }
 }

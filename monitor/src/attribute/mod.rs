@@ -12,6 +12,7 @@ use crate::death::{Job, Workload};
 pub mod environ;
 pub mod jobs;
 pub mod names;
+mod options;
 pub mod path;
 pub mod patterns;
 pub mod rule;

@@ -150,7 +150,7 @@ pub struct Flags {
     )]
     protect_keep: Option<Vec<Kept>>,
 
-    /// Environment variable of a victim to keep, beside the built-in list of job ids; may be given more than once
+    /// Environment variable of a victim to keep, beside the built-in list; may be given more than once
     #[arg(
         long = "environ.allow",
         value_name = "NAME",

@@ -251,6 +251,22 @@ mod tests {
     }
 
     #[test]
+    fn a_near_limit_is_told_as_the_kill_that_it_warns_of() {
+        let alert = entry(Item::Alert(Arc::new(crate::alert::sample::near_limit())));
+        for (json, told) in [
+            ("{}", true),
+            (r#"{"causes":["oom_memcg"]}"#, true),
+            (r#"{"causes":["oom_global"]}"#, false),
+            (r#"{"namespaces":["shop"]}"#, true),
+            (r#"{"namespaces":["bank"]}"#, false),
+            (r#"{"jobs":"^render-42$"}"#, true),
+            (r#"{"jobs":"other"}"#, false),
+        ] {
+            assert_eq!(filter(json).lets(&alert), told, "{json}");
+        }
+    }
+
+    #[test]
     fn what_is_not_allowed() {
         for json in [
             r#"{"causes":[]}"#,

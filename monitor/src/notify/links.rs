@@ -232,6 +232,17 @@ mod tests {
     }
 
     #[test]
+    fn a_near_limit_has_all_but_a_cause() {
+        let alert = crate::alert::sample::near_limit();
+        let of = |template| links(template).runbook(&alert);
+        assert_eq!(
+            of("https://h/{namespace}/{pod}?{job}#{id}@{node}").unwrap(),
+            format!("https://h/shop/render-x7k2p?render-42#{}@node-1", alert.id)
+        );
+        assert_eq!(of("https://h/{cause}"), None, "nothing was killed");
+    }
+
+    #[test]
     fn a_hostile_name_stays_in_its_place() {
         let url = links("https://h/{pod}/x?{namespace}").runbook(&sample::hostile()).unwrap();
         let nasty = "%29%20Z%0A%22%7D%201%1B%5B2J%3C%2Fscript%3E%5C";

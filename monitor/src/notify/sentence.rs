@@ -23,7 +23,8 @@ fn of_near_limit(near: &NearLimit) -> String {
     let what = name_of_workload(&near.workload);
     let mut sentence = format!(
         "Memory of {what} is at {:.0} % of its limit: {} of {}",
-        near.share * 100.0,
+        // It is a share of what is charged, and bounded by that; but what is shown comes from a file, too.
+        (near.share * 100.0).clamp(0.0, 999.0),
         bytes(near.unreclaimable_bytes),
         bytes(near.limit_bytes)
     );
@@ -37,6 +38,7 @@ fn of_near_limit(near: &NearLimit) -> String {
             reason = "a float cast saturates; it grows, or there were no seconds left"
         )]
         let growth = growth as u64;
+        let left = left.clamp(0.0, 1e9);
         sentence += &format!(", growing by {} a minute: {left:.0} s are left", bytes(growth));
     }
     if let Some(largest) = near.processes.first() {
@@ -118,6 +120,39 @@ mod tests {
         assert!(name_of_workload(&workload).starts_with("container containerd://4d6c"));
         assert_eq!(name_of_workload(&sample::killed().workload), "unit indexer.service");
         assert_eq!(name_of_workload(&Workload::default()), "the host");
+    }
+
+    #[test]
+    fn a_near_limit_says_how_near_and_how_long() {
+        let mut alert = crate::alert::sample::near_limit();
+        assert_eq!(
+            of_alert(&alert),
+            "Memory of container worker of pod shop/render-x7k2p is at 88 % of its limit: 224.0 MiB of 256.0 MiB, growing by 60.0 MiB a minute: 32 s are left; the largest process is worker (pid 4242)."
+        );
+        let AlertKind::NearLimit(near) = &mut alert.kind else { unreachable!() };
+        near.limit_cgroup = "/kubepods/burstable/pod1".into();
+        (near.growth_bytes_per_minute, near.seconds_left) = (None, None);
+        near.processes[0].comm = "a\nb".into();
+        assert_eq!(
+            of_alert(&alert),
+            "Memory of container worker of pod shop/render-x7k2p is at 88 % of its limit: 224.0 MiB of 256.0 MiB, which stands on /kubepods/burstable/pod1; the largest process is a\\nb (pid 4242)."
+        );
+    }
+
+    #[test]
+    fn numbers_that_are_none_make_no_sentence_without_end() {
+        let mut alert = crate::alert::sample::near_limit();
+        let AlertKind::NearLimit(near) = &mut alert.kind else { unreachable!() };
+        for strange in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, f64::MAX, -0.0] {
+            near.share = strange;
+            (near.growth_bytes_per_minute, near.seconds_left) = (Some(strange), Some(strange));
+            let alert = Alert { kind: AlertKind::NearLimit(near.clone()), ..sample_of() };
+            assert!(of_alert(&alert).len() < 400, "{strange}");
+        }
+    }
+
+    fn sample_of() -> Alert {
+        crate::alert::sample::near_limit()
     }
 
     #[test]

@@ -29,7 +29,8 @@ pub fn of_logged(cause: Cause, memory: &MemoryStory) -> String {
     }
 }
 
-const fn limit_names(memsw: bool) -> &'static str {
+/// What sets the limit of a cgroup, by its names in the kernel, in Kubernetes and in systemd.
+pub(crate) const fn limit_names(memsw: bool) -> &'static str {
     if memsw {
         "memory.memsw.limit_in_bytes; docker --memory-swap"
     } else {

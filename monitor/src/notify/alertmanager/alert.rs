@@ -185,7 +185,7 @@ impl Maker {
 
     fn of_near_limit(&self, near: &NearLimit, alert: &alert::Alert) -> Alert {
         let mut labels = self.labels.clone();
-        put(&mut labels, "alertname", Some("KillwatchMemoryNearLimit"));
+        put(&mut labels, "alertname", Some("KillwatchContainerNearLimit"));
         put(&mut labels, "severity", Some("warning"));
         put(&mut labels, "node", Some(&alert.node));
         put_workload(&mut labels, &near.workload);
@@ -195,7 +195,8 @@ impl Maker {
             ("description", text(&sentence::of_alert(alert))),
             (
                 "advice",
-                "Look at what grows (killwatch top, killwatch why after a kill), and raise the limit or take work away before it is killed.".to_owned(),
+                "Look at what grows, and raise the limit or take work away before it is killed."
+                    .to_owned(),
             ),
         ]);
         // Time and id are the alert's own, which the caller knows.
@@ -223,14 +224,6 @@ impl Maker {
         put(&mut labels, "cause", Some(cause.as_str()));
         put_workload(&mut labels, workload);
         put_job(&mut labels, job);
-        // Without any name, alerts of different workloads would be one.
-        let named =
-            workload.pod.is_some() || workload.container.is_some() || workload.unit.is_some();
-        match (&workload.container_id, &workload.cgroup) {
-            _ if named => {}
-            (Some(id), _) => put(&mut labels, "container_id", Some(id)),
-            (None, cgroup) => put(&mut labels, "cgroup", cgroup.as_deref()),
-        }
         labels
     }
 }
@@ -340,6 +333,13 @@ fn put_workload(labels: &mut Labels, workload: &Workload) {
     put(labels, "pod", workload.pod.as_deref());
     put(labels, "container", workload.container.as_deref());
     put(labels, "unit", workload.unit.as_deref());
+    // Without any name, alerts of different workloads would be one.
+    let named = workload.pod.is_some() || workload.container.is_some() || workload.unit.is_some();
+    match (&workload.container_id, &workload.cgroup) {
+        _ if named => {}
+        (Some(id), _) => put(labels, "container_id", Some(id)),
+        (None, cgroup) => put(labels, "cgroup", cgroup.as_deref()),
+    }
 }
 
 fn put_job(labels: &mut Labels, job: Option<&Job>) {

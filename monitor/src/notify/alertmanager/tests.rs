@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::alert::Alert;
 use super::*;
+use crate::alert::sample as alerts;
 use crate::death::{Death, sample};
 use crate::ledger::Item;
 use crate::notify::http::testing::{Answer, Server, entry};
@@ -169,6 +170,56 @@ fn a_poison_job_is_critical() {
     assert!(alert.labels.iter().map(|(name, value)| (&**name, &**value)).eq(labels));
     assert_eq!((alert.id, alert.annotations["count"].as_str()), (Uuid::from_u128(7), "1"));
     assert_eq!(alert.starts_at, "2026-01-31T12:00:00Z".parse().unwrap());
+}
+
+#[test]
+fn a_near_limit_is_a_warning_of_its_workload() {
+    let of = |alert: crate::alert::Alert| made(&entry(Item::Alert(Arc::new(alert))));
+    let alert = of(alerts::near_limit());
+    let labels = [
+        ("alertname", "KillwatchContainerNearLimit"),
+        ("container", "worker"),
+        ("job_id", "render-42"),
+        ("namespace", "shop"),
+        ("node", "node-1"),
+        ("pod", "render-x7k2p"),
+        ("severity", "warning"),
+    ];
+    assert!(alert.labels.iter().map(|(name, value)| (&**name, &**value)).eq(labels));
+    let description = &alert.annotations["description"];
+    assert!(description.starts_with("Memory of container worker of pod shop/render-x7k2p is at"));
+    assert_eq!((alert.id, alert.starts_at), (alerts::near_limit().id, alerts::near_limit().time));
+    // What changes from one look to the next is no label.
+    let mut later = alerts::near_limit();
+    if let crate::alert::AlertKind::NearLimit(near) = &mut later.kind {
+        (near.share, near.usage_bytes, near.seconds_left) = (0.99, 1, None);
+        near.processes.clear();
+    }
+    assert_eq!(of(later).labels, alert.labels);
+    // Without a name each cgroup is an alert of its own.
+    let bare = |path: &str| {
+        let cgroup = Some(path.to_owned());
+        of(alerts::near_limit_of(crate::death::Workload { cgroup, ..Default::default() }))
+    };
+    assert_eq!(bare("/a").labels["cgroup"], "/a");
+    assert_ne!(bare("/a").labels, bare("/b").labels);
+}
+
+#[tokio::test]
+async fn a_near_limit_holds_and_resolves_like_any_other() {
+    let server = kind().await;
+    let mut sink = sink(&[&server], json!({"hold": "1m", "http": {"timeout": "60s"}}));
+    let message = entry(Item::Alert(Arc::new(alerts::near_limit())));
+    assert_eq!(sink.deliver(&[message.clone(), message]).await.accepted, 2);
+    assert_eq!((server.seen()[0].json().as_array().unwrap().len(), sink.holds()), (1, 1));
+    let mut last = 0;
+    for _ in 0..20 {
+        let Some(due) = sink.due() else { break };
+        pass(due.saturating_duration_since(Instant::now())).await;
+        sink.upkeep().await.unwrap();
+        last = ends_in(&server.seen().pop().unwrap().json()[0]);
+    }
+    assert!(last <= 0 && sink.holds() == 0, "{last}");
 }
 
 #[tokio::test]

@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::event;
 use super::sink::{KubernetesEvents, Times};
+use crate::alert::sample as alerts;
 use crate::alert::{Alert, AlertKind, JobDeath, PoisonJob};
 use crate::containers::kubernetes::KubernetesConfig;
 use crate::death::{Death, Workload, sample};
@@ -218,6 +219,27 @@ async fn a_poisoned_job_is_told_of_the_pod_of_its_last_death() {
     );
     bed.accepted(poison(&[4])).await;
     assert_eq!((bed.lines().len(), bed.not_applicable.get()), (0, 1));
+}
+
+#[tokio::test]
+async fn a_near_limit_is_told_of_its_own_pod() {
+    let mut bed = Bed::new(PATIENT).await;
+    let near = |workload| told(Item::Alert(Arc::new(alerts::near_limit_of(workload))));
+    bed.accepted(told(Item::Alert(Arc::new(alerts::near_limit())))).await;
+    let seen = bed.server.seen().remove(0);
+    assert_eq!(seen.line, format!("POST {EVENTS}"));
+    assert_eq!(
+        (&seen.body["reason"], &seen.body["type"]),
+        (&json!("NearMemoryLimit"), &json!("Warning"))
+    );
+    assert_eq!(seen.body["action"], "Reported");
+    assert_eq!(seen.body["regarding"]["fieldPath"], "spec.containers{worker}");
+    let note = seen.body["note"].as_str().unwrap();
+    assert!(note.contains("is at 88 % of its limit: 224.0 MiB of 256.0 MiB"), "{note}");
+    bed.accepted(near(sample::killed().workload)).await;
+    assert_eq!((bed.lines().len(), bed.not_applicable.get()), (0, 1));
+    let nasty = Workload { pod: Some("../x".into()), ..sample::in_a_pod().workload };
+    bed.refused(near(nasty)).await;
 }
 
 #[tokio::test]

@@ -50,7 +50,7 @@ impl<'a> Attributes<'a> {
     }
 
     /// A number with a fraction, unless there is none.
-    fn fraction(&mut self, key: &'static str, number: Option<f64>) {
+    pub(super) fn fraction(&mut self, key: &'static str, number: Option<f64>) {
         if let Some(number) = number.filter(|number| number.is_finite()) {
             self.put(key, Value::Double(number));
         }

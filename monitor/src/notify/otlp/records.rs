@@ -64,6 +64,9 @@ fn of_alert(alert: &Alert) -> Record<'_> {
             attributes.number("killwatch.memory.unreclaimable", Some(near.unreclaimable_bytes));
             attributes.number("killwatch.memory.limit", Some(near.limit_bytes));
             attributes.text("killwatch.memory.limit_cgroup", Some(near.limit_cgroup.as_str()));
+            attributes.fraction("killwatch.memory.share", Some(near.share));
+            attributes.fraction("killwatch.memory.growth_per_minute", near.growth_bytes_per_minute);
+            attributes.fraction("killwatch.memory.seconds_left", near.seconds_left);
             WARN
         }
     };

@@ -41,6 +41,10 @@ fn alert() -> Message {
     told(Item::Alert(Arc::new(Alert { id, schema: 1, node: "node-1".into(), time, kind })))
 }
 
+fn near_limit() -> Message {
+    told(Item::Alert(Arc::new(crate::alert::sample::near_limit())))
+}
+
 fn summary() -> Message {
     Message::Summary(Arc::new(Summary {
         id: Uuid::from_u128(77),
@@ -94,6 +98,13 @@ fn whole_requests() {
         "otlp_alert_and_summary.json",
         &text.replace(env!("CARGO_PKG_VERSION"), "VERSION"),
     );
+    let near = request(&[near_limit()]);
+    is_otlp(&near);
+    let text = serde_json::to_string_pretty(&near).unwrap() + "\n";
+    crate::golden::check_named(
+        "otlp_near_limit.json",
+        &text.replace(env!("CARGO_PKG_VERSION"), "VERSION"),
+    );
 }
 
 #[test]
@@ -140,7 +151,7 @@ fn is_otlp(json: &Json) {
         for key in ["timeUnixNano", "observedTimeUnixNano"] {
             record[key].as_str().unwrap().parse::<u64>().unwrap();
         }
-        assert!([17, 21].contains(&record["severityNumber"].as_u64().unwrap()));
+        assert!([13, 17, 21].contains(&record["severityNumber"].as_u64().unwrap()));
         assert!(record["eventName"].as_str().unwrap().starts_with("killwatch."));
         is_value(&record["body"]);
         are_attributes(&record["attributes"]);

@@ -116,6 +116,34 @@ fn alerts_and_summaries_are_events_too() {
 }
 
 #[test]
+fn a_near_limit_is_about_its_workload_and_its_lean_form_lacks_the_processes() {
+    let message = entry(Item::Alert(Arc::new(crate::alert::sample::near_limit())));
+    let event = |template| -> Value {
+        let event = event::encode(&message, template, &Linked::default()).unwrap();
+        serde_json::from_slice(&event).unwrap()
+    };
+    let full = event(Template::Full);
+    assert_eq!(
+        (&full["type"], &full["subject"], &full["time"]),
+        (
+            &json!("io.killwatch.alert.v1"),
+            &json!("shop/render-x7k2p"),
+            &json!("2026-01-31T11:59:28Z")
+        )
+    );
+    assert_eq!(full["data"]["processes"][0]["tags"], json!({"job_id": "render-42"}));
+    let lean = event(Template::Lean)["data"].clone();
+    assert_eq!(
+        (&lean["truncated"], &lean["alert"], &lean["limit_bytes"], &lean["job"]["id"]),
+        (&json!(true), &json!("near_limit"), &json!(256 << 20), &json!("render-42"))
+    );
+    for gone in ["/processes", "/workload/labels", "/workload/owners", "/job/sources"] {
+        assert_eq!(lean.pointer(gone), None, "{gone}");
+    }
+    assert!(serde_json::from_value::<crate::alert::Alert>(lean).is_ok());
+}
+
+#[test]
 fn what_an_event_is_about() {
     let subject = |change: fn(&mut Death)| {
         let mut death = sample::in_a_pod();

@@ -85,6 +85,25 @@ async fn a_journal_that_is_away_is_waited_for() {
 }
 
 #[test]
+fn a_near_limit_is_a_warning_with_the_names_of_its_workload() {
+    let alert = crate::alert::sample::near_limit();
+    let json: bytes::Bytes = serde_json::to_vec(&alert).unwrap().into();
+    let item = Item::Alert(Arc::new(alert));
+    let message = Message::Entry(Arc::new(LedgerEntry { seq: 1, item, json: json.clone() }));
+    let fields = fields(&encode(&message, true));
+    let text = |key: &str| std::str::from_utf8(&fields[key]).unwrap();
+    assert!(
+        text("MESSAGE").starts_with("Memory of container worker of pod shop/render-x7k2p is at")
+    );
+    assert_eq!((text("PRIORITY"), text("MESSAGE_ID")), ("4", ALERT_ID));
+    assert_eq!(
+        (text("KILLWATCH_ALERT"), text("KILLWATCH_NAMESPACE"), text("KILLWATCH_JOB_ID")),
+        ("near_limit", "shop", "render-42")
+    );
+    assert_eq!(fields["KILLWATCH_JSON"], json);
+}
+
+#[test]
 fn what_is_too_long_goes_without_its_json() {
     let mut death = sample::killed();
     death.evidence = vec!["x".repeat(MAX_BYTES)];
