@@ -14,6 +14,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing_appender::non_blocking::ErrorCounter;
 
 use crate::{
+    advice::Earlier,
     api,
     attribute::Asked,
     audit::{
@@ -32,10 +33,11 @@ use crate::{
     containers::{
         Registry, Switch, Wanted, kubernetes, pods::Pods, sources::Sources, systemd::Invocations,
     },
+    death::Cause,
     footprint,
     host::{Facts, Roots},
     kmsg,
-    ledger::{Item, Ledger},
+    ledger::{Filter, Item, Ledger},
     metrics::Metrics,
     naming::{Names, Naming},
     notify,
@@ -64,6 +66,10 @@ const LAST_ANSWERS: Duration = Duration::from_millis(500);
 
 /// Time for the ledger to be written at the very end, also if the drain took all of its own.
 const CLOSE: Duration = Duration::from_secs(1);
+
+/// How far back, and how many deaths, advice looks after a start.
+const REMEMBERED: Duration = Duration::from_secs(24 * 3600);
+const MAX_REMEMBERED: usize = 500;
 
 /// Runs the daemon until SIGTERM or SIGINT. `log_lost` counts the lines of its own log that standard error was too slow for; `opener` has the rights of the
 /// start, which nothing else here has.
@@ -160,7 +166,9 @@ pub async fn run(config: Config, log_lost: ErrorCounter, opener: Opener) -> anyh
     });
     let watch = watch(&config, &facts, &mounts.memory, &names, &tags, &metrics);
     let shown = watch.as_ref().map(|(watch, _)| watch.clone());
-    let poison = tokio::task::block_in_place(|| remembered(config.poison, &ledger, clock));
+    let (poison, earlier) = tokio::task::block_in_place(|| {
+        (remembered(config.poison, &ledger, clock), earlier(&ledger, clock))
+    });
     let pipeline = Pipeline {
         records,
         log_lost,
@@ -181,6 +189,7 @@ pub async fn run(config: Config, log_lost: ErrorCounter, opener: Opener) -> anyh
         max_cgroups,
         naming: Naming::new(names, config.containers.deadline.get()),
         poison,
+        earlier,
         ledger: Arc::clone(&ledger),
         metrics: Arc::clone(&metrics),
         ops: Arc::clone(&ops),
@@ -320,6 +329,17 @@ fn remembered(config: PoisonConfig, ledger: &Ledger, clock: Clock) -> Poison {
         Item::Alert(alert) => poison.remember_alert(alert),
     });
     poison
+}
+
+/// What advice knows of deaths before the daemon was started anew.
+fn earlier(ledger: &Ledger, clock: Clock) -> Earlier {
+    let mut earlier = Earlier::default();
+    let since = clock.now().checked_sub(REMEMBERED).ok();
+    let filter = Filter { since, causes: vec![Cause::OomMemcg], ..Filter::default() };
+    for entry in ledger.newest(&filter, MAX_REMEMBERED).iter().rev() {
+        entry.death().iter().for_each(|death| earlier.remember(death));
+    }
+    earlier
 }
 
 /// The watch over the memory of cgroups. Without it the daemon runs all the same.

@@ -19,6 +19,7 @@ use tokio::{
 use tracing_appender::non_blocking::ErrorCounter;
 
 use crate::{
+    advice::{self, Earlier},
     alert::AlertKind,
     audit::Auditor,
     cgroup::{
@@ -78,6 +79,8 @@ pub struct Pipeline {
     pub naming: Naming,
     /// Watches for jobs that are killed again and again.
     pub poison: Poison,
+    /// Earlier deaths at limits.
+    pub earlier: Earlier,
     /// Where deaths go.
     pub ledger: Arc<Ledger>,
     /// Counts.
@@ -408,7 +411,9 @@ impl Running {
         }
     }
 
-    fn keep(&mut self, death: Death) {
+    fn keep(&mut self, mut death: Death) {
+        advice::advise(&mut death, &self.parts.earlier);
+        self.parts.earlier.remember(&death);
         let alert = self.parts.poison.died(&death);
         if death.state == State::Dead {
             self.unnamed_ends = self.unnamed_ends.saturating_sub(1);
