@@ -2,7 +2,7 @@
 
 use crate::config::Config;
 use crate::ledger::TAIL;
-use crate::{containers, source, tags};
+use crate::{containers, source, tags, watch};
 
 /// What is there whatever is set: code that is mapped, the allocator, threads, what the start leaves. Measured; see docs/SPECIFICATION.md.
 pub const PROGRAM: u64 = 18 << 20;
@@ -16,6 +16,10 @@ const CGROUP: u64 = 128;
 const PATH: u64 = 256;
 /// A series of a container, its labels included; a series of a job has up to 15 samples.
 const SERIES: [u64; 2] = [2 << 10, 4 << 10];
+/// A cgroup that is followed: its history, its trend, its path, its place among those that are due.
+const FOLLOWED: u64 = watch::HISTORY_BYTES as u64 + 1024;
+/// When as many jobs and workloads as are remembered had as many deaths.
+const EARLIER: u64 = 1 << 20;
 /// A sink's batch, its requests, its answers.
 const SINK: u64 = 512 << 10;
 
@@ -90,6 +94,8 @@ pub fn of(config: &Config) -> Footprint {
             "cgroup.max",
             config.cgroup.max.get() as u64 * (CGROUP + PATH),
         ),
+        grows("the memory of cgroups", "watch.max", config.watch.max.get() as u64 * FOLLOWED),
+        grows("earlier deaths, for advice", "", EARLIER),
         grows(
             "names of containers and pods",
             "",

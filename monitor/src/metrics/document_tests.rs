@@ -19,9 +19,12 @@ fn table(text: &str) -> String {
         let (kind, samples) =
             rest.strip_prefix(&format!("# TYPE {name} ")).unwrap().split_once('\n').unwrap();
         let suffix = suffix(kind);
-        let sample = samples.lines().last().unwrap_or_else(|| panic!("{name} has no sample"));
+        let mut samples = samples.lines().filter(|line| !line.starts_with('#'));
+        let sample = samples.next_back().unwrap_or_else(|| panic!("{name} has no sample"));
+        // What ends a bucket is part of the format, and no label of its own.
+        let bucket = if kind == "histogram" { "_none" } else { suffix };
         let labels = sample
-            .strip_prefix(&format!("{name}{suffix}{{"))
+            .strip_prefix(&format!("{name}{bucket}{{"))
             .and_then(|rest| rest.split('}').next());
         let labels: Vec<_> = labels
             .iter()

@@ -10,6 +10,7 @@ use crate::ledger::Health as LedgerHealth;
 use crate::notify::health::{self, Health};
 use crate::ops::{Ops, Queue};
 use crate::probe::{ProbeReport, ProbeState};
+use crate::watch::Counts;
 
 pub(super) fn metrics(max_series: usize) -> Metrics {
     Metrics::new(MetricsConfig {
@@ -107,6 +108,16 @@ fn the_whole_text() {
     };
     metrics.set_ledger(&ledger, time + jiff::SignedDuration::from_millis(90_500));
     metrics.set_cgroups(17);
+    metrics.near_limit(&named("named"), true);
+    let nameless = Workload { cgroup: Some("/limited".into()), ..Workload::default() };
+    metrics.near_limit(&nameless, true);
+    metrics.near_limit(&nameless, true);
+    metrics.near_limit(&nameless, false);
+    metrics.near_limit(&container("left"), true);
+    metrics.near_limit(&container("left"), false);
+    metrics.near_limit_told();
+    metrics.warned(7.5);
+    metrics.set_watch(Counts { followed: 3, samples: 400, refused: 2, starved: 1 });
     metrics.set_sources(&[
         source("cri", SourceState::Up, 9, 2),
         source("docker", SourceState::Absent, 0, 0),

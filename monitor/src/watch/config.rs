@@ -20,7 +20,7 @@ pub struct WatchConfig {
     pub near_limit_percent: Count<10, 85, 99>,
     /// A cgroup that grows in a straight line is near its limit when it would meet it within this time.
     pub horizon: Period<1_000, 30_000, 600_000>,
-    /// Other shares for some namespaces or units; the first that fits counts. At most [`WatchConfig::MAX_RULES`].
+    /// Other shares for some namespaces or units: each `namespace`, `unit` or both, and `percent`. The first that fits counts. At most [`WatchConfig::MAX_RULES`].
     pub near_limit: Vec<NearRule>,
 }
 

@@ -177,8 +177,8 @@ async fn the_scene_of_a_kill_has_kinds_processes_history_and_how_long_it_was_war
     assert_eq!(cgroup.events["oom_kill"], 1);
     assert_eq!(scene.process_count, Some(2), "with the victim, which is gone");
     let history = scene.history.as_ref().unwrap();
-    let last: Vec<_> = history.usage.iter().rev().take(2).map(|at| at.bytes / MIB).collect();
-    assert_eq!(last, [100, 95], "as the kernel had it, and as it was seen before");
+    let last = history.usage.last().unwrap();
+    assert_eq!((last.ago_seconds, last.bytes / MIB), (0.0, 100), "as the kernel had it");
     assert_eq!(history.kinds.last().unwrap().anon_bytes, 90 * MIB);
     assert!(scene.warned_seconds.is_some() && scene.host.is_some(), "{scene:?}");
     // A second victim of the same moment shares it.
