@@ -13,7 +13,7 @@ use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 
 use super::config::WatchConfig;
-use super::files::Files;
+use super::files::{Beside, Files};
 use super::followed::{Followed, Hot, Limit};
 use super::near::Change;
 use super::ring::MadeOf;
@@ -325,7 +325,7 @@ impl Book {
             followed.last.beside = self.files.beside(&followed.path);
             followed.last.beside_ns = now_ns;
         }
-        let (swap, kernel) = followed.last.beside;
+        let Beside { swap, kernel, .. } = followed.last.beside;
         followed.last.working_set = kinds.working_set(usage);
         followed.firm(now_ns, kinds.unreclaimable(usage).unwrap_or(usage));
         let of = MadeOf {

@@ -1,6 +1,7 @@
 //! The files of cgroups, below where their hierarchy is mounted. What is read again and again is kept open; a cgroup that is gone answers with an error then,
 //! also if another has taken its place.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -61,6 +62,17 @@ pub(super) struct Files {
     buffer: Vec<u8>,
 }
 
+/// What stands in files of their own. Bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(super) struct Beside {
+    pub(super) swap: Option<u64>,
+    pub(super) kernel: Option<u64>,
+    pub(super) peak: Option<u64>,
+    /// How often it was at its limit.
+    pub(super) at_limit: Option<u64>,
+    pub(super) pressure: Option<Pressure>,
+}
+
 impl Files {
     pub(super) fn open(hierarchy: &Hierarchy) -> io::Result<Self> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -105,10 +117,16 @@ impl Files {
     }
 
     /// What stands beside the usage and the kinds.
-    pub(super) fn beside(&mut self, cgroup: &str) -> (Option<u64>, Option<u64>) {
-        let (swap, kernel) = (self.names.swap, self.names.kernel);
+    pub(super) fn beside(&mut self, cgroup: &str) -> Beside {
+        let names = self.names;
         let mut of = |name: Option<&str>| parse::number(self.once(cgroup, name?).ok()?);
-        (of(swap), of(kernel))
+        Beside {
+            swap: of(names.swap),
+            kernel: of(names.kernel),
+            peak: of(Some(names.peak)),
+            at_limit: self.events(cgroup).get("max").copied(),
+            pressure: names.pressure.and_then(|name| self.pressure(cgroup, name)),
+        }
     }
 
     /// A cgroup's own limit; `Some(None)` if it has none. `None` if that cannot be read, as of the root.
@@ -143,8 +161,8 @@ impl Files {
             parse::number(self.once(cgroup, name)?).ok_or(io::ErrorKind::InvalidData)?
         };
         let kinds = Kinds::parse(self.once(cgroup, "memory.stat")?);
-        let (swap, kernel) = self.beside(cgroup);
-        let mut story = CgroupMemory {
+        let Beside { swap, kernel, peak, pressure, .. } = self.beside(cgroup);
+        Ok(CgroupMemory {
             cgroup: cgroup.to_owned(),
             usage_bytes: Some(usage),
             working_set_bytes: kinds.working_set(usage),
@@ -161,27 +179,30 @@ impl Files {
             sock_bytes: kinds.sock,
             unevictable_bytes: kinds.unevictable,
             swap_bytes: kinds.swap.or(swap),
-            ..CgroupMemory::default()
-        };
-        let (peak, pressure) = (self.names.peak, self.names.pressure);
-        story.peak_bytes = self.once(cgroup, peak).ok().and_then(parse::number);
-        story.pressure = pressure.and_then(|name| self.pressure(cgroup, name));
+            peak_bytes: peak,
+            pressure,
+            events: self.events(cgroup),
+            delay_ms: None,
+        })
+    }
+
+    /// How often what happened at its limits, by the kernel's names.
+    fn events(&mut self, cgroup: &str) -> BTreeMap<String, u64> {
+        let mut events = BTreeMap::new();
         for (name, as_one) in self.names.events {
             let Ok(text) = self.once(cgroup, name) else { continue };
             match as_one {
-                Some(key) => {
-                    story.events.extend(parse::number(text).map(|n| ((*key).to_owned(), n)));
-                }
+                Some(key) => events.extend(parse::number(text).map(|n| ((*key).to_owned(), n))),
                 None => {
                     // The kernel's own names; a file of strangers it is not.
                     let named = parse::keyed(text).filter_map(|(key, value)| {
                         Some((std::str::from_utf8(key).ok()?.to_owned(), value))
                     });
-                    story.events.extend(named.take(16));
+                    events.extend(named.take(16));
                 }
             }
         }
-        Ok(story)
+        events
     }
 
     /// Processes of a cgroup and of all below it, each once, at most `max` of them and of so many cgroups.

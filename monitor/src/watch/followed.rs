@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use rustix::fd::OwnedFd;
 
+use super::files::Beside;
 use super::fit;
 use super::near::{Bounds, Near, Place};
 use super::ring::Ring;
@@ -68,7 +69,7 @@ pub(super) struct Last {
     pub(super) firm_ns: u64,
     pub(super) working_set: Option<u64>,
     /// What stands beside the kinds, and since when it is known.
-    pub(super) beside: (Option<u64>, Option<u64>),
+    pub(super) beside: Beside,
     pub(super) beside_ns: u64,
 }
 

@@ -1,4 +1,4 @@
-//! The host's memory. `/proc/meminfo` is kept open; the rest is read at a kill.
+//! The host's memory. `/proc/meminfo` is kept open; the rest is read beside it.
 
 use std::fs::File;
 use std::io;

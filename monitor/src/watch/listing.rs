@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::death::{HostMemory, Workload};
+use crate::death::{HostMemory, Pressure, Workload};
 
 /// The cgroups that are followed.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -43,6 +43,15 @@ pub struct CgroupUse {
     /// `unreclaimable_bytes` over `limit_bytes`: 0 to 1, or a little more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub share: Option<f64>,
+    /// The most that was ever charged to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peak_bytes: Option<u64>,
+    /// How often it was at its limit: `max` of `memory.events`; v1: `memory.failcnt`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at_limit: Option<u64>,
+    /// Its pressure, where the kernel measures that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pressure: Option<Pressure>,
     /// Whether it is told as near its limit.
     #[serde(default)]
     pub near: bool,

@@ -456,6 +456,9 @@ impl Thread {
                 limit_bytes: followed.limit.as_ref().map(|limit| limit.bytes),
                 limit_cgroup: followed.limit.as_ref().map(|limit| limit.cgroup.to_string()),
                 share: followed.place().map(|place| thousandths(place.share)),
+                peak_bytes: followed.last.beside.peak,
+                at_limit: followed.last.beside.at_limit,
+                pressure: followed.last.beside.pressure,
                 near: followed.near.is_near(),
                 growth_bytes_per_minute: trend.map(|trend| (trend.slope * 60.0).round()),
                 seconds_left: trend.and_then(|trend| trend.seconds_left).map(f64::round),
@@ -475,7 +478,7 @@ impl Thread {
     fn upkeep(&mut self, now: u64) {
         if now >= self.host_due_ns {
             self.host_due_ns = now.saturating_add(HOST);
-            if let Ok(memory) = self.host.memory() {
+            if let Ok(memory) = self.host.story() {
                 let used = memory.total_bytes.saturating_sub(memory.available_bytes);
                 self.host_ring.usage(now, used);
                 self.host_memory = Some(memory);
