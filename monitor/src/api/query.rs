@@ -44,7 +44,11 @@ impl Query {
                 "job" => filter.job.replace(text(key, value, "must be the id of a job")?).is_some(),
                 "pod" => filter.pod.replace(pod(key, value)?).is_some(),
                 "container" => {
-                    let id = text(key, value, "must be the id of a container")?;
+                    let id = text(
+                        key,
+                        value,
+                        "must be the id of a container, the first 12 digits of it, or its name",
+                    )?;
                     filter.container.replace(id).is_some()
                 }
                 // Several may be given, each as a parameter or with commas between them.

@@ -2,7 +2,6 @@
 //!
 //! The daemon is asked. If none answers on this host, its ledger's file is read, so that what a host that was lost had seen can still be told.
 
-use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -11,6 +10,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 use super::client::{Api, Unanswered};
+use super::look::columns;
 use super::{EX_UNAVAILABLE, complain};
 use crate::audit::state::StatePath;
 use crate::config::{Count, Refused};
@@ -18,6 +18,8 @@ use crate::death::Cause;
 use crate::ledger::{Filter, LedgerConfig, LedgerPath};
 use crate::moment;
 
+#[cfg(feature = "top")]
+mod feed;
 mod file;
 mod follow;
 mod page;
@@ -25,13 +27,16 @@ mod printer;
 mod question;
 mod record;
 pub(crate) mod row;
-mod table;
+
 #[cfg(test)]
 mod tests;
 
+#[cfg(feature = "top")]
+pub(super) use feed::Feed;
 use page::Place;
 use printer::{Out, Printer};
 use question::Question;
+pub(super) use question::encoded;
 use record::Record;
 
 /// Arguments of `killwatch deaths`.
@@ -53,7 +58,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "POD")]
     pod: Option<Pod>,
 
-    /// Of this container: its id, with or without containerd://
+    /// Of this container: its id, with or without containerd://, the first 12 digits of it, or its name
     #[arg(long, value_name = "ID", value_parser = NonEmptyStringValueParser::new())]
     container: Option<String>,
 
@@ -252,14 +257,4 @@ fn from_file(args: &Args, question: &Question, why: &str) -> Option<Found> {
             None
         }
     }
-}
-
-/// Columns of the terminal; `None` if standard output is none.
-fn columns() -> Option<usize> {
-    let out = std::io::stdout();
-    if !out.is_terminal() {
-        return None;
-    }
-    let size = rustix::termios::tcgetwinsize(&out).ok()?;
-    Some(usize::from(size.ws_col)).filter(|columns| *columns > 0)
 }

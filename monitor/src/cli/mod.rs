@@ -12,8 +12,11 @@ pub(crate) mod deaths;
 mod detach;
 pub(crate) mod doctor;
 mod exchange;
+pub(crate) mod look;
 mod run;
-pub mod story;
+pub(crate) mod story;
+mod subject;
+mod table;
 mod tag;
 mod test_alert;
 mod usage;
@@ -46,6 +49,7 @@ Examples:
   killwatch run                           Watch; metrics and API on 127.0.0.1:9435
   killwatch run --log-sink stdout         And print each death as a line of JSON
   killwatch why 4242                      What happened to process 4242?
+  killwatch why shop/web -o markdown      And to a pod, as a page for a ticket
   killwatch deaths --since 2h -f          Who died in the last two hours, and from now on?
   killwatch tag job_id=4711 -- ./work     Run it such that its death is told as job 4711's
   killwatch check-config /etc/killwatch/killwatch.yaml

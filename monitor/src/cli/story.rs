@@ -1,56 +1,91 @@
 //! A death as one page for a person: who, what, why, what to do. Pure. As a text everything that comes from a stranger is made safe for a terminal
-//! by [`one_line`]; the page in the browser makes its own of the same sections.
+//! by [`one_line`]; the page in the browser and the one for a ticket ([`markdown`]) make their own of the same sections.
 
 use std::fmt::Write as _;
 
+use crate::cli::look::Look;
+use crate::cli::table::Table;
 use crate::death::{Cause, Confidence, Death, KillerKind, State};
 use crate::text::one_line;
 
+mod draw;
+mod markdown;
+mod memory;
+mod plot;
 #[cfg(test)]
 mod tests;
 mod words;
 mod workload;
 
-pub(crate) use words::{bytes, signal};
+pub(crate) use markdown::{markdown, safe as markdown_safe};
+pub(crate) use plot::Plot;
+#[cfg(feature = "top")]
+pub(crate) use words::change;
+pub(crate) use words::{about, bytes, signal};
 use words::{command, span};
 
 /// Characters of a command line that are shown.
 const COMMAND: usize = 300;
 /// Width of the names before the values.
 const NAME: usize = 12;
+/// The terminal's code for what stands out.
+const BOLD: &str = "1";
 
 /// The page, its last line ended by a newline.
-#[must_use]
-pub fn story(death: &Death) -> String {
-    let mut text = headline(death) + "\n";
+pub(crate) fn story(death: &Death, look: Look) -> String {
+    let mut text = look.painted(&headline(death), BOLD) + "\n";
     // Writing to a String cannot fail.
     for Section { title, items } in sections(death) {
-        let _ = writeln!(text, "\n{title}");
+        let _ = writeln!(text, "\n{}", look.painted(title, BOLD));
         for item in items {
             let _ = match item {
                 Item::Line(line) => writeln!(text, "  {}", one_line(&line)),
                 Item::Value(name, value) => writeln!(text, "  {name:NAME$}{}", one_line(&value)),
+                Item::Plot(plot) => {
+                    draw::draw(&plot, look).iter().try_for_each(|line| writeln!(text, "{line}"))
+                }
+                Item::Table(table) => {
+                    let lines = Table::new(table.columns, None).lines(&table.rows);
+                    lines.lines().try_for_each(|line| writeln!(text, "  {line}"))
+                }
             };
         }
     }
-    text
+    look.spelled(text)
 }
 
 /// A part of the page.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Section {
     pub(crate) title: &'static str,
     pub(crate) items: Vec<Item>,
 }
 
-/// A line of a section. What it says may be a stranger's, byte for byte.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A piece of a section. What it says may be a stranger's, byte for byte.
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Item {
     /// A sentence.
     Line(String),
     /// What something is.
     Value(&'static str, String),
+    /// The last minutes.
+    Plot(Plot),
+    /// Several things of one kind.
+    Table(Rows),
 }
+
+/// Several things of one kind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Rows {
+    pub(crate) columns: &'static [&'static str],
+    /// As many cells as there are columns, each.
+    pub(crate) rows: Vec<Vec<String>>,
+}
+
+/// Title of the section that says what to do.
+pub(crate) const TO_DO: &str = "What to do";
+/// And of the one with the memory of the victim and of each level.
+pub(crate) const MEMORY: &str = "Memory";
 
 /// What the page says below its headline.
 pub(crate) fn sections(death: &Death) -> Vec<Section> {
@@ -58,10 +93,9 @@ pub(crate) fn sections(death: &Death) -> Vec<Section> {
     who(death, &mut page);
     what(death, &mut page);
     why(death, &mut page);
-    memory(death, &mut page);
+    memory::sections(death, &mut page);
     workload::job(death, &mut page);
-    page.section("What to do");
-    page.line(&death.advice);
+    advice(death, &mut page);
     if !death.missing.is_empty() {
         page.section("Not known");
         for missing in &death.missing {
@@ -264,31 +298,20 @@ fn why(death: &Death, page: &mut Page) {
     }
 }
 
-fn memory(death: &Death, page: &mut Page) {
-    let memory = &death.memory;
-    let own = [
-        ("anonymous", memory.anon_bytes),
-        ("file", memory.file_bytes),
-        ("shared", memory.shmem_bytes),
-        ("swap", memory.swap_bytes),
-        ("page tables", memory.page_tables_bytes),
-        ("peak", memory.peak_rss_bytes),
-    ];
-    if own.iter().all(|(_, amount)| amount.is_none()) && memory.levels.is_empty() {
+/// What the numbers show, and what to do.
+fn advice(death: &Death, page: &mut Page) {
+    if death.findings.is_empty() {
+        page.section(TO_DO);
+        page.line(&death.advice);
         return;
     }
-    page.section("Memory");
-    for (name, amount) in own {
-        page.maybe(name, amount.map(bytes).as_ref());
+    page.section("What the numbers show");
+    for finding in &death.findings {
+        page.line(&format!("- {}: {}", words::rule(finding.rule), finding.evidence));
     }
-    for level in &memory.levels {
-        let limit = level
-            .limit_bytes
-            .map_or_else(|| "no limit".to_owned(), |limit| format!("limit {}", bytes(limit)));
-        let cgroup = level.cgroup.as_deref().unwrap_or("a cgroup whose path is not known");
-        let swap = level.swap_bytes.filter(|swap| *swap > 0);
-        let swap = swap.map_or_else(String::new, |swap| format!(" and {} of swap", bytes(swap)));
-        page.line(&format!("{} used{swap}, {limit}: {cgroup}", bytes(level.usage_bytes)));
+    page.section(TO_DO);
+    for finding in &death.findings {
+        page.line(&format!("- {}", finding.advice));
     }
 }
 
@@ -311,6 +334,13 @@ impl Page {
     fn maybe(&mut self, name: &'static str, value: Option<&String>) {
         if let Some(value) = value {
             self.value(name, value);
+        }
+    }
+
+    /// If there are rows.
+    fn table(&mut self, columns: &'static [&'static str], rows: Vec<Vec<String>>) {
+        if !rows.is_empty() {
+            self.add(Item::Table(Rows { columns, rows }));
         }
     }
 

@@ -1,24 +1,20 @@
-//! `killwatch why <PID|ID>`: asks the daemon for a death and tells its story.
+//! `killwatch why`: asks the daemon for a death and tells its story.
 
+use std::fmt::Write as _;
 use std::process::ExitCode;
 
-use anyhow::Context as _;
-use serde::Deserialize;
-use uuid::Uuid;
-
-use super::client::{Api, Unanswered};
-use super::{EX_UNAVAILABLE, complain, print};
-use crate::death::Death;
-
-/// Deaths of one pid that are asked for: a pid is reused, the newest is told and the others are mentioned.
-const SAME_PID: usize = 10;
+use super::client::Api;
+use super::look::Look;
+use super::subject::{self, Found, Subject, find};
+use super::{print, story};
+use crate::text::one_line;
 
 /// Arguments of `killwatch why`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Process id of the victim, or the id of a record
-    #[arg(value_name = "PID|ID")]
-    what: What,
+    /// Process id of the victim, id of a record, container (id, first 12 digits of it, or name), namespace/pod, or job; pod:…, container:… and job:… leave no doubt
+    #[arg(value_name = "PID|ID|CONTAINER|NAMESPACE/POD|JOB")]
+    what: Subject,
 
     /// Where the daemon answers: http://HOST:PORT, or unix:PATH for its socket
     #[arg(
@@ -37,92 +33,60 @@ pub(super) struct Args {
 /// Forms of the answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Output {
-    /// A page for a person
+    /// A page for a person; as wide as the terminal, in colour there unless NO_COLOR is set
     Text,
     /// The record, one line
     Json,
-}
-
-/// Which death.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum What {
-    Pid(u32),
-    Id(Uuid),
-}
-
-impl std::str::FromStr for What {
-    type Err = crate::config::Refused;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let pid = text.parse().ok().filter(|pid| *pid > 0 && !text.starts_with('+')).map(Self::Pid);
-        pid.or_else(|| text.parse().ok().map(Self::Id)).ok_or_else(|| {
-            crate::config::Refused::new(
-                "must be a process id such as 4242, or the `id` of a record, a UUID",
-            )
-        })
-    }
-}
-
-/// The answer of `/api/v1/deaths`.
-#[derive(Debug, Deserialize)]
-struct Page {
-    deaths: Vec<Death>,
+    /// A page for a ticket
+    Markdown,
 }
 
 pub(super) fn main(args: &Args) -> anyhow::Result<ExitCode> {
-    let path = match args.what {
-        What::Pid(pid) => format!("/api/v1/deaths?pid={pid}&limit={SAME_PID}"),
-        What::Id(id) => format!("/api/v1/deaths/{id}"),
-    };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let body = match runtime.block_on(args.api.get(&path)) {
-        Ok(body) => body,
-        Err(no @ Unanswered::Refused { .. }) => {
-            complain(&format!("{}: {no}", args.api));
-            return Ok(ExitCode::from(EX_UNAVAILABLE));
+    match runtime.block_on(find(&args.api, &args.what)) {
+        Ok(Some(found)) => {
+            print(&told(&found, args.output, Look::of_stdout()))?;
+            Ok(ExitCode::SUCCESS)
         }
-        Err(error) => {
-            complain(&format!(
-                "{} does not answer: {error}; is `killwatch run` at work there? See --api",
-                args.api
-            ));
-            return Ok(ExitCode::from(EX_UNAVAILABLE));
-        }
-    };
-    let deaths = match (body, args.what) {
-        (None, _) => Vec::new(),
-        (Some(body), What::Id(_)) => vec![serde_json::from_slice(&body).context(FOREIGN)?],
-        (Some(body), What::Pid(_)) => {
-            serde_json::from_slice::<Page>(&body).context(FOREIGN)?.deaths
-        }
-    };
-    tell(&deaths, args)
+        Ok(None) => Ok(subject::unknown(&args.what)),
+        Err(error) => subject::unanswered(&args.api, error),
+    }
 }
 
-/// Most likely the daemon is of another version.
-const FOREIGN: &str = "the answer is not one that this killwatch knows";
-
-fn tell(deaths: &[Death], args: &Args) -> anyhow::Result<ExitCode> {
-    let Some((newest, older)) = deaths.split_first() else {
-        complain(
-            "nothing is known of that; it ended normally, before the daemon was started, or too long ago",
-        );
-        return Ok(ExitCode::FAILURE);
-    };
-    match args.output {
-        Output::Json => print(&(serde_json::to_string(newest)? + "\n"))?,
+/// The newest death, and in text that there were others before it.
+fn told(found: &Found, output: Output, look: Look) -> String {
+    let Found { json, death, older, about } = found;
+    match output {
+        Output::Json => format!("{json}\n"),
         Output::Text => {
-            let mut text = super::story::story(newest);
+            let mut text = story::story(death, look);
+            // Writing to a String cannot fail.
             if !older.is_empty() {
-                text.push_str("\nEarlier deaths with this pid:\n");
-                older
-                    .iter()
-                    .for_each(|death| text.push_str(&format!("  {}  {}\n", death.id, death.time)));
+                let _ = writeln!(text, "\nEarlier deaths {about}:");
             }
-            print(&text)?;
+            for death in older {
+                let victim = one_line(&death.victim.comm);
+                let (id, time, pid) = (death.id, death.time, death.victim.pid);
+                let cause = death.cause.as_str();
+                let line = format!("  {id}  {time}  {cause}  {victim} (pid {pid})\n");
+                text.push_str(&look.spelled(line));
+            }
+            text
+        }
+        Output::Markdown => {
+            let mut text = story::markdown(death);
+            if !older.is_empty() {
+                let _ = writeln!(text, "\n### Earlier deaths {about}\n");
+            }
+            for death in older {
+                let victim = story::markdown_safe(&death.victim.comm);
+                let (id, time, pid) = (death.id, death.time, death.victim.pid);
+                let cause = death.cause.as_str();
+                let _ = writeln!(text, "- {time} `{cause}` {victim} (pid {pid}), record `{id}`");
+            }
+            text
         }
     }
-    Ok(ExitCode::SUCCESS)
 }
 
 #[cfg(test)]

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use super::*;
 
+pub(crate) mod memory;
+
 const MIB: u64 = 1 << 20;
 
 fn id(n: u128) -> Uuid {
@@ -316,6 +318,22 @@ pub(crate) fn hostile() -> Death {
     death.tags = BTreeMap::from([(nasty.clone(), nasty.clone())]);
     death.job = Some(Job { id: Some(nasty.clone()), ..Job::default() });
     death.evidence = vec![nasty.clone()];
+    let story = memory::leak().memory;
+    (death.memory.cgroup, death.memory.history) = (story.cgroup, story.history);
+    (death.memory.processes, death.memory.host) = (story.processes, story.host);
+    if let Some(cgroup) = &mut death.memory.cgroup {
+        cgroup.cgroup.clone_from(&nasty);
+        cgroup.events.insert(nasty.clone(), 1);
+    }
+    if let Some(history) = &mut death.memory.history {
+        history.cgroup.clone_from(&nasty);
+    }
+    for process in &mut death.memory.processes {
+        process.comm.clone_from(&nasty);
+        process.tags.insert(nasty.clone(), nasty.clone());
+    }
+    death.findings =
+        vec![Finding { rule: Rule::Leak, evidence: nasty.clone(), advice: nasty.clone() }];
     death.advice = nasty;
     death
 }

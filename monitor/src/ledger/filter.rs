@@ -7,6 +7,9 @@ use super::Entry;
 use crate::death::{Cause, Death};
 use crate::procfs::Process;
 
+/// So many digits of a container's id stand for it, as `docker ps` and `crictl ps` show it.
+const SHORT_ID: usize = 12;
+
 /// Conditions that all must hold. The default lets every death through.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Filter {
@@ -26,7 +29,7 @@ pub struct Filter {
     pub start_ticks: Option<u64>,
     /// The job's id, or the tag `job_id`.
     pub job: Option<String>,
-    /// The container's id, with or without its runtime before it (`containerd://…`).
+    /// The container's id, with or without its runtime before it (`containerd://…`); the first 12 or more of its hexadecimal digits; or its name.
     pub container: Option<String>,
     /// In this cgroup or below.
     pub cgroup: Option<String>,
@@ -106,9 +109,7 @@ impl Filter {
                 start.is_some_and(|start| start.start_ticks == ticks)
             })
             && self.job.as_deref().is_none_or(|job| is_of_job(death, job))
-            && self.container.as_deref().is_none_or(|container| {
-                workload.container_id.as_deref().is_some_and(|id| bare(id) == bare(container))
-            })
+            && self.container.as_deref().is_none_or(|container| is_in_container(death, container))
             && self
                 .cgroup
                 .as_deref()
@@ -138,6 +139,18 @@ fn is_of_pod(death: &Death, pod: &str) -> bool {
         }
         None => workload.pod_uid.as_deref() == Some(pod),
     }
+}
+
+/// Whether it was in the container with this id, or with one that begins so, or with this name.
+fn is_in_container(death: &Death, asked: &str) -> bool {
+    let (id, name) = (&death.workload.container_id, &death.workload.container);
+    let (id, asked_id) = (id.as_deref().map(bare), bare(asked));
+    let hex = asked_id.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if hex && asked_id.len() >= SHORT_ID {
+        return id.is_some_and(|id| id.starts_with(asked_id));
+    }
+    // What looks like an id is no name: whoever gives a container the name of another's id does not answer for that.
+    id == Some(asked_id) || (asked == asked_id && name.as_deref() == Some(asked))
 }
 
 /// A container's id without its runtime.
@@ -205,6 +218,34 @@ mod tests {
                 "{cgroup}"
             );
         }
+    }
+
+    #[test]
+    fn a_container_is_known_by_its_id_a_part_of_it_and_its_name() {
+        let id = "4d6c1b2a3f4e5d6c7b8a9f0e1d2c3b4a5f6e7d8c9b0a1f2e3d4c5b6a7f8e9d0c";
+        let mut death = sample::in_a_pod();
+        let is = |death: &Death, asked: &str| {
+            lets(Filter { container: Some(asked.into()), ..Filter::default() }, death)
+        };
+        for (asked, yes) in [
+            (id, true),
+            (&id[..12], true),
+            (&format!("containerd://{}", &id[..20]), true),
+            (&id[..11], false),
+            (&id[1..14], false),
+            (&format!("{id}0"), false),
+            ("worker", true),
+            ("containerd://worker", false),
+            ("work", false),
+            ("Worker", false),
+        ] {
+            assert_eq!(is(&death, asked), yes, "{asked}");
+        }
+        let other = "b".repeat(64);
+        death.workload.container = Some(other.clone());
+        assert!(!is(&death, &other), "a name that looks like an id is none");
+        (death.workload.container, death.workload.container_id) = (None, None);
+        assert!(!is(&death, id) && !is(&death, "worker"));
     }
 
     #[test]

@@ -6,8 +6,9 @@ use maud::{Markup, html};
 
 use super::layout::{Here, cause, document, rows, sure, table};
 use super::link::query;
+use super::plot::figure;
 use super::shown::Shown;
-use crate::cli::story::{self, Item, Section, bytes};
+use crate::cli::story::{self, Item, MEMORY, Rows, Section, TO_DO, bytes};
 use crate::death::{Death, LevelUse, Role};
 use crate::ledger::Entry;
 use crate::notify::Links;
@@ -42,7 +43,7 @@ impl Page<'_> {
                 @for section in &first { (told(section, "todo")) }
                 div .columns {
                     @for section in &rest {
-                        @if section.title == MEMORY { (self.memory(section)) } @else { (told(section, "")) }
+                        @if section.title == MEMORY { (self.memory(section)) } @else { (told(section, width(section))) }
                     }
                 }
                 (self.related())
@@ -52,7 +53,7 @@ impl Page<'_> {
         document(Here::Death, &headline, self.node, &main)
     }
 
-    /// What stood at the death. How it came to that would stand above it, were it sampled.
+    /// What stood at the death. How it came to that is the next section.
     fn memory(&self, section: &Section) -> Markup {
         let levels = &self.death.memory.levels;
         html! {
@@ -138,9 +139,6 @@ impl Page<'_> {
     }
 }
 
-const TO_DO: &str = "What to do";
-const MEMORY: &str = "Memory";
-
 fn others(entries: &[Arc<Entry>], death: &Death) -> Vec<Arc<Entry>> {
     let other = |entry: &&Arc<Entry>| entry.death().is_some_and(|found| found.id != death.id);
     entries.iter().filter(other).cloned().collect()
@@ -155,28 +153,69 @@ fn told(section: &Section, class: &str) -> Markup {
     }
 }
 
+/// What is drawn, and tables, take the whole width.
+fn width(section: &Section) -> &'static str {
+    let wide = |item: &Item| matches!(item, Item::Plot(_) | Item::Table(_));
+    if section.items.iter().any(wide) { "wide" } else { "" }
+}
+
+/// Pictures first, then values, tables and sentences.
 fn items(items: &[Item]) -> Markup {
-    let values = items.iter().filter_map(|item| match item {
-        Item::Value(name, value) => Some((name, value)),
-        Item::Line(_) => None,
-    });
+    let values: Vec<_> = items
+        .iter()
+        .filter_map(|item| match item {
+            Item::Value(name, value) => Some((name, value)),
+            _ => None,
+        })
+        .collect();
+    // The picture has its summary below it.
+    let summaries: Vec<String> = items
+        .iter()
+        .filter_map(|item| match item {
+            Item::Plot(plot) => Some(plot.summary()),
+            _ => None,
+        })
+        .collect();
     let lines: Vec<&str> = items
         .iter()
         .filter_map(|item| match item {
+            Item::Line(line) if summaries.contains(line) => None,
             // The dash is the text's; here a list has marks of its own.
             Item::Line(line) => Some(line.strip_prefix("- ").unwrap_or(line)),
-            Item::Value(..) => None,
+            _ => None,
         })
         .collect();
-    let values: Vec<_> = values.collect();
     html! {
+        @for item in items { @if let Item::Plot(plot) = item { (figure(plot)) } }
         @if !values.is_empty() {
             dl { @for (name, value) in &values { dt { (name) } dd { (Shown(value)) } } }
         }
+        @for item in items { @if let Item::Table(rows) = item { (grid(rows)) } }
         @match lines.as_slice() {
             [] => {}
             [line] => p { (Shown(line)) },
             lines => ul { @for line in lines { li { (Shown(line)) } } },
+        }
+    }
+}
+
+fn grid(rows: &Rows) -> Markup {
+    html! {
+        div .scroll tabindex="0" role="region" aria-label=(rows.columns.join(" ").trim()) {
+            table {
+                thead {
+                    tr {
+                        @for name in rows.columns {
+                            @if name.is_empty() { td {} } @else { th scope="col" { (name) } }
+                        }
+                    }
+                }
+                tbody {
+                    @for row in &rows.rows {
+                        tr { @for cell in row { td { @if !cell.is_empty() { (Shown(cell)) } } } }
+                    }
+                }
+            }
         }
     }
 }

@@ -25,6 +25,7 @@ mod host;
 mod layout;
 mod link;
 mod list;
+mod plot;
 mod shown;
 #[cfg(test)]
 mod tests;

@@ -89,7 +89,7 @@ fn lines(page: &str) -> String {
 #[tokio::test]
 async fn how_the_pages_read() {
     let state = state();
-    let death = sample::in_a_pod();
+    let death = sample::memory::leak();
     let id = death.id;
     state.ledger.append(death).unwrap();
     state.ledger.append(sample::hostile()).unwrap();

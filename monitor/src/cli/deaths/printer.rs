@@ -8,8 +8,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use super::Output;
 use super::record::Record;
 use super::row;
-use super::table::Table;
 use crate::cli::complain;
+use crate::cli::table::Table;
 
 /// An output, and whether anybody reads it.
 #[derive(Debug)]

@@ -36,7 +36,7 @@ impl Question {
 }
 
 /// Percent-encoded: all but the unreserved characters of RFC 3986.
-fn encoded(text: &str) -> String {
+pub(in crate::cli) fn encoded(text: &str) -> String {
     text.bytes().fold(String::with_capacity(text.len()), |mut out, byte| {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
             out.push(char::from(byte));

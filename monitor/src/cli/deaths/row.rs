@@ -3,7 +3,7 @@
 use jiff::tz::TimeZone;
 
 use crate::cli::story::{bytes, signal};
-use crate::death::{Death, KillerKind, MemoryStory, State};
+use crate::death::{Death, KillerKind, MemoryStory, State, Workload};
 
 /// Columns of the list.
 pub(crate) const NAMES: &[&str] = &["TIME", "CAUSE", "VICTIM", "WHERE", "JOB", "LIMIT/USED"];
@@ -46,13 +46,16 @@ fn process(comm: &str, pid: u32) -> String {
 
 /// The best name for where it ran: pod and container, unit, or the end of its cgroup's path.
 fn place(death: &Death) -> String {
-    let workload = &death.workload;
+    place_of(&death.workload, death.workload.cgroup.as_deref())
+}
+
+/// The best name for a workload in this cgroup.
+pub(crate) fn place_of(workload: &Workload, cgroup: Option<&str>) -> String {
     let id = workload.container_id.as_deref().map(|id| {
         let bare = id.split_once("://").map_or(id, |(_, bare)| bare);
         bare.chars().take(SHORT_ID).collect::<String>()
     });
     let container = workload.container.clone().or(id);
-    let cgroup = workload.cgroup.as_deref();
     let tail =
         cgroup.map(|path| path.rsplit('/').next().filter(|name| !name.is_empty()).unwrap_or(path));
     match (&workload.namespace, &workload.pod, container, &workload.unit) {

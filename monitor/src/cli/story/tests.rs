@@ -2,7 +2,8 @@
 
 use proptest::prelude::*;
 
-use super::story;
+use super::{markdown, story};
+use crate::cli::look::Look;
 use crate::death::{Cause, Role, sample};
 
 #[test]
@@ -43,7 +44,28 @@ fn a_page_for_each_cause() {
         assert!(deaths.iter().any(|(_, death)| death.cause == *cause), "no page for {cause:?}");
     }
     for (name, death) in deaths {
-        crate::golden::check_named(&format!("story/{name}.txt"), &story(&death));
+        crate::golden::check_named(&format!("story/{name}.txt"), &story(&death, Look::PLAIN));
+    }
+}
+
+#[test]
+fn a_page_for_each_way_in_which_memory_ends() {
+    for (name, death) in sample::memory::all() {
+        crate::golden::check_named(&format!("story/{name}.txt"), &story(&death, Look::PLAIN));
+        crate::golden::check_named(&format!("story/{name}.md"), &markdown(&death));
+    }
+    crate::golden::check_named("story/hostile.md", &markdown(&sample::hostile()));
+}
+
+#[test]
+fn where_only_ascii_may_be_shown_there_is_only_ascii() {
+    let look = Look { width: 100, unicode: false, color: false };
+    let mut death = sample::memory::leak();
+    death.victim.comm = "größe".into();
+    let page = story(&death, look);
+    assert!(page.is_ascii() && page.contains("gr\\u{f6}\\u{df}e"), "{page}");
+    for (name, death) in sample::memory::all() {
+        assert!(story(&death, look).is_ascii(), "{name}");
     }
 }
 
@@ -51,7 +73,8 @@ proptest! {
     #[test]
     fn no_name_adds_a_line_or_a_control_character(name in ".*", arg in any::<String>()) {
         let mut death = sample::hostile();
-        let lines = story(&death).lines().count();
+        let lines = story(&death, Look::PLAIN).lines().count();
+        let (bold, headings) = (markdown(&death).matches("**").count(), markdown(&death).lines().count());
         death.victim.comm.clone_from(&name);
         death.victim.cmdline = Some(vec![arg]);
         death.killer.comm = Some(name.clone());
@@ -60,9 +83,19 @@ proptest! {
         death.workload.container = Some(name.clone());
         death.workload.image = Some(name.clone());
         death.advice = name.clone();
-        death.evidence = vec![name];
-        let page = story(&death);
+        death.evidence = vec![name.clone()];
+        for process in &mut death.memory.processes {
+            process.comm.clone_from(&name);
+            process.tags = [(name.clone(), name.clone())].into();
+        }
+        for finding in &mut death.findings {
+            (finding.evidence, finding.advice) = (name.clone(), name.clone());
+        }
+        let page = story(&death, Look::PLAIN);
         prop_assert_eq!(page.lines().count(), lines);
+        prop_assert!(page.chars().all(|c| c == '\n' || !c.is_control()));
+        let page = markdown(&death);
+        prop_assert_eq!((page.matches("**").count(), page.lines().count()), (bold, headings));
         prop_assert!(page.chars().all(|c| c == '\n' || !c.is_control()));
     }
 }

@@ -1,6 +1,6 @@
 //! Numbers and states in words.
 
-use crate::death::{Cause, Death, State, Victim};
+use crate::death::{Cause, Death, Rule, State, Victim};
 
 /// Bytes in IEC units, one decimal.
 pub(crate) fn bytes(n: u64) -> String {
@@ -28,6 +28,39 @@ pub(super) fn span(seconds: f64) -> String {
         60..3_600 => format!("{} min {} s", whole / 60, whole % 60),
         3_600..86_400 => format!("{} h {} min", whole / 3_600, whole % 3_600 / 60),
         _ => format!("{} d {} h", whole / 86_400, whole % 86_400 / 3_600),
+    }
+}
+
+/// A time before something, to a tenth of a second at most.
+pub(crate) fn about(seconds: f64) -> String {
+    if (0.0..59.95).contains(&seconds) { format!("{seconds:.1} s") } else { span(seconds) }
+}
+
+/// An amount that grows or shrinks by so many bytes.
+pub(crate) fn change(bytes_more: f64) -> String {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a float cast saturates; the sign is shown by itself"
+    )]
+    let amount = bytes(bytes_more.abs() as u64);
+    format!("{}{amount}", if bytes_more < 0.0 { "-" } else { "+" })
+}
+
+/// What a rule is about.
+pub(super) const fn rule(rule: Rule) -> &'static str {
+    match rule {
+        Rule::Sibling => "a sibling took it",
+        Rule::ParentLimit => "a parent's limit",
+        Rule::Tmpfs => "tmpfs and shared memory",
+        Rule::PageCache => "page cache",
+        Rule::KernelMemory => "the kernel's own memory",
+        Rule::Runtime => "the runtime's heap",
+        Rule::TooManyWorkers => "many processes",
+        Rule::Leak => "steady growth",
+        Rule::Spike => "a spike",
+        Rule::LimitTooSmall => "a limit too small",
+        Rule::NoSwap => "no swap",
     }
 }
 
@@ -108,6 +141,14 @@ mod tests {
     fn spans() {
         let said = [-1.0, 0.0421, 61.0, 7_260.0, 90_000.0, f64::NAN, f64::INFINITY].map(span);
         assert_eq!(said[..5], ["0.000 s", "0.042 s", "1 min 1 s", "2 h 1 min", "1 d 1 h"]);
+    }
+
+    #[test]
+    fn times_and_changes() {
+        let said = [0.0, 52.34, 59.94, 59.96, 312.0, f64::NAN].map(about);
+        assert_eq!(said[..5], ["0.0 s", "52.3 s", "59.9 s", "59.960 s", "5 min 12 s"]);
+        let said = [0.0, 46_137_344.0, -2048.0, f64::NEG_INFINITY].map(change);
+        assert_eq!(said, ["+0 B", "+44.0 MiB", "-2.0 KiB", "-15.9 EiB"]);
     }
 
     #[test]

@@ -60,11 +60,16 @@ fn poisoned(death: &Death, text: &str) -> Death {
         }
     }
     let mut record = serde_json::to_value(death).unwrap();
-    for map in
-        ["/victim/environ", "/workload/labels", "/workload/annotations", "/tags", "/killer/marks"]
-    {
+    for map in [
+        "/victim/environ",
+        "/workload/labels",
+        "/workload/annotations",
+        "/tags",
+        "/killer/marks",
+        "/memory/processes/0/tags",
+    ] {
         let (at, key) = map.rsplit_once('/').unwrap();
-        let into = record.pointer_mut(at).unwrap().as_object_mut().unwrap();
+        let Some(into) = record.pointer_mut(at).and_then(Value::as_object_mut) else { continue };
         into.insert(key.into(), serde_json::json!({ text: text }));
     }
     let mut places = Vec::new();
@@ -110,7 +115,7 @@ fn structure(html: &str) -> Vec<String> {
 async fn structures(text: &str) -> Vec<(Vec<String>, String)> {
     let state = state();
     let mut deaths = [
-        sample::in_a_pod(),
+        sample::memory::leak(),
         sample::killed(),
         sample::stop_timeout(),
         sample::relayed(),

@@ -8,7 +8,7 @@ use super::super::Output;
 use super::super::printer::{Out, Printer};
 use super::super::record::Record;
 use super::super::row;
-use super::super::table::Table;
+use crate::cli::table::Table;
 use crate::death::{Cause, Death, sample};
 
 fn record(death: &Death) -> Record {

@@ -19,7 +19,7 @@ const FLEXIBLE: [usize; 3] = [2, 3, 4];
 
 /// A list that grows. The header comes with the first rows.
 #[derive(Debug)]
-pub(super) struct Table {
+pub(in crate::cli) struct Table {
     widths: Vec<usize>,
     names: Option<&'static [&'static str]>,
     columns: Option<usize>,
@@ -27,13 +27,13 @@ pub(super) struct Table {
 
 impl Table {
     /// A list with these columns, cut to a terminal of so many.
-    pub(super) fn new(names: &'static [&'static str], columns: Option<usize>) -> Self {
+    pub(in crate::cli) fn new(names: &'static [&'static str], columns: Option<usize>) -> Self {
         let widths = names.iter().map(|name| name.len()).collect();
         Self { widths, names: Some(names), columns }
     }
 
     /// The lines of some more rows, each ended by a newline.
-    pub(super) fn lines(&mut self, rows: &[Vec<String>]) -> String {
+    pub(in crate::cli) fn lines(&mut self, rows: &[Vec<String>]) -> String {
         if rows.is_empty() {
             return String::new();
         }
