@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
+mod bundle;
 mod check_config;
 mod client;
 pub(crate) mod deaths;
@@ -50,6 +51,7 @@ Examples:
   killwatch run --log-sink stdout         And print each death as a line of JSON
   killwatch why 4242                      What happened to process 4242?
   killwatch why shop/web -o markdown      And to a pod, as a page for a ticket
+  killwatch bundle shop/web               All of it in one file, without secrets
   killwatch deaths --since 2h -f          Who died in the last two hours, and from now on?
   killwatch tag job_id=4711 -- ./work     Run it such that its death is told as job 4711's
   killwatch check-config /etc/killwatch/killwatch.yaml
@@ -75,6 +77,8 @@ enum Command {
     Deaths(Box<deaths::Args>),
     /// Tell the story of a process that died: who, what, why, what to do
     Why(why::Args),
+    /// Pack what is known of a death and of its surroundings into one file, for a ticket
+    Bundle(bundle::Args),
 }
 
 /// The command line itself, for its manual pages and completions.
@@ -99,6 +103,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(Cli { command: Command::TestAlert(args) }) => test_alert::main(&args),
         Ok(Cli { command: Command::Deaths(args) }) => deaths::main(&args),
         Ok(Cli { command: Command::Why(args) }) => why::main(&args),
+        Ok(Cli { command: Command::Bundle(args) }) => bundle::main(&args),
         Err(error) => return usage::explain(&error, &args),
     };
     result.unwrap_or_else(|error| {
