@@ -20,6 +20,8 @@ mod subject;
 mod table;
 mod tag;
 mod test_alert;
+#[cfg(feature = "top")]
+mod top;
 mod usage;
 mod why;
 
@@ -77,6 +79,9 @@ enum Command {
     Deaths(Box<deaths::Args>),
     /// Tell the story of a process that died: who, what, why, what to do
     Why(why::Args),
+    /// Watch the cgroups that are nearest to their limit, and deaths as they come
+    #[cfg(feature = "top")]
+    Top(top::Args),
     /// Pack what is known of a death and of its surroundings into one file, for a ticket
     Bundle(bundle::Args),
 }
@@ -103,6 +108,8 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(Cli { command: Command::TestAlert(args) }) => test_alert::main(&args),
         Ok(Cli { command: Command::Deaths(args) }) => deaths::main(&args),
         Ok(Cli { command: Command::Why(args) }) => why::main(&args),
+        #[cfg(feature = "top")]
+        Ok(Cli { command: Command::Top(args) }) => top::main(&args),
         Ok(Cli { command: Command::Bundle(args) }) => bundle::main(&args),
         Err(error) => return usage::explain(&error, &args),
     };
