@@ -1,5 +1,7 @@
 //! What lies in a bundle, made from what was found. Pure.
 
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{self, Write};
 
@@ -12,7 +14,7 @@ use uuid::Uuid;
 use super::redact;
 use crate::cli::look::Look;
 use crate::cli::story;
-use crate::death::{Death, History};
+use crate::death::{Death, History, KindsAt};
 
 /// What was asked of the daemon: the answer, or why there is none.
 pub(super) type Asked = Result<Value, String>;
@@ -87,25 +89,54 @@ fn pretty(value: &Value) -> Vec<u8> {
     format!("{value:#}\n").into_bytes()
 }
 
+/// What was looked at at one moment.
+#[derive(Default)]
+struct At<'a> {
+    usage: Option<u64>,
+    kinds: Option<&'a KindsAt>,
+}
+
 /// Usage and kinds by time, oldest first. What was not looked at is empty.
 fn csv(history: &History, death: Timestamp) -> String {
-    let limit = history.limit_bytes.map_or_else(String::new, |limit| limit.to_string());
-    let usage = history.usage.iter().map(|at| (at.ago_seconds, format!("{},,,,,", at.bytes)));
-    let kinds = history.kinds.iter().map(|at| {
-        let (anon, file, shmem) = (at.anon_bytes, at.file_bytes, at.shmem_bytes);
-        (at.ago_seconds, format!(",{anon},{file},{shmem},{},{}", at.kernel_bytes, at.swap_bytes))
-    });
-    let mut rows: Vec<(f64, String)> = usage.chain(kinds).collect();
-    rows.sort_by(|one, other| other.0.total_cmp(&one.0));
+    // Moments are told apart by the millisecond, which is what a row shows.
+    let mut rows: BTreeMap<Reverse<u64>, At<'_>> = BTreeMap::new();
+    for at in &history.usage {
+        rows.entry(Reverse(millis(at.ago_seconds))).or_default().usage = Some(at.bytes);
+    }
+    for at in &history.kinds {
+        rows.entry(Reverse(millis(at.ago_seconds))).or_default().kinds = Some(at);
+    }
+    let cell = |amount: Option<u64>| amount.map_or_else(String::new, |amount| amount.to_string());
+    let limit = cell(history.limit_bytes);
     let mut csv = "time,seconds_before_death,usage_bytes,anon_bytes,file_bytes,shmem_bytes,kernel_bytes,swap_bytes,limit_bytes\n".to_owned();
-    for (ago, cells) in rows {
-        let time = SignedDuration::try_from_secs_f64(ago).ok();
+    for (Reverse(ago), at) in rows {
+        let time = i64::try_from(ago).ok().map(SignedDuration::from_millis);
         let time = time.and_then(|ago| death.checked_sub(ago).ok());
         let time = time.map_or_else(String::new, |time| format!("{time:.3}"));
+        let kinds = at.kinds.map_or([None; 5], |at| {
+            [at.anon_bytes, at.file_bytes, at.shmem_bytes, at.kernel_bytes, at.swap_bytes].map(Some)
+        });
+        let kinds = kinds.map(cell).join(",");
         // Writing to a String cannot fail.
-        let _ = writeln!(csv, "{time},{ago},{cells},{limit}");
+        let _ = writeln!(
+            csv,
+            "{time},{}.{:03},{},{kinds},{limit}",
+            ago / 1000,
+            ago % 1000,
+            cell(at.usage)
+        );
     }
     csv
+}
+
+fn millis(seconds: f64) -> u64 {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a float cast saturates; no look is after the death"
+    )]
+    let millis = (seconds.max(0.0) * 1000.0).round() as u64;
+    millis
 }
 
 fn readme(death: &Death, lacks: &[(&str, String)]) -> String {
@@ -212,10 +243,12 @@ mod tests {
         let neighbours: Vec<Value> = serde_json::from_str(text(&files, "neighbours.json")).unwrap();
         assert_eq!(neighbours.len(), 1);
         let history = text(&files, "history.csv");
-        assert_eq!(history.lines().count(), 1 + 109 + 2);
+        assert_eq!(history.lines().count(), 1 + 109, "a row for each moment");
         assert_eq!(
             history.lines().nth(1),
-            Some("2026-01-31T11:55:00.123Z,300,37748736,,,,,,268435456")
+            Some(
+                "2026-01-31T11:55:00.123Z,300.000,37748736,25165824,4194304,0,8388608,0,268435456"
+            )
         );
         assert!(text(&files, "README.txt").contains("read before you send"));
     }
