@@ -332,8 +332,6 @@ pub(crate) fn hostile() -> Death {
         process.comm.clone_from(&nasty);
         process.tags.insert(nasty.clone(), nasty.clone());
     }
-    death.findings =
-        vec![Finding { rule: Rule::Leak, evidence: nasty.clone(), advice: nasty.clone() }];
     death.advice = nasty;
     death
 }

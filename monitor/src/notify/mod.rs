@@ -27,7 +27,6 @@ pub mod otlp;
 mod outbox;
 mod retry;
 pub mod secret;
-#[cfg(any(feature = "kubernetes", feature = "otlp"))]
 mod sentence;
 pub mod summary;
 pub mod webhook;

@@ -1,12 +1,17 @@
 //! One sentence for people on what a receiver is told, safe for one line of a terminal. No I/O, no clock.
 
 use crate::alert::{Alert, AlertKind, NearLimit, PoisonJob};
+#[cfg(any(feature = "kubernetes", feature = "otlp"))]
 use crate::cli::story;
-use crate::death::{Death, Job, Workload};
+#[cfg(any(feature = "kubernetes", feature = "otlp"))]
+use crate::death::Death;
+use crate::death::{Job, Workload};
+#[cfg(any(feature = "kubernetes", feature = "otlp"))]
 use crate::notify::summary::Summary;
 use crate::text::{bytes, one_line};
 
 /// Who died, by what and why.
+#[cfg(any(feature = "kubernetes", feature = "otlp"))]
 pub(crate) fn of_death(death: &Death) -> String {
     story::headline(death)
 }
@@ -64,6 +69,7 @@ fn of_poison(poison: &PoisonJob) -> String {
 }
 
 /// How many followed, of what.
+#[cfg(any(feature = "kubernetes", feature = "otlp"))]
 pub(crate) fn of_summary(summary: &Summary) -> String {
     let what = name_of_workload(&summary.workload);
     one_line(&format!(

@@ -73,6 +73,7 @@ proptest! {
     #[test]
     fn no_name_adds_a_line_or_a_control_character(name in ".*", arg in any::<String>()) {
         let mut death = sample::hostile();
+        death.findings = sample::memory::leak().findings;
         let lines = story(&death, Look::PLAIN).lines().count();
         let (bold, headings) = (markdown(&death).matches("**").count(), markdown(&death).lines().count());
         death.victim.comm.clone_from(&name);
