@@ -387,8 +387,8 @@ impl Book {
 
     /// Lets one go that nobody would miss. False if there is none, or the newcomer is such a one.
     fn make_room(&mut self, named: bool) -> bool {
-        let spare = |followed: &&Box<Followed>| !followed.counts() || followed.gone_ns.is_some();
-        let found = self.cgroups.values().find(spare).map(|followed| followed.id);
+        let spare = |followed: &Followed| !followed.counts() || followed.gone_ns.is_some();
+        let found = self.cgroups.iter().find(|(_, followed)| spare(followed)).map(|(id, _)| *id);
         match found.filter(|_| named) {
             Some(id) => {
                 self.remove(id);

@@ -309,9 +309,9 @@ mod tests {
                 let leaked = now.saturating_sub(60 * SECOND) / MS * rate * MIB / 1000;
                 (8 * MIB + leaked, 8 * MIB + leaked)
             };
-            let full = 60.0 + 248.0 / rate as f64;
+            let full = 60.0 + 248.0 / as_f64(rate);
             let mut followed = limited(256);
-            let came = run(&mut followed, full as u64, at);
+            let came = run(&mut followed, 60 + 248 / rate, at);
             let first = super::super::seconds(*came.first().unwrap());
             assert!(full - first >= 10.0, "{rate} MiB/s: {:.1} s before", full - first);
             assert!(full - first <= 60.0, "{rate} MiB/s: {:.1} s before", full - first);
