@@ -53,6 +53,7 @@ use crate::{
     record::Recorder,
     source::{self, Kind},
     tags::Tags,
+    watchdog::{self, Pulse},
 };
 
 /// Part of the shutdown's deadline that is for the sinks; the rest is for what comes before and after them.
@@ -151,6 +152,7 @@ pub async fn run(config: Config, log_lost: ErrorCounter, opener: Opener) -> anyh
     let tags = Arc::new(Tags::default());
     let host = api::socket::peer::Host::new(Proc::default(), mounts.memory.id);
     let poison = tokio::task::block_in_place(|| remembered(config.poison, &ledger, clock));
+    let pulse = Pulse::default();
     let pipeline = Pipeline {
         records,
         log_lost,
@@ -182,6 +184,7 @@ pub async fn run(config: Config, log_lost: ErrorCounter, opener: Opener) -> anyh
         metrics: Arc::clone(&metrics),
         ops: Arc::clone(&ops),
         audit,
+        pulse: pulse.clone(),
         clock,
     };
     let addresses: Vec<String> = server.addresses().iter().map(ToString::to_string).collect();
@@ -245,6 +248,8 @@ pub async fn run(config: Config, log_lost: ErrorCounter, opener: Opener) -> anyh
         pods_asked,
         stop_names.clone(),
     ));
+    // It ends with the runtime.
+    tokio::spawn(watchdog::run(pulse));
     let mut pipeline = tokio::spawn(pipeline.run(announce));
 
     let failure = tokio::select! {

@@ -44,6 +44,7 @@ use crate::{
     queue,
     record::Recorder,
     verdict::kin::Kin,
+    watchdog::Pulse,
 };
 
 /// How often ends that wait for their mark are looked at. Their wait ends with the mark, nearly always at once.
@@ -83,6 +84,8 @@ pub struct Pipeline {
     pub ops: Arc<Ops>,
     /// Holds the count of OOM kills to the kernel's.
     pub audit: Auditor,
+    /// Beats as long as it moves.
+    pub pulse: Pulse,
     /// The clock.
     pub clock: Clock,
 }
@@ -379,6 +382,7 @@ impl Running {
         if self.must_walk && self.walk.is_none() && self.last_walk.elapsed() > RESCAN {
             self.start_walk();
         }
+        self.parts.pulse.beat();
     }
 
     fn start_walk(&mut self) {
