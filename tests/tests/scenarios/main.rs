@@ -41,6 +41,7 @@ mod survives;
 mod systemd;
 mod takeover;
 mod threads;
+mod unit;
 mod userspace;
 mod workload;
 
@@ -99,6 +100,7 @@ fn main() -> ExitCode {
             ("systemd", systemd::SCENARIOS),
             ("takeover", takeover::SCENARIOS),
             ("threads", threads::SCENARIOS),
+            ("unit", unit::SCENARIOS),
             ("userspace", userspace::SCENARIOS),
             ("workload", workload::SCENARIOS),
             // Last: they leave no memory to any scenario beside them.
