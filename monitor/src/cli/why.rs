@@ -83,7 +83,7 @@ pub(super) fn main(args: &Args) -> anyhow::Result<ExitCode> {
         }
         Err(error) => {
             complain(&format!(
-                "{} does not answer: {error}; is `killwatch run` at work there? See --api",
+                "{} does not answer: {error}; is `killwatch run` at work there? See --api; `killwatch deaths` reads what an ended daemon has kept",
                 args.api
             ));
             return Ok(ExitCode::from(EX_UNAVAILABLE));
