@@ -45,8 +45,14 @@ const FILES: &[(&str, &str)] = &[
          StandardOutput=file:/dev/ttyS0\nStandardError=file:/dev/ttyS0\nOOMPolicy=continue\n",
     ),
     // What a unit waits for that does not say otherwise.
-    ("etc/systemd/system/sysinit.target", "[Unit]\nDescription=Nothing more is needed\nDefaultDependencies=no\n"),
-    ("etc/systemd/system/basic.target", "[Unit]\nDescription=Nothing more is needed\nDefaultDependencies=no\n"),
+    (
+        "etc/systemd/system/sysinit.target",
+        "[Unit]\nDescription=Nothing more is needed\nDefaultDependencies=no\n",
+    ),
+    (
+        "etc/systemd/system/basic.target",
+        "[Unit]\nDescription=Nothing more is needed\nDefaultDependencies=no\n",
+    ),
     // One second is the least that is taken.
     ("etc/systemd/oomd.conf", "[OOM]\nDefaultMemoryPressureDurationSec=1s\n"),
     (
