@@ -56,6 +56,7 @@ use crate::{
     source::{self, Kind},
     tags::Tags,
     watch,
+    watchdog::{self, Pulse},
 };
 
 /// Part of the shutdown's deadline that is for the sinks; the rest is for what comes before and after them.
@@ -169,6 +170,7 @@ pub async fn run(config: Config, log_lost: ErrorCounter, opener: Opener) -> anyh
     let (poison, earlier) = tokio::task::block_in_place(|| {
         (remembered(config.poison, &ledger, clock), earlier(&ledger, clock))
     });
+    let pulse = Pulse::default();
     let pipeline = Pipeline {
         records,
         log_lost,
@@ -195,6 +197,7 @@ pub async fn run(config: Config, log_lost: ErrorCounter, opener: Opener) -> anyh
         ops: Arc::clone(&ops),
         audit,
         watch,
+        pulse: pulse.clone(),
         clock,
     };
     let addresses: Vec<String> = server.addresses().iter().map(ToString::to_string).collect();
@@ -259,6 +262,8 @@ pub async fn run(config: Config, log_lost: ErrorCounter, opener: Opener) -> anyh
         pods_asked,
         stop_names.clone(),
     ));
+    // It ends with the runtime.
+    tokio::spawn(watchdog::run(pulse));
     let mut pipeline = tokio::spawn(pipeline.run(announce));
 
     let failure = tokio::select! {

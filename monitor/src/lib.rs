@@ -16,6 +16,7 @@
 //! * [`tags`] holds what workers say of themselves before they die.
 //! * [`verdict`] tells the cause, the evidence and the advice. Pure.
 //! * [`ledger`] keeps deaths; [`notify`], [`api`] and [`metrics`] tell of them.
+//! * [`watchdog`] tells systemd that the daemon moves.
 //! * [`moment`] reads a time, or how long ago, as people write it.
 //! * [`audit`] holds our count of OOM kills to the kernel's.
 //! * [`death`] holds the types that flow, [`config`] what a user may set, [`host`] facts about the machine, [`procfs`] what `/proc` says,
@@ -60,3 +61,4 @@ pub mod tags;
 pub mod text;
 pub mod verdict;
 pub mod watch;
+pub mod watchdog;

@@ -48,6 +48,7 @@ use crate::{
     record::Recorder,
     verdict::kin::Kin,
     watch::{Ask, Hit, LookAt, Scenes, Told, Watch},
+    watchdog::Pulse,
 };
 
 /// How often ends that wait for their mark are looked at. Their wait ends with the mark, nearly always at once.
@@ -91,6 +92,8 @@ pub struct Pipeline {
     pub audit: Auditor,
     /// Follows the memory of cgroups, and what it tells; `None` if that is switched off.
     pub watch: Option<(Watch, mpsc::Receiver<Told>)>,
+    /// Beats as long as it moves.
+    pub pulse: Pulse,
     /// The clock.
     pub clock: Clock,
 }
@@ -476,6 +479,7 @@ impl Running {
         if self.must_walk && self.walk.is_none() && self.last_walk.elapsed() > RESCAN {
             self.start_walk();
         }
+        self.parts.pulse.beat();
     }
 
     fn start_walk(&mut self) {

@@ -75,7 +75,8 @@ impl Expected {
     }
 
     /// What was seen of its cgroup, where the record has it.
-    fn with_story(self, pid: u32) -> Self {
+    #[must_use]
+    pub fn with_story(self, pid: u32) -> Self {
         self.maybe_like("/memory/cgroup", "sizes that fit together", is_composition)
             .maybe_like(
                 "/memory/processes",
@@ -247,8 +248,9 @@ impl Expected {
                 move |levels| levels_are_true(levels, &own, &at_limit, limit),
             )
             .is("/memory/cgroup/cgroup", limited.path())
-            .like("/memory/cgroup/delay_ms", "less than a second", |delay| {
-                delay.as_f64().is_some_and(|delay| (0.0..1000.0).contains(&delay))
+            .like("/memory/cgroup/delay_ms", "less than a minute", |delay| {
+                // Longer than a few ms only where the daemon was stopped, or the machine is an emulated one.
+                delay.as_f64().is_some_and(|delay| (0.0..60_000.0).contains(&delay))
             })
             .like("/memory/processes", "the victim and others, the largest first", {
                 let pid = truth.pid;

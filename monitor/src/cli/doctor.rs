@@ -281,6 +281,7 @@ fn report(facts: &Facts, findings: &[Finding]) -> String {
     let count = |verdict| findings.iter().filter(|finding| finding.verdict == verdict).count();
     let outcome = match (count(Verdict::Fails), count(Verdict::Lacks)) {
         (0, 0) => "Everything is there.".to_owned(),
+        (0, 1) => "Deaths can be told; one of the extras is missing.".to_owned(),
         (0, lacks) => format!("Deaths can be told; {lacks} of the extras are missing."),
         (fails, _) => format!(
             "Not all deaths can be told on this host as it is: {fails} to mend. Until then the daemon runs degraded, with what it has."

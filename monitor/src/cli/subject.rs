@@ -188,7 +188,7 @@ pub(super) fn unanswered(api: &Api, error: Unanswered) -> anyhow::Result<ExitCod
         Unanswered::Foreign(error) => return Err(error),
         Unanswered::Refused { .. } => complain(&format!("{api}: {error}")),
         Unanswered::Silence(_) => complain(&format!(
-            "{api} does not answer: {error}; is `killwatch run` at work there? See --api"
+            "{api} does not answer: {error}; is `killwatch run` at work there? See --api; `killwatch deaths` reads what an ended daemon has kept"
         )),
     }
     Ok(ExitCode::from(EX_UNAVAILABLE))

@@ -4,17 +4,13 @@
 
 use std::{
     collections::BTreeMap,
-    os::fd::{AsFd as _, AsRawFd as _, RawFd},
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
 use aya::{
     maps::{MapData, RingBuf},
-    programs::{
-        BtfTracePoint, FEntry, ProgramError,
-        links::{FdLink, PinnedLink},
-    },
+    programs::links::{FdLink, PinnedLink},
 };
 
 use super::{
@@ -25,10 +21,10 @@ use super::{
         dir::{self, LINK, PROGRAM},
         state::{How, Pins},
     },
-    plan::{Hook, Probe, TELLS_DEATHS},
+    plan::{Probe, TELLS_DEATHS},
     reader::{Set, Sources},
     retire::Old,
-    stats::Lost,
+    stats::{self, Lost},
     tally::Note,
     traffic::Counter,
 };
@@ -73,23 +69,10 @@ enum Engine {
 
 /// A program that an earlier daemon has attached.
 struct Taken {
-    program: Program,
     _link: FdLink,
-}
-
-enum Program {
-    Tracepoint(BtfTracePoint),
-    FunctionEntry(FEntry),
-}
-
-impl Program {
-    fn fd(&self) -> Option<RawFd> {
-        let fd = match self {
-            Self::Tracepoint(program) => program.fd(),
-            Self::FunctionEntry(program) => program.fd(),
-        };
-        Some(fd.ok()?.as_fd().as_raw_fd())
-    }
+    _program: FdLink,
+    /// Where the kernel tells of the program, as long as the descriptor is held.
+    info: Option<PathBuf>,
 }
 
 /// Opens it. `note`: what an earlier daemon noted of the ring that it read.
@@ -181,7 +164,7 @@ impl Opening<'_> {
         for probe in load::wanted(&self.configured.config) {
             let link = path.join(format!("{LINK}{}", probe.program));
             if link.exists() {
-                let taken = take(probe, &path, &link);
+                let taken = take(&path.join(format!("{PROGRAM}{}", probe.program)), &link);
                 let taken = taken.map_err(|why| format!("{}: {why}", probe.program))?;
                 programs.insert(probe.program, taken);
             } else if probe.required && !self.configured.unsupported.contains_key(probe.program) {
@@ -198,7 +181,9 @@ impl Opening<'_> {
         others: &[SetName],
     ) -> Opened {
         let mut lost = parts.lost;
-        lost.watch(load::skips(|probe| programs.get(probe.program)?.program.fd()));
+        let watched = load::skips(|probe| programs.get(probe.program)?.info.clone());
+        tracing::debug!(%set, programs = programs.len(), watched = watched.len(), "what is pinned is taken over");
+        lost.watch(watched);
         let reports = load::wanted(&self.configured.config)
             .map(|probe| self.report(probe, programs.contains_key(probe.program)))
             .collect();
@@ -342,13 +327,12 @@ impl Opening<'_> {
     }
 }
 
-fn take(probe: &Probe, set: &Path, link: &Path) -> Result<Taken, String> {
-    let file = set.join(format!("{PROGRAM}{}", probe.program));
-    let program = match probe.hook {
-        Hook::Tracepoint { .. } => BtfTracePoint::from_pin(file).map(Program::Tracepoint),
-        Hook::FunctionEntry(_) => FEntry::from_pin(file).map(Program::FunctionEntry),
-    };
-    let program = program.map_err(|error: ProgramError| chain(&error))?;
-    let link = PinnedLink::from_pin(link).map_err(|error| chain(&error))?;
-    Ok(Taken { program, _link: FdLink::from(link) })
+/// Any right to pinned things will do here. aya's own way to a pinned program asks for the kernel's types by their number, which takes CAP_SYS_ADMIN, to attach
+/// it anew; what is wanted of it here is a descriptor, and the way to a link opens whatever is pinned.
+fn take(program: &Path, link: &Path) -> Result<Taken, String> {
+    let open = |file| PinnedLink::from_pin(file).map(FdLink::from).map_err(|error| chain(&error));
+    let link = open(link)?;
+    let id = link.info().map_err(|error| chain(&error))?.program_id();
+    let program = open(program)?;
+    Ok(Taken { _link: link, _program: program, info: stats::told_of(id) })
 }

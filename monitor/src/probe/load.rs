@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     io,
-    os::fd::{AsFd as _, AsRawFd as _, RawFd},
+    os::fd::{AsFd as _, AsRawFd as _},
     path::{Path, PathBuf},
 };
 
@@ -286,7 +286,10 @@ impl Kernel {
     /// Where the kernel tells of each program how often it was skipped; for those that are loaded, and for which no other stands in.
     #[must_use]
     pub fn skips(&self) -> Vec<(&'static str, PathBuf)> {
-        skips(|probe| Some(self.ebpf.program(probe.program)?.fd().ok()?.as_fd().as_raw_fd()))
+        skips(|probe| {
+            let fd = self.ebpf.program(probe.program)?.fd().ok()?;
+            Some(PathBuf::from(format!("/proc/self/fdinfo/{}", fd.as_fd().as_raw_fd())))
+        })
     }
 
     /// Attaches what this kernel can have, and pins it in `pins`. A probe that cannot be attached is no error; its report says why. A second call
@@ -355,11 +358,9 @@ impl Kernel {
     }
 }
 
-/// As [`Kernel::skips`], of programs with these descriptors.
-pub(super) fn skips(fd: impl Fn(&Probe) -> Option<RawFd>) -> Vec<(&'static str, PathBuf)> {
-    let info = |probe: &Probe| {
-        Some((probe.program, PathBuf::from(format!("/proc/self/fdinfo/{}", fd(probe)?))))
-    };
+/// As [`Kernel::skips`], of programs that are told of there.
+pub(super) fn skips(told: impl Fn(&Probe) -> Option<PathBuf>) -> Vec<(&'static str, PathBuf)> {
+    let info = |probe: &Probe| Some((probe.program, told(probe)?));
     let second = info(&SECOND_LOOK);
     let covered = |probe: &&Probe| second.is_some() && probe.program == TELLS_DEATHS;
     let first = PROBES.iter().filter(|probe| !covered(probe));

@@ -53,6 +53,21 @@ impl Lost {
     }
 }
 
+/// Where below `/proc/self/fdinfo` the kernel tells of a program that this process has a descriptor of.
+#[must_use]
+pub fn told_of(program: u32) -> Option<PathBuf> {
+    let entries = fs::read_dir("/proc/self/fdinfo").ok()?;
+    // Descriptors of other threads may be gone since.
+    let mut files = entries.filter_map(Result::ok).map(|entry| entry.path());
+    files.find(|file| fs::read_to_string(file).is_ok_and(|text| is_of(&text, program)))
+}
+
+/// A link's has the number of its program too.
+fn is_of(text: &str, program: u32) -> bool {
+    let value = |key| text.lines().find_map(|line| line.strip_prefix(key)).map(str::trim);
+    value("prog_type:").is_some() && value("prog_id:") == Some(&program.to_string())
+}
+
 /// `recursion_misses` of a program's fdinfo (kernel/bpf/syscall.c).
 fn skips(text: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix("recursion_misses:"))?.trim().parse().ok()
@@ -60,7 +75,15 @@ fn skips(text: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::skips;
+    use super::{is_of, skips};
+
+    #[test]
+    fn a_program_is_told_from_its_link() {
+        let program = "pos:\t0\nprog_type:\t26\nprog_jited:\t1\nprog_id:\t17\nrun_cnt:\t0\n";
+        assert!(is_of(program, 17));
+        assert!(!is_of(program, 1) && !is_of(program, 71));
+        assert!(!is_of("pos:\t0\nlink_type:\ttracing\nlink_id:\t3\nprog_id:\t17\n", 17));
+    }
 
     #[test]
     fn the_kernels_own_count_is_found() {

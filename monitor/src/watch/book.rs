@@ -1,6 +1,6 @@
 //! The cgroups that are followed, and which is to be looked at next.
 //!
-//! When there is no room, one that nothing names and that has no limit gives way to one that has a name; else the newcomer is refused, and counted.
+//! When there is no room, one that is gone gives way, or to one that has a name one that nothing names and that has no limit; else the newcomer is refused, and counted.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
@@ -22,7 +22,7 @@ use crate::death::{History, Workload};
 use crate::naming::Names;
 
 /// How long the history of a cgroup that is gone stays: a death may still be on its way. ns.
-const KEEP_GONE: u64 = 10_000_000_000;
+const KEEP_GONE: u64 = 5_000_000_000;
 /// How long the limits above a cgroup are believed, ns.
 const ABOVE: u64 = 5_000_000_000;
 /// What stands beside the kinds is read this often, ns.
@@ -385,11 +385,12 @@ impl Book {
         }
     }
 
-    /// Lets one go that nobody would miss. False if there is none, or the newcomer is such a one.
+    /// Lets one go that nobody would miss: one that is gone, or for one with a name one that has neither name nor limit. False if there is none.
     fn make_room(&mut self, named: bool) -> bool {
-        let spare = |followed: &Followed| !followed.counts() || followed.gone_ns.is_some();
+        let spare =
+            |followed: &Followed| followed.gone_ns.is_some() || (named && !followed.counts());
         let found = self.cgroups.iter().find(|(_, followed)| spare(followed)).map(|(id, _)| *id);
-        match found.filter(|_| named) {
+        match found {
             Some(id) => {
                 self.remove(id);
                 true

@@ -59,7 +59,6 @@ impl Scene {
         let memory = &mut death.memory;
         memory.cgroup = self.cgroup.clone();
         if let Some(cgroup) = &mut memory.cgroup {
-            // Of a group that is killed one look serves all; whoever was marked after it has no delay.
             let delay = self.looked_ns.checked_sub(decided_ns).map(super::seconds);
             cgroup.delay_ms = delay.map(|delay| (delay * 1e5).round() / 100.0);
         }
@@ -139,8 +138,6 @@ mod tests {
             death.memory.processes.iter().map(|p| (p.pid, p.victim, p.rss_bytes >> 20)).collect();
         assert_eq!(table, [(1, false, 100), (death.victim.pid, true, 30), (2, false, 5)]);
         assert_eq!(death.memory.cgroup.as_ref().unwrap().delay_ms, Some(1.5));
-        scene.put_into(&mut death, 4_000_000);
-        assert_eq!(death.memory.cgroup.as_ref().unwrap().delay_ms, None);
     }
 
     #[test]

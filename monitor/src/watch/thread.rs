@@ -40,8 +40,6 @@ const BURST: usize = 256;
 const HOST: u64 = 2_000_000_000;
 /// Counters are shown this often, ns.
 const COUNTERS: u64 = 1_000_000_000;
-/// Kills in one cgroup within this time share a scene, ns.
-const SAME_SCENE: u64 = 300_000_000;
 /// Processes that a warning names.
 const NEAR_PROCESSES: usize = 5;
 /// What tells the wake-up from the id of a cgroup.
@@ -221,8 +219,8 @@ struct Thread {
     counters_due_ns: u64,
     proc: Proc,
     tell: tokio_mpsc::Sender<Told>,
-    /// The last scene of a kill: of which cgroup, and when the kernel decided.
-    last: Option<(Option<Arc<str>>, u64, Arc<Scene>)>,
+    /// The last scene of a kill, and of which cgroup.
+    last: Option<(Option<Arc<str>>, Arc<Scene>)>,
 }
 
 impl Thread {
@@ -358,7 +356,7 @@ impl Thread {
         let _ = self.tell.try_send(Told::Near(Box::new(alert)));
     }
 
-    /// What is to be seen of a kill. Those that come together in one cgroup share it.
+    /// What is to be seen of a kill. Whoever was decided on before the last look at the same cgroup, as the others of a group, shares it.
     fn scene(&mut self, at: &LookAt) -> Arc<Scene> {
         if !at.kill {
             let history = self.history(at);
@@ -369,9 +367,9 @@ impl Thread {
         }
         let hit = at.hit.as_ref().map(|hit| Arc::clone(&hit.cgroup));
         let place = hit.or_else(|| at.own.clone());
-        if let Some((same, decided, scene)) = &self.last
+        if let Some((same, scene)) = &self.last
             && *same == place
-            && at.at_ns.saturating_sub(*decided) < SAME_SCENE
+            && at.at_ns <= scene.looked_ns
         {
             return Arc::clone(scene);
         }
@@ -379,7 +377,7 @@ impl Thread {
         if let Some(seconds) = scene.warned_seconds {
             self.parts.metrics.warned(seconds);
         }
-        self.last = Some((place, at.at_ns, Arc::clone(&scene)));
+        self.last = Some((place, Arc::clone(&scene)));
         scene
     }
 

@@ -202,6 +202,7 @@ fn tells_a_kill(stage: &Stage, daemon: &Daemon) -> Result<()> {
             .like("/evidence", "three facts", |facts| {
                 facts.as_array().is_some_and(|f| f.len() == 3)
             })
+            .with_story(truth.pid)
             .like("/memory/anon_bytes", "nearly the limit", move |size| {
                 size.as_u64().is_some_and(|size| size > LIMIT / 2 && size < LIMIT * 2)
             })

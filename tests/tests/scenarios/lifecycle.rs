@@ -1,16 +1,17 @@
 //! The daemon itself: its start, its company, its end.
 
+use std::os::unix::net::UnixDatagram;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use killwatch_tests::cgroup::Group;
 use killwatch_tests::corpus::{Need, Scenario};
-use killwatch_tests::daemon::Daemon;
+use killwatch_tests::daemon::{Daemon, Launch};
 use killwatch_tests::play;
 use killwatch_tests::record::Expected;
 use killwatch_tests::stage::Stage;
 use killwatch_tests::truth::Truth;
-use killwatch_tests::wait::wait_until;
+use killwatch_tests::wait::{scaled, wait_until};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
@@ -22,6 +23,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     play!(sigterm_drains_and_ends_well).own_daemon(),
     play!(a_restart_starts_clean).own_daemon().needs(&[Need::NoVm]),
     play!(deaths_while_it_is_stopped).own_daemon(),
+    play!(the_service_manager_is_told).needs(&[Need::NoVm]),
     play!(its_start_stays_below_the_bound_of_its_memory).own_daemon().needs(&[Need::NoVm]),
 ];
 
@@ -102,6 +104,32 @@ fn deaths_while_it_is_stopped(stage: &mut Stage) -> Result<()> {
     let expected = Expected::death(&hog_truth, stage.daemon.node()).oom(&hog_truth, &group, LIMIT);
     stage.holds(&hog_truth, &expected)?;
     stage.holds(&truth, &aborted(&truth, &stage.daemon)).map(drop)
+}
+
+/// As systemd does: a socket to be told by, and how long its watchdog waits.
+fn the_service_manager_is_told(_: &mut Stage) -> Result<()> {
+    let dir = tempfile::Builder::new().prefix("killwatch-test-").tempdir()?;
+    let path = dir.path().join("notify");
+    let socket = UnixDatagram::bind(&path).context("bind a socket")?;
+    socket.set_read_timeout(Some(scaled(Duration::from_secs(10))))?;
+    let mut buffer = [0; 256];
+    let mut hear = || -> Result<String> {
+        let length = socket.recv(&mut buffer).context("the daemon says nothing")?;
+        Ok(String::from_utf8_lossy(&buffer[..length]).into_owned())
+    };
+    let script = format!(
+        "NOTIFY_SOCKET={} WATCHDOG_PID=$$ WATCHDOG_USEC=2000000 exec \"$@\"",
+        path.display()
+    );
+    let wrapper = vec!["sh".into(), "-c".into(), script.into(), "sh".into()];
+    let mut daemon = Daemon::start_as(Launch { wrapper, flags: vec![] })?;
+    for word in ["READY=1\n", "WATCHDOG=1\n", "WATCHDOG=1\n", "WATCHDOG=1\n"] {
+        let said = hear()?;
+        ensure!(said == word, "{said:?} and not {word:?}");
+    }
+    ensure!(daemon.stop()?.success());
+    while hear()? != "STOPPING=1\n" {}
+    Ok(())
 }
 
 fn signal(pid: u32, signal: Signal) -> Result<()> {

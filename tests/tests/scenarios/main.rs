@@ -42,6 +42,7 @@ mod survives;
 mod systemd;
 mod takeover;
 mod threads;
+mod unit;
 mod userspace;
 mod workload;
 
@@ -101,6 +102,7 @@ fn main() -> ExitCode {
             ("systemd", systemd::SCENARIOS),
             ("takeover", takeover::SCENARIOS),
             ("threads", threads::SCENARIOS),
+            ("unit", unit::SCENARIOS),
             ("userspace", userspace::SCENARIOS),
             ("workload", workload::SCENARIOS),
             // Last: they leave no memory to any scenario beside them.

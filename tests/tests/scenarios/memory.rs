@@ -65,11 +65,11 @@ fn a_leak_is_warned_of_and_told_as_one(stage: &mut Stage) -> Result<()> {
     Ok(())
 }
 
-/// 1 MiB a second takes four minutes and more: `cargo xtask bench` has it.
+/// 1 MiB a second takes four minutes and more, 5 nearly one: `cargo xtask bench` has it.
 fn leaks_are_warned_of_ten_seconds_before_where_physics_allows(stage: &mut Stage) -> Result<()> {
     let limit = 256 * MIB;
     let mut leaks = Vec::new();
-    for rate in [5_u32, 10, 20, 50] {
+    for rate in [10_u32, 20, 50] {
         let group = stage.tree.limited(&format!("leak{rate}"), limit)?;
         let rate_arg = rate.to_string();
         let act = ["--gate", "hog", "--limit-mib", "300", "--rate", &rate_arg];

@@ -22,6 +22,7 @@ use crate::{LIMIT, at_the_gate};
 pub(crate) const SCENARIOS: &[Scenario] = &[
     play!(what_happens_after_a_kill_of_the_daemon_is_told_once),
     play!(what_happens_after_a_stop_of_the_daemon_is_told_once),
+    play!(the_rights_of_the_unit_are_enough),
     play!(other_programs_take_the_place_of_old_ones),
     play!(records_of_another_layout_are_counted_and_not_misread),
     play!(a_ring_that_overflows_meanwhile_is_counted),
@@ -46,6 +47,32 @@ fn what_happens_after_a_stop_of_the_daemon_is_told_once(stage: &mut Stage) -> Re
         Ok(())
     };
     told_once(stage, stop, |daemon, truth| daemon.sunk_death_of(truth).map(drop), nothing_is_lost)
+}
+
+/// Root has more than the unit leaves it (`CapabilityBoundingSet`).
+fn the_rights_of_the_unit_are_enough(stage: &mut Stage) -> Result<()> {
+    let bpffs = BpfFs::mount()?;
+    let kept = "BPF,PERFMON,SYS_RESOURCE,SYSLOG,SYS_PTRACE".into();
+    let wrapper = vec![stage.victim().into(), "bounded".into(), kept, "--".into()];
+    let flags = vec!["--probe.pin".into(), bpffs.pins().into()];
+    let mut daemon = Daemon::start_as(Launch { wrapper, flags })?;
+    is_an_abort(&aborts(stage)?, &daemon)?;
+    daemon.stop()?;
+    let aborted = aborts(stage)?;
+    daemon.start_again()?;
+    is_an_abort(&aborted, &daemon)?;
+    ensure!(pins(&daemon)?["state"] == "taken_over", "{:#}", pins(&daemon)?);
+    // Of each program the kernel says how often it skipped it; of the two that look at an end, the second's word counts.
+    let log = daemon.whole_log()?;
+    let said = log.lines().find(|line| line.contains("what is pinned is taken over"));
+    let said = said.context("the log is silent")?;
+    let number = |key: &str| -> Option<u32> {
+        let value = said.split(' ').find_map(|word| word.strip_prefix(key))?;
+        value.parse().ok()
+    };
+    let (programs, watched) = (number("programs="), number("watched="));
+    ensure!(programs > Some(0) && watched.map(|w| w + 1) >= programs, "{said}");
+    nothing_is_lost(&daemon)
 }
 
 fn told_once(

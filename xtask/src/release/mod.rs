@@ -47,6 +47,14 @@ impl Release {
     }
 }
 
+/// What the package tells systemd, and the configuration that the unit names: where each file comes from, and where it goes.
+pub(crate) fn units() -> impl Iterator<Item = (&'static str, &'static str)> {
+    let told = |to: &str| {
+        ["lib/systemd/", "usr/lib/tmpfiles.d/", "etc/"].iter().any(|at| to.starts_with(at))
+    };
+    package::FILES.iter().map(|file| (file.from, file.to)).filter(move |(_, to)| told(to))
+}
+
 /// What the tools for it are.
 pub(crate) fn ensure_tools() -> Result<()> {
     apt::ensure(&[

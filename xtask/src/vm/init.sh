@@ -27,8 +27,10 @@ balancing=/proc/sys/kernel/numa_balancing
 [ ! -e $balancing ] || echo 0 >$balancing
 
 if [ "$(option guest)" = systemd ]; then
+    # Nobody can leave the first file system of a machine, as a service does for a mount namespace of its own. So all goes on in a second look at it, on top.
+    mkdir /machine && mount -o rbind / /machine && cd /machine && mount -o move . / || refuse "no second root"
     for systemd in /lib/systemd/systemd /usr/lib/systemd/systemd; do
-        [ ! -x "$systemd" ] || exec "$systemd"
+        [ ! -x "$systemd" ] || exec chroot . "$systemd"
     done
     refuse "no systemd"
 fi

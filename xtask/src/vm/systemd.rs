@@ -1,6 +1,4 @@
-//! systemd and systemd-oomd for the test machine: Debian's programs with their libraries, and units of our own.
-//!
-//! The units that Debian has for them put a service into a mount namespace, which cannot be made on the first file system of a machine.
+//! systemd and systemd-oomd for the test machine: Debian's programs with their libraries, units of our own, and of the Debian package what systemd is told.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,6 +10,7 @@ use super::initramfs::{self, copy, parse_ldd};
 use super::suite::{self, Suite};
 use crate::context::Ctx;
 use crate::process::{self, step};
+use crate::release;
 
 /// Packages; what they depend on comes with them.
 const PACKAGES: &[&str] = &["systemd", "systemd-oomd"];
@@ -22,6 +21,8 @@ const PROGRAMS: &[(&str, bool)] = &[
     ("lib/systemd/systemd-oomd", true),
     ("lib/systemd/systemd-executor", false),
     ("bin/systemd-run", true),
+    ("bin/systemctl", true),
+    ("bin/systemd-tmpfiles", true),
     ("lib/systemd/system/systemd-oomd.socket", true),
 ];
 
@@ -42,6 +43,15 @@ const FILES: &[(&str, &str)] = &[
         "[Unit]\nDescription=Run the scenarios and power off\nDefaultDependencies=no\nRequires=watched.slice systemd-oomd.service\n\
          After=watched.slice systemd-oomd.service\n\n[Service]\nType=oneshot\nExecStart=/bin/busybox sh /killwatch/run.sh\n\
          StandardOutput=file:/dev/ttyS0\nStandardError=file:/dev/ttyS0\nOOMPolicy=continue\n",
+    ),
+    // What a unit waits for that does not say otherwise.
+    (
+        "etc/systemd/system/sysinit.target",
+        "[Unit]\nDescription=Nothing more is needed\nDefaultDependencies=no\n",
+    ),
+    (
+        "etc/systemd/system/basic.target",
+        "[Unit]\nDescription=Nothing more is needed\nDefaultDependencies=no\n",
     ),
     // One second is the least that is taken.
     ("etc/systemd/oomd.conf", "[OOM]\nDefaultMemoryPressureDurationSec=1s\n"),
@@ -83,6 +93,11 @@ pub(crate) fn write(ctx: &Ctx, root: &Path, archive: &Path) -> Result<()> {
         fs::write(&file, text.replace("@OOMD@", oomd))
             .with_context(|| format!("cannot write {}", file.display()))?;
     }
+    for (from, to) in release::units() {
+        copy(&ctx.root.join(from), &root.join(to))?;
+    }
+    // Those that each service has of its own (`PrivateTmp=`) are mounted over it.
+    fs::create_dir_all(root.join("var/tmp")).context("cannot make a directory")?;
     initramfs::pack(root, archive)
 }
 
@@ -189,7 +204,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (unpacked, tree) = (dir.path().join("unpacked"), dir.path().join("tree"));
         assert!(pick(&unpacked, &tree).unwrap_err().to_string().contains("loader"));
-        for file in ["usr/lib/systemd/systemd", "lib/systemd/systemd-oomd", "bin/systemd-run"] {
+        for file in [
+            "usr/lib/systemd/systemd",
+            "lib/systemd/systemd-oomd",
+            "bin/systemd-run",
+            "usr/bin/systemctl",
+            "bin/systemd-tmpfiles",
+        ] {
             let file = unpacked.join(file);
             fs::create_dir_all(file.parent().unwrap()).unwrap();
             fs::write(file, "").unwrap();
