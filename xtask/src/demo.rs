@@ -78,7 +78,8 @@ fn kill(dir: &Path, container: &Container, stop: &Stop) -> Result<u32> {
     let worker = dir.join("train-worker");
     symlink(exe, &worker).context("cannot make the worker's name")?;
     let mut command = Command::new(&worker);
-    command.arg("hog").env("JOB_ID", JOB).stdin(Stdio::piped());
+    // Slow enough for a few looks at it before it is killed.
+    command.args(["hog", "--rate", "8"]).env("JOB_ID", JOB).stdin(Stdio::piped());
     let child = command.spawn().context("cannot start the worker")?;
     let mut worker = Owned { child, grace: Duration::ZERO };
     let pid = worker.child.id();

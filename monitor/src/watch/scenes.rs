@@ -7,10 +7,10 @@ use std::sync::Arc;
 use lru::LruCache;
 
 use super::scene::Scene;
-use crate::death::Death;
+use crate::death::{Death, State};
 use crate::join::ProcessId;
 
-/// Scenes that are remembered; with one more, the oldest goes.
+/// Scenes that are awaited, or of victims that are stuck; with one more, the oldest goes.
 const MAX_SCENES: NonZeroUsize = NonZeroUsize::MIN.saturating_add(1023);
 /// Deaths that may wait; with one more, the oldest leaves as it is.
 const MAX_DEATHS: usize = 1024;
@@ -71,11 +71,17 @@ impl Scenes {
         }
         let (mut death, _) = self.waiting.pop_front()?;
         // One that is stuck has a second record, with the same scene.
-        if let Some(asked) = self.asked.peek(&victim) {
-            match &asked.scene {
-                Some(scene) => scene.put_into(&mut death, asked.decided_ns),
+        let asked = match death.state {
+            State::Stuck => {
+                self.asked.peek(&victim).map(|asked| (asked.decided_ns, asked.scene.clone()))
+            }
+            State::Dead => self.asked.pop(&victim).map(|asked| (asked.decided_ns, asked.scene)),
+        };
+        if let Some((decided_ns, scene)) = asked {
+            match scene {
+                Some(scene) => scene.put_into(&mut death, decided_ns),
                 None => Scene::absent("the memory of its cgroup was not looked at in time")
-                    .put_into(&mut death, asked.decided_ns),
+                    .put_into(&mut death, decided_ns),
             }
         }
         Some(death)
