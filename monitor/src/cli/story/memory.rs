@@ -118,6 +118,13 @@ fn changes(first: &KindsAt, last: &KindsAt) -> Option<String> {
 
 fn by_kind(cgroup: &CgroupMemory, memory: &MemoryStory, page: &mut Page) {
     page.section("Memory by kind");
+    let given_back =
+        memory.usage_bytes.zip(cgroup.usage_bytes).is_some_and(|(at, now)| now < at / 2);
+    let history = memory.history.as_ref().filter(|history| history.cgroup == cgroup.cgroup);
+    let before = history.filter(|_| given_back).and_then(|history| history.kinds.last());
+    if let Some(before) = before {
+        return just_before(before, cgroup, page);
+    }
     if memory.limit_cgroup.as_ref() != Some(&cgroup.cgroup) {
         page.value("of", &cgroup.cgroup);
     }
@@ -153,6 +160,33 @@ fn by_kind(cgroup: &CgroupMemory, memory: &MemoryStory, page: &mut Page) {
             "Looked at {delay:.1} ms after the kernel's decision: what it gave back by then is missing."
         ));
     }
+}
+
+/// By the look the victim had given its memory back: what was seen before says more.
+fn just_before(before: &KindsAt, cgroup: &CgroupMemory, page: &mut Page) {
+    let kinds = [
+        ("anonymous (heaps, stacks)", before.anon_bytes),
+        ("page cache", before.file_bytes),
+        ("tmpfs and shared", before.shmem_bytes),
+        ("kernel", before.kernel_bytes),
+        ("in swap", before.swap_bytes),
+    ];
+    let in_memory = kinds.iter().filter(|(name, _)| *name != "in swap");
+    let all = in_memory.fold(0, |sum: u64, (_, amount)| sum.saturating_add(*amount));
+    let row = |(name, amount): (&str, u64)| {
+        vec![name.to_owned(), bytes(amount), share(amount, Some(all))]
+    };
+    page.table(&["KIND", "SIZE", "OF ALL"], kinds.into_iter().map(row).collect());
+    page.maybe("the most", cgroup.peak_bytes.map(bytes).as_ref());
+    page.maybe("events", events(&cgroup.events).as_ref());
+    page.maybe("pressure", cgroup.pressure.map(pressure).as_ref());
+    let left =
+        cgroup.usage_bytes.map_or_else(String::new, |left| format!(": {} were left", bytes(left)));
+    let delay = cgroup.delay_ms.map_or_else(String::new, |ms| format!(", {ms:.1} ms later,"));
+    page.line(&format!(
+        "As seen {:.1} s before the kernel's decision. By the next look{delay} the victim had given its memory back{left}.",
+        before.ago_seconds
+    ));
 }
 
 fn share(amount: u64, all: Option<u64>) -> String {
