@@ -190,6 +190,7 @@ pub async fn run(config: Config, log_lost: ErrorCounter, opener: Opener) -> anyh
         hears_of_cgroups: kind == Some(Kind::Bpf),
         max_cgroups,
         naming: Naming::new(names, config.containers.deadline.get()),
+        deadline: config.containers.deadline.get(),
         poison,
         earlier,
         ledger: Arc::clone(&ledger),

@@ -82,6 +82,8 @@ pub struct Pipeline {
     pub poison: Poison,
     /// Earlier deaths at limits.
     pub earlier: Earlier,
+    /// How long a death waits for what was seen of its memory.
+    pub deadline: Duration,
     /// Where deaths go.
     pub ledger: Arc<Ledger>,
     /// Counts.
@@ -133,12 +135,13 @@ struct Losses {
 impl Pipeline {
     /// Runs until the reader is gone and all that it sent has passed. `ready` is called once the cgroups that were there before are known.
     pub async fn run(self, ready: impl FnOnce()) {
+        let scenes = Scenes::new(self.deadline);
         let mut running = Running {
             parts: self,
             join: Join::default(),
             kin: Kin::default(),
             tally: Tally::default(),
-            scenes: Scenes::default(),
+            scenes,
             unnamed_ends: 0,
             noted: None,
             lost: Losses::default(),

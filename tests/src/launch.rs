@@ -4,6 +4,8 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::Command;
 
+use crate::wait::in_vm;
+
 /// How a daemon is run.
 #[derive(Debug, Clone, Default)]
 pub struct Launch {
@@ -26,6 +28,10 @@ impl Launch {
         // The machine's own runtimes and cluster are none of the tests' business. A flag goes over this.
         for source in ["CONTAINERS_CRI", "CONTAINERS_DOCKER", "CONTAINERS_PODMAN", "KUBERNETES"] {
             command.env(format!("KILLWATCH_{source}"), "off");
+        }
+        // There is time enough on an emulated machine, only less of it.
+        if in_vm() {
+            command.env("KILLWATCH_CONTAINERS_DEADLINE", "4s");
         }
         // Each is alone with its kernel side, which ends with it. A flag goes over this, too.
         command.env("KILLWATCH_PROBE_PIN", "none");

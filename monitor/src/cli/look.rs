@@ -3,6 +3,8 @@
 use std::ffi::OsString;
 use std::io::IsTerminal as _;
 
+use unicode_width::UnicodeWidthStr as _;
+
 /// Width where nothing says one.
 const WIDTH: usize = 80;
 /// A page is not made for less.
@@ -13,8 +15,10 @@ const WIDEST: usize = 1000;
 /// How a page may look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Look {
-    /// Columns that may be used, 40 to 1000. Sentences and names are not cut to it.
+    /// Columns that may be used, 40 to 1000. Names are not cut to it.
     pub(crate) width: usize,
+    /// Whether sentences are folded to it: on a terminal, which else breaks words.
+    pub(crate) folds: bool,
     /// Whether characters beyond ASCII are shown as such.
     pub(crate) unicode: bool,
     /// Whether colours may be used.
@@ -23,7 +27,7 @@ pub(crate) struct Look {
 
 impl Look {
     /// For a file: 80 columns of UTF-8, without colours.
-    pub(crate) const PLAIN: Self = Self { width: WIDTH, unicode: true, color: false };
+    pub(crate) const PLAIN: Self = Self { width: WIDTH, folds: false, unicode: true, color: false };
 
     /// Of standard output.
     pub(super) fn of_stdout() -> Self {
@@ -46,6 +50,7 @@ impl Look {
         let dumb = variable("TERM").is_some_and(|term| term == "dumb");
         Self {
             width: width.clamp(NARROWEST, WIDEST),
+            folds: terminal,
             unicode: locale.is_some_and(utf8),
             color: terminal && !dumb && set("NO_COLOR").is_none(),
         }
@@ -58,6 +63,28 @@ impl Look {
         } else {
             text.to_owned()
         }
+    }
+
+    /// A sentence, folded between words if sentences are; what follows the first line is indented. A word that is longer than a line stays whole.
+    pub(super) fn folded(self, text: &str, indent: usize) -> String {
+        if !self.folds || indent + text.width() <= self.width {
+            return text.to_owned();
+        }
+        let (mut folded, mut column) = (String::with_capacity(text.len()), indent);
+        for (place, word) in text.split(' ').enumerate() {
+            let wide = word.width();
+            if place > 0 && column + 1 + wide > self.width {
+                folded.push('\n');
+                folded.extend(std::iter::repeat_n(' ', indent));
+                column = indent;
+            } else if place > 0 {
+                folded.push(' ');
+                column += 1;
+            }
+            folded.push_str(word);
+            column += wide;
+        }
+        folded
     }
 
     /// `text` in characters that may be shown. Nothing of it is lost: what may not be shown is written as its number.
@@ -122,6 +149,19 @@ mod tests {
         assert!(!color(true, &[("TERM", "dumb")]));
         assert_eq!(Look::PLAIN.painted("a", "1"), "a");
         assert_eq!(Look { color: true, ..Look::PLAIN }.painted("a", "1"), "\x1b[1ma\x1b[0m");
+    }
+
+    #[test]
+    fn sentences_fold_between_words_and_keep_them_all() {
+        let narrow = Look { width: 40, folds: true, ..Look::PLAIN };
+        let text = "the kernel sent SIGKILL and marked it as its OOM victim, in one go";
+        assert_eq!(
+            narrow.folded(text, 4),
+            "the kernel sent SIGKILL and marked\n    it as its OOM victim, in one go"
+        );
+        let long = format!("a {} b", "x".repeat(90));
+        assert_eq!(narrow.folded(&long, 0), format!("a\n{}\nb", "x".repeat(90)));
+        assert_eq!(Look::PLAIN.folded(text, 4), text);
     }
 
     #[test]

@@ -33,14 +33,21 @@ const BOLD: &str = "1";
 
 /// The page, its last line ended by a newline.
 pub(crate) fn story(death: &Death, look: Look) -> String {
-    let mut text = look.painted(&headline(death), BOLD) + "\n";
+    let mut text = look.painted(&look.folded(&headline(death), 0), BOLD) + "\n";
     // Writing to a String cannot fail.
     for Section { title, items } in sections(death) {
         let _ = writeln!(text, "\n{}", look.painted(title, BOLD));
         for item in items {
             let _ = match item {
-                Item::Line(line) => writeln!(text, "  {}", one_line(&line)),
-                Item::Value(name, value) => writeln!(text, "  {name:NAME$}{}", one_line(&value)),
+                Item::Line(line) => {
+                    // What stands in a list is folded behind its dash.
+                    let (dash, rest) = line.strip_prefix("- ").map_or(("", &*line), |r| ("- ", r));
+                    let line = look.folded(&one_line(rest), 2 + dash.len());
+                    writeln!(text, "  {dash}{line}")
+                }
+                Item::Value(name, value) => {
+                    writeln!(text, "  {name:NAME$}{}", look.folded(&one_line(&value), 2 + NAME))
+                }
                 Item::Plot(plot) => {
                     draw::draw(&plot, look).iter().try_for_each(|line| writeln!(text, "{line}"))
                 }

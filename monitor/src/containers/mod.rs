@@ -37,7 +37,7 @@ pub const MAX_LABELS: usize = 64;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ContainersConfig {
-    /// Longest that a death waits for the names of its container.
+    /// Longest that a death waits for the names of its container, and then for what was seen of its memory.
     pub deadline: Period<1, 250, 5_000>,
     /// How often each source is asked for all its containers, beside what events ask for.
     pub poll: Period<1_000, 30_000, 3_600_000>,

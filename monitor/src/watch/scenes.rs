@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::time::Duration;
 
 use lru::LruCache;
 
@@ -14,9 +15,6 @@ use crate::join::ProcessId;
 const MAX_SCENES: NonZeroUsize = NonZeroUsize::MIN.saturating_add(1023);
 /// Deaths that may wait; with one more, the oldest leaves as it is.
 const MAX_DEATHS: usize = 1024;
-/// How long a death waits from when it came here, ns.
-const DEADLINE: u64 = 100_000_000;
-
 /// A scene that was asked for.
 #[derive(Debug)]
 struct Asked {
@@ -29,15 +27,20 @@ struct Asked {
 pub struct Scenes {
     asked: LruCache<ProcessId, Asked>,
     waiting: VecDeque<(Death, u64)>,
-}
-
-impl Default for Scenes {
-    fn default() -> Self {
-        Self { asked: LruCache::new(MAX_SCENES), waiting: VecDeque::new() }
-    }
+    deadline_ns: u64,
 }
 
 impl Scenes {
+    /// `deadline`: how long a death waits from when it came here.
+    #[must_use]
+    pub fn new(deadline: Duration) -> Self {
+        Self {
+            asked: LruCache::new(MAX_SCENES),
+            waiting: VecDeque::new(),
+            deadline_ns: u64::try_from(deadline.as_nanos()).unwrap_or(u64::MAX),
+        }
+    }
+
     /// The scene of a victim was asked for. `decided_ns`: when the kernel decided, ns since boot, as all times here.
     pub fn asked(&mut self, victim: ProcessId, decided_ns: u64) {
         self.asked.push(victim, Asked { decided_ns, scene: None });
@@ -58,7 +61,7 @@ impl Scenes {
 
     /// A death.
     pub fn death(&mut self, death: Death, now_ns: u64) {
-        self.waiting.push_back((death, now_ns.saturating_add(DEADLINE)));
+        self.waiting.push_back((death, now_ns.saturating_add(self.deadline_ns)));
     }
 
     /// The next death whose scene is known, or that has none, or may not wait for it any longer.
@@ -103,6 +106,12 @@ mod tests {
     use super::*;
     use crate::death::{HostMemory, sample};
 
+    const DEADLINE: u64 = 100_000_000;
+
+    fn scenes() -> Scenes {
+        Scenes::new(Duration::from_nanos(DEADLINE))
+    }
+
     fn death(pid: u32) -> Death {
         let mut death = sample::oom_memcg();
         (death.victim.pid, death.victim.tgid) = (pid, pid);
@@ -117,7 +126,7 @@ mod tests {
 
     #[test]
     fn deaths_leave_in_order_with_what_was_seen() {
-        let mut scenes = Scenes::default();
+        let mut scenes = scenes();
         scenes.asked(id(1), 0);
         scenes.death(death(1), 0);
         scenes.death(death(2), 0);
@@ -133,7 +142,7 @@ mod tests {
 
     #[test]
     fn nobody_waits_longer_than_the_deadline() {
-        let mut scenes = Scenes::default();
+        let mut scenes = scenes();
         scenes.asked(id(1), 0);
         scenes.death(death(1), 0);
         assert_eq!(scenes.next(DEADLINE - 1), None);
@@ -143,7 +152,7 @@ mod tests {
 
     #[test]
     fn too_many_push_out_the_oldest_as_it_is() {
-        let mut scenes = Scenes::default();
+        let mut scenes = scenes();
         scenes.asked(id(0), 0);
         (0..=u32::try_from(MAX_DEATHS).unwrap()).for_each(|pid| scenes.death(death(pid), 0));
         let left = std::iter::from_fn(|| scenes.next(0)).count();

@@ -454,7 +454,7 @@ impl Thread {
                 limit_bytes: followed.limit.as_ref().map(|limit| limit.bytes),
                 limit_cgroup: followed.limit.as_ref().map(|limit| limit.cgroup.to_string()),
                 share: followed.place().map(|place| thousandths(place.share)),
-                peak_bytes: followed.last.beside.peak,
+                peak_bytes: followed.last.beside.peak.map(|peak| peak.max(followed.last.usage)),
                 at_limit: followed.last.beside.at_limit,
                 pressure: followed.last.beside.pressure,
                 near: followed.near.is_near(),

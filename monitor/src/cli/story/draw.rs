@@ -221,7 +221,7 @@ mod tests {
             unicode: bool,
             color: bool,
         ) {
-            let look = Look { width: width_asked, unicode, color };
+            let look = Look { width: width_asked, unicode, color, ..Look::PLAIN };
             for line in lines(usage, limit, look) {
                 prop_assert!(width(&line) <= width_asked, "{line}");
                 prop_assert!(unicode || line.is_ascii(), "{line}");

@@ -59,7 +59,7 @@ fn a_page_for_each_way_in_which_memory_ends() {
 
 #[test]
 fn where_only_ascii_may_be_shown_there_is_only_ascii() {
-    let look = Look { width: 100, unicode: false, color: false };
+    let look = Look { width: 100, unicode: false, ..Look::PLAIN };
     let mut death = sample::memory::leak();
     death.victim.comm = "größe".into();
     let page = story(&death, look);

@@ -199,7 +199,7 @@ proptest! {
         share in any::<Option<f64>>(),
         keys in prop::collection::vec(0usize..12, 0..30),
     ) {
-        let look = Look { width: usize::from(width), unicode, color };
+        let look = Look { width: usize::from(width), unicode, color, ..Look::PLAIN };
         let mut state = State::new(name.clone(), look, TimeZone::UTC);
         let mut known = cgroups();
         for text in [&name, NASTY] {
