@@ -1,16 +1,19 @@
 //! The terminal: draws when something is new, reads keys, and leaves it as it was, also in a panic.
 
+use std::fs::File;
 use std::io;
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::Duration;
 
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 
 use super::state::{Key, News, State};
 use super::view;
 
 /// Longest wait for a key before it is looked for news.
-const TICK: Duration = Duration::from_millis(100);
+const TICK: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 
 /// Gives the terminal back, whichever way it ends.
 struct Restored;
@@ -29,6 +32,7 @@ pub(super) fn run(mut state: State, news: &Receiver<News>) -> io::Result<()> {
     // Before the terminal is taken: half of a start is undone too.
     let restored = Restored;
     let mut terminal = ratatui::try_init()?;
+    let tty = File::open("/dev/tty")?;
     let mut is_new = true;
     loop {
         loop {
@@ -44,7 +48,10 @@ pub(super) fn run(mut state: State, news: &Receiver<News>) -> io::Result<()> {
             terminal.draw(|frame| shown = view::draw(frame, &state))?;
             state.shown_from(shown);
         }
-        is_new = event::poll(TICK)?;
+        if !is_there(&tty)? {
+            return Ok(());
+        }
+        is_new = event::poll(Duration::ZERO)?;
         if is_new
             && let Event::Key(pressed) = event::read()?
             && let Some(key) = meaning(pressed)
@@ -55,6 +62,18 @@ pub(super) fn run(mut state: State, news: &Receiver<News>) -> io::Result<()> {
     }
     drop(restored);
     Ok(())
+}
+
+/// Waits for a key, or a tick, and says whether the terminal is still there: of one that hung up crossterm would read the end again and again.
+fn is_there(tty: &File) -> io::Result<bool> {
+    let mut waited = [PollFd::new(tty, PollFlags::IN)];
+    match poll(&mut waited, Some(&TICK)) {
+        // A signal: of the terminal's size, or one that ends the program.
+        Ok(_) | Err(Errno::INTR) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let [waited] = waited;
+    Ok(!waited.revents().intersects(PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL))
 }
 
 /// What a key means here.
