@@ -44,7 +44,11 @@ fn walk(directory: &Path, paths: &mut Vec<String>) {
     for entry in fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
-        if path.is_dir() && !path.is_symlink() && name != "target" && !name.starts_with('.') {
+        if path.is_dir()
+            && !path.is_symlink()
+            && !["target", "testdata"].contains(&&*name)
+            && !name.starts_with('.')
+        {
             walk(&path, paths);
         } else if name.ends_with(".md") {
             let inside = path.strip_prefix(tool::file("")).unwrap();

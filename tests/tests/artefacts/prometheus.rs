@@ -101,6 +101,7 @@ fn an_alert_of_the_sink_has_the_severity_and_summary_of_its_rule() {
     let (ours, theirs) = (rules::alert_names(), rules::sink_alert_names());
     let both: BTreeSet<_> = ours.intersection(&theirs).map(String::as_str).collect();
     let expected = [
+        "KillwatchContainerNearLimit",
         "KillwatchContainerOOMKilled",
         "KillwatchHostOOMKilled",
         "KillwatchPoisonJob",

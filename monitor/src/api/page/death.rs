@@ -212,7 +212,16 @@ fn grid(rows: &Rows) -> Markup {
                 }
                 tbody {
                     @for row in &rows.rows {
-                        tr { @for cell in row { td { @if !cell.is_empty() { (Shown(cell)) } } } }
+                        @let head = row.iter().position(|cell| !cell.is_empty());
+                        tr {
+                            @for (place, cell) in row.iter().enumerate() {
+                                @if Some(place) == head {
+                                    th scope="row" { (Shown(cell)) }
+                                } @else {
+                                    td { @if !cell.is_empty() { (Shown(cell)) } }
+                                }
+                            }
+                        }
                     }
                 }
             }

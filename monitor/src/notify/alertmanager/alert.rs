@@ -191,7 +191,7 @@ impl Maker {
         put_workload(&mut labels, &near.workload);
         put_job(&mut labels, near.job.as_ref());
         let annotations = BTreeMap::from([
-            ("summary", "A workload comes near the limit of its memory.".to_owned()),
+            ("summary", "A container is close to its memory limit.".to_owned()),
             ("description", text(&sentence::of_alert(alert))),
             (
                 "advice",
