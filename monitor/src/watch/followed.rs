@@ -14,7 +14,7 @@ use crate::death::Workload;
 /// ns of a millisecond.
 const MS: u64 = 1_000_000;
 /// One that was just made, or that grows fast, is looked at this often.
-const FAST: u64 = 250 * MS;
+const FAST: u64 = 200 * MS;
 /// One that is close to its limit is looked at this often at least.
 const CLOSE: u64 = 1_000 * MS;
 /// For how long one that was just made is looked at often.
