@@ -209,7 +209,11 @@ fn into_the_ledger(records: u32) -> Result<Duration> {
     let mut assembler = Assembler::new(config.allowlist().map_err(anyhow::Error::msg)?);
     let took = runtime.block_on(async {
         let (ready, is_ready) = tokio::sync::oneshot::channel();
-        let running = tokio::spawn(pipeline.run(move || drop(ready.send(()))));
+        let tell = move || {
+            // Nobody waits for it if the bench is over.
+            let _ = ready.send(());
+        };
+        let running = tokio::spawn(pipeline.run(tell));
         is_ready.await.context("the pipeline ended before it was ready")?;
         let mut made = CgroupPath::new_zeroed();
         made.header = header::<CgroupPath>(Kind::CgroupMade)?;
@@ -236,8 +240,9 @@ fn into_the_ledger(records: u32) -> Result<Duration> {
         ledger.settled().await;
         anyhow::Ok(began.elapsed())
     })?;
+    // All are of one job, so it is also told that the job is killed again and again.
     let kept = ledger.len() as u64 + ledger.evicted();
-    if kept != u64::from(records) {
+    if !(u64::from(records)..=u64::from(records) + 16).contains(&kept) {
         bail!("{kept} deaths in the ledger, of {records}");
     }
     Ok(took)

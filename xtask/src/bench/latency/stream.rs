@@ -3,7 +3,6 @@
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -33,7 +32,6 @@ impl Seen {
 pub(super) struct Stream {
     socket: UnixStream,
     seen: Arc<Mutex<Vec<Seen>>>,
-    over: Arc<AtomicBool>,
 }
 
 impl Stream {
@@ -52,31 +50,23 @@ impl Stream {
             line.clear();
             ensure!(lines.read_line(&mut line)? > 0, "the stream ended before it began");
         }
-        let (seen, over) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicBool::new(false)));
+        let seen = Arc::new(Mutex::new(Vec::new()));
         thread::spawn({
-            let (seen, over) = (Arc::clone(&seen), Arc::clone(&over));
+            let seen = Arc::clone(&seen);
             move || {
                 let mut line = String::new();
                 while lines.read_line(&mut line).is_ok_and(|read| read > 0) {
-                    if let Some(one) = parse(&line) {
-                        locked(&seen).push(one);
-                    }
+                    parse(&line).into_iter().for_each(|one| locked(&seen).push(one));
                     line.clear();
                 }
-                over.store(true, Ordering::Relaxed);
             }
         });
-        Ok(Self { socket: stream, seen, over })
+        Ok(Self { socket: stream, seen })
     }
 
     /// Deaths so far.
     pub(super) fn count(&self) -> usize {
         locked(&self.seen).len()
-    }
-
-    /// Whether it has ended, as it does for a reader that falls behind.
-    pub(super) fn is_over(&self) -> bool {
-        self.over.load(Ordering::Relaxed)
     }
 
     /// The death of that process, if it is there.
