@@ -12,10 +12,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::Parser;
 use jiff::Timestamp;
-use killwatch::advice::Earlier;
+use killwatch::advice::{self, Earlier};
 use killwatch::attribute::Asked;
 use killwatch::audit::kernel::Counters;
 use killwatch::audit::{Auditor, Reporter};
+use killwatch::cgroup::CgroupId;
 use killwatch::cgroup::index::{Index, Limits};
 use killwatch::cgroup::marks::Marks;
 use killwatch::cgroup::mounts::{Hierarchy, Version};
@@ -26,6 +27,7 @@ use killwatch::containers::pods::Pods;
 use killwatch::containers::systemd::Invocations;
 use killwatch::death::Workload;
 use killwatch::death::drill::drill;
+use killwatch::join::Join;
 use killwatch::ledger::Ledger;
 use killwatch::metrics::Metrics;
 use killwatch::naming::{Names, Naming};
@@ -38,6 +40,7 @@ use killwatch::probe::words::Assembler;
 use killwatch::queue::{self, OnFull, Weigh as _};
 use killwatch::record::Recorder;
 use killwatch::tags::Tags;
+use killwatch::verdict::kin::Kin;
 use killwatch_ebpf::wire::{
     Ancestor, CgroupPath, Exit, Header, Kind, LastWords, Level, Memory, Origin, SmallChunk, Sent, Task,
     Text, VERSION,
@@ -69,19 +72,25 @@ struct Arguments {
     bench: bool,
 }
 
-type Work = fn(u32) -> Result<Duration>;
+type Work = fn(u32) -> Result<(u32, Duration)>;
 
-/// Each does its work for so many records and says how long that took without what led to it.
+/// Each does its work for so many records; how often it did what it does, and how long that took without what led to it.
 const ROOMS: &[(&str, Work)] =
-    &[("decode", decoding), ("ledger", into_the_ledger), ("json", json), ("metrics", metrics)];
+    &[
+        ("decode", decoding),
+        ("death", judging),
+        ("ledger", into_the_ledger),
+        ("json", json),
+        ("metrics", metrics),
+    ];
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
     let asked = |room: &str| arguments.room.as_deref().is_none_or(|wanted| wanted == room);
     let mut done = 0;
     for (room, work) in ROOMS.iter().filter(|(room, _)| asked(room)) {
-        let seconds = work(arguments.records)?.as_secs_f64();
-        let records = arguments.records;
+        let (records, took) = work(arguments.records)?;
+        let seconds = took.as_secs_f64();
         println!("{{\"room\":\"{room}\",\"records\":{records},\"seconds\":{seconds}}}");
         done += 1;
     }
@@ -179,7 +188,7 @@ fn task(tgid: u32, name: &[u8]) -> Task {
 }
 
 /// Bytes → whole records.
-fn decoding(records: u32) -> Result<Duration> {
+fn decoding(records: u32) -> Result<(u32, Duration)> {
     let (mut ring, mut assembler) = (Ring::new()?, Assembler::new(Config::default().allowlist().map_err(anyhow::Error::msg)?));
     let mut whole = 0_u64;
     let began = Instant::now();
@@ -194,11 +203,51 @@ fn decoding(records: u32) -> Result<Duration> {
     }
     let took = began.elapsed();
     ensure!(whole == 2 * u64::from(records), "{whole} whole records of {records} deaths");
-    Ok(took)
+    Ok((records, took))
+}
+
+/// The same, and on through join, verdict, naming and advice into a ledger in memory: no thread, no disk, no runtime.
+fn judging(records: u32) -> Result<(u32, Duration)> {
+    let dir = tempfile::tempdir().context("a directory")?;
+    let config = Config::default();
+    let (_sender, receiver) = queue::bounded(1, 1, OnFull::DropNewest);
+    let ledger = Arc::new(Ledger::new(config.ledger.clone()));
+    let Pipeline { recorder, mut index, mut naming, mut earlier, metrics, .. } =
+        pipeline(&config, receiver, Arc::clone(&ledger), dir.path())?;
+    index.made(CgroupId { hierarchy: 0, id: CGROUP }, PATH, false);
+    let (mut join, mut kin) = (Join::default(), Kin::default());
+    let mut assembler = Assembler::new(config.allowlist().map_err(anyhow::Error::msg)?);
+    let mut ring = Ring::new()?;
+    let (began, mut kept) = (Instant::now(), 0_u32);
+    for number in 0..records {
+        ring.next(number);
+        let now = ring.exit.header.ktime_ns;
+        for bytes in ring.records() {
+            assembler.push(decode(bytes)?, |record| match record {
+                Record::Words(words) => join.words(words),
+                Record::Exit(exit) => join.exit(exit, now),
+                _ => {}
+            });
+        }
+        while let Some(ended) = join.next(now) {
+            naming.death(recorder.record(&ended, &index, &mut kin), now);
+        }
+        while let Some(mut death) = naming.next_death(now) {
+            advice::advise(&mut death, &earlier);
+            earlier.remember(&death);
+            if let Some(death) = ledger.append(death)?.death() {
+                metrics.observe(death, began);
+            }
+            kept += 1;
+        }
+    }
+    let took = began.elapsed();
+    ensure!(kept == records, "{kept} deaths were judged, of {records}");
+    Ok((records, took))
 }
 
 /// The same, and on through the pipeline of the daemon into a ledger on disk, all on one thread but for the ledger's own.
-fn into_the_ledger(records: u32) -> Result<Duration> {
+fn into_the_ledger(records: u32) -> Result<(u32, Duration)> {
     let dir = tempfile::tempdir().context("a directory for the ledger")?;
     let config = Config::default();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -245,7 +294,7 @@ fn into_the_ledger(records: u32) -> Result<Duration> {
     if !(u64::from(records)..=u64::from(records) + 16).contains(&kept) {
         bail!("{kept} deaths in the ledger, of {records}");
     }
-    Ok(took)
+    Ok((records, took))
 }
 
 fn pipeline(
@@ -302,17 +351,17 @@ fn pipeline(
 }
 
 /// A death as JSON.
-fn json(records: u32) -> Result<Duration> {
+fn json(records: u32) -> Result<(u32, Duration)> {
     let death = drill("node", Timestamp::UNIX_EPOCH);
     let began = Instant::now();
     for _ in 0..records {
         black_box(serde_json::to_vec(&death)?);
     }
-    Ok(began.elapsed())
+    Ok((records, began.elapsed()))
 }
 
 /// A scrape of a node with many workloads, once for a thousand records.
-fn metrics(records: u32) -> Result<Duration> {
+fn metrics(records: u32) -> Result<(u32, Duration)> {
     let metrics = Metrics::new(Config::default().metrics);
     let now = Instant::now();
     for number in 0..SERIES {
@@ -325,9 +374,9 @@ fn metrics(records: u32) -> Result<Duration> {
         };
         metrics.container_seen(&workload, now);
     }
-    let began = Instant::now();
-    for _ in 0..records.div_ceil(1_000) {
+    let (scrapes, began) = (records.div_ceil(1_000), Instant::now());
+    for _ in 0..scrapes {
         black_box(metrics.encode()?);
     }
-    Ok(began.elapsed())
+    Ok((scrapes, began.elapsed()))
 }

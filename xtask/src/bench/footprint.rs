@@ -85,6 +85,7 @@ fn idle(steps: &[Step], part: &mut Part) {
             _ => Some(32.0),
         };
         part.push(resident.promised(bound.map(Target::AtMost)));
+        part.push(Figure::exact(format!("idle, {at}: of it, anonymous"), "MiB", step.anonymous));
         let cpu = Figure::runs(format!("idle, {at}: CPU, all"), "% of a core", step.cpu.clone());
         let bound = (step.cgroups <= 100).then_some(Target::AtMost(0.1));
         part.push(cpu.map(|figure| figure.promised(bound)));

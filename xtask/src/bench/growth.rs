@@ -195,9 +195,8 @@ fn deaths(bed: &Bed<'_>) -> Result<Vec<Line>> {
     let daemon = bed.start(&["--config.file", &config, "--state.path", &state])?;
     let first = usage::memory(daemon.pid())?.anonymous;
     let start = Account::of(daemon.api())?;
-    let mut lines: [Line; 4] =
-        ["memory, MiB", "CPU of a death, µs", "API of 100 deaths, ms", "CPU of all deaths, s"].map(|name| (name.to_owned(), Vec::new()));
-    let mut spent = 0.0;
+    let mut lines: [Line; 3] = ["memory, MiB", "CPU of a death, µs", "API of 100 deaths, ms"]
+        .map(|name| (name.to_owned(), Vec::new()));
     for total in bed.pick(vec![1_000, 3_000, 10_000, 30_000, 100_000], vec![500, 1_000, 2_000]) {
         let before = Account::of(daemon.api())?;
         let have = usize::try_from(before.since(&start).recorded).unwrap_or(usize::MAX);
@@ -205,13 +204,12 @@ fn deaths(bed: &Bed<'_>) -> Result<Vec<Line>> {
         kill(bed, total - have.min(total))?;
         let now = settle(bed, &daemon, &before)?;
         let ns = usage::total(&usage::cpu(daemon.pid())?).saturating_sub(cpu);
-        spent += Duration::from_nanos(ns).as_secs_f64();
         let at = total as f64;
         let (took, _) = answers(daemon.api(), "/api/v1/deaths?limit=100", bed.pick(30, 5))?;
         let took = Figure::runs("", "", took).map_or(0.0, |figure| figure.spread.middle());
         let grown = usage::memory(daemon.pid())?.anonymous - first;
         let of_each = ns as f64 / 1e3 / now.recorded.max(1) as f64;
-        for (line, cost) in lines.iter_mut().zip([grown, of_each, took, spent]) {
+        for (line, cost) in lines.iter_mut().zip([grown, of_each, took]) {
             line.1.push((at, cost));
         }
     }

@@ -187,11 +187,14 @@ fn replay(bed: &Bed<'_>, part: &mut Part) -> Result<()> {
     }
     for (room, values) in rates {
         let target = (room == "ledger").then_some(Target::AtLeast(20_000.0));
-        let name = match room.as_str() {
-            "ledger" => "replay: from the ring's bytes into the ledger".to_owned(),
-            other => format!("replay: {other} alone"),
+        let (name, unit) = match room.as_str() {
+            "ledger" => ("replay: from the ring's bytes into the ledger", "deaths a second"),
+            "decode" => ("replay: from the ring's bytes to whole records", "deaths a second"),
+            "json" => ("a record as JSON", "records a second"),
+            "metrics" => ("/metrics of 1,000 containers, made", "scrapes a second"),
+            other => anyhow::bail!("the bench of the rooms has a room {other} that is not known here"),
         };
-        let figure = Figure::runs(name, "deaths a second", values);
+        let figure = Figure::runs(name, unit, values);
         part.push(figure.map(|figure| figure.promised(target)));
     }
     let last = part.figures.last().map(|figure| figure.spread.clone());
