@@ -42,8 +42,8 @@ use killwatch::record::Recorder;
 use killwatch::tags::Tags;
 use killwatch::verdict::kin::Kin;
 use killwatch_ebpf::wire::{
-    Ancestor, CgroupPath, Exit, Header, Kind, LastWords, Level, Memory, Origin, SmallChunk, Sent, Task,
-    Text, VERSION,
+    Ancestor, CgroupPath, Exit, Header, Kind, LastWords, Level, Memory, Origin, Sent, SmallChunk,
+    Task, Text, VERSION,
 };
 use zerocopy::{FromZeros as _, IntoBytes as _};
 
@@ -75,14 +75,13 @@ struct Arguments {
 type Work = fn(u32) -> Result<(u32, Duration)>;
 
 /// Each does its work for so many records; how often it did what it does, and how long that took without what led to it.
-const ROOMS: &[(&str, Work)] =
-    &[
-        ("decode", decoding),
-        ("death", judging),
-        ("ledger", into_the_ledger),
-        ("json", json),
-        ("metrics", metrics),
-    ];
+const ROOMS: &[(&str, Work)] = &[
+    ("decode", decoding),
+    ("death", judging),
+    ("ledger", into_the_ledger),
+    ("json", json),
+    ("metrics", metrics),
+];
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
@@ -94,7 +93,11 @@ fn main() -> Result<()> {
         println!("{{\"room\":\"{room}\",\"records\":{records},\"seconds\":{seconds}}}");
         done += 1;
     }
-    ensure!(done > 0, "--room: must be one of {:?}", ROOMS.iter().map(|(room, _)| room).collect::<Vec<_>>());
+    ensure!(
+        done > 0,
+        "--room: must be one of {:?}",
+        ROOMS.iter().map(|(room, _)| room).collect::<Vec<_>>()
+    );
     Ok(())
 }
 
@@ -112,7 +115,14 @@ impl Ring {
         words.header = header::<LastWords>(Kind::LastWords)?;
         words.signal = 9;
         words.threads = 4;
-        words.memory = Memory { file: 900, anon: 60_000, hiwater_rss: 61_000, total_vm: 90_000, pgtables_bytes: 300_000, ..words.memory };
+        words.memory = Memory {
+            file: 900,
+            anon: 60_000,
+            hiwater_rss: 61_000,
+            total_vm: 90_000,
+            pgtables_bytes: 300_000,
+            ..words.memory
+        };
         words.tightest = Level { cgroup: CGROUP, usage: 65_000, max: 65_536, ..words.tightest };
         words.args_len = ARGS.len() as u64;
         words.env_len = ENV.len() as u64;
@@ -142,7 +152,8 @@ impl Ring {
             chunk.header.ktime_ns = now;
         }
         (self.words.header.ktime_ns, self.exit.header.ktime_ns) = (now, now + 20_000);
-        (self.exit.fatal.target_start_ns, self.exit.fatal.ktime_ns) = (victim.start_ns, now - 9_000);
+        (self.exit.fatal.target_start_ns, self.exit.fatal.ktime_ns) =
+            (victim.start_ns, now - 9_000);
     }
 
     /// In the order in which the kernel writes them.
@@ -160,7 +171,11 @@ fn piece(text: Text, bytes: &[u8]) -> Result<SmallChunk> {
     let mut chunk = SmallChunk::new_zeroed();
     chunk.header = header::<SmallChunk>(Kind::SmallChunk)?;
     (chunk.text, chunk.len) = (text as u32, u32::try_from(bytes.len())?);
-    chunk.data.get_mut(..bytes.len()).context("a text that is longer than a piece")?.copy_from_slice(bytes);
+    chunk
+        .data
+        .get_mut(..bytes.len())
+        .context("a text that is longer than a piece")?
+        .copy_from_slice(bytes);
     Ok(chunk)
 }
 
@@ -189,7 +204,8 @@ fn task(tgid: u32, name: &[u8]) -> Task {
 
 /// Bytes → whole records.
 fn decoding(records: u32) -> Result<(u32, Duration)> {
-    let (mut ring, mut assembler) = (Ring::new()?, Assembler::new(Config::default().allowlist().map_err(anyhow::Error::msg)?));
+    let (mut ring, mut assembler) =
+        (Ring::new()?, Assembler::new(Config::default().allowlist().map_err(anyhow::Error::msg)?));
     let mut whole = 0_u64;
     let began = Instant::now();
     for number in 0..records {
@@ -251,7 +267,10 @@ fn into_the_ledger(records: u32) -> Result<(u32, Duration)> {
     let dir = tempfile::tempdir().context("a directory for the ledger")?;
     let config = Config::default();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let ledger = Arc::new(Ledger::open(&config.ledger, &dir.path().to_string_lossy().parse().map_err(anyhow::Error::msg)?));
+    let ledger = Arc::new(Ledger::open(
+        &config.ledger,
+        &dir.path().to_string_lossy().parse().map_err(anyhow::Error::msg)?,
+    ));
     let (sender, receiver) =
         queue::bounded::<Record>(config.queue.records.get(), 8 << 20, OnFull::DropNewest);
     let pipeline = pipeline(&config, receiver, Arc::clone(&ledger), dir.path())?;

@@ -67,8 +67,7 @@ pub(crate) fn run_daemon(ctx: &Ctx, args: &RunArgs) -> Result<()> {
 pub(crate) fn rooms(ctx: &Ctx, object: &Path) -> Result<PathBuf> {
     let mut bench = cargo(ctx, object);
     bench.args(["bench", "--locked", "-p", "killwatch", "--bench", "rooms", "--no-run"]);
-    let messages =
-        process::output(bench.arg("--message-format=json-render-diagnostics"))?;
+    let messages = process::output(bench.arg("--message-format=json-render-diagnostics"))?;
     let built = messages
         .lines()
         .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())

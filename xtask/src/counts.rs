@@ -19,8 +19,7 @@ use crate::{build, object, toolchain};
 /// More than this over the baseline fails.
 const MAX_GROWTH: f64 = 0.10;
 /// Rooms that depend on no clock, thread or disk, and their records.
-const ROOMS: &[(&str, u32)] =
-    &[("decode", 500), ("death", 300), ("json", 500), ("metrics", 3_000)];
+const ROOMS: &[(&str, u32)] = &[("decode", 500), ("death", 300), ("json", 500), ("metrics", 3_000)];
 /// Where the baseline is, in the repository.
 const BASELINE: &str = "docs/performance/counts.json";
 
@@ -61,7 +60,8 @@ pub(crate) fn run(ctx: &Ctx, args: &CountsArgs) -> Result<()> {
     let file = ctx.root.join(BASELINE);
     if args.update {
         let text = serde_json::to_string_pretty(&counts).context("the counts do not print")?;
-        fs::write(&file, text + "\n").with_context(|| format!("cannot write {}", file.display()))?;
+        fs::write(&file, text + "\n")
+            .with_context(|| format!("cannot write {}", file.display()))?;
         eprintln!("    {} is the baseline now", file.display());
         return Ok(());
     }
@@ -76,7 +76,9 @@ pub(crate) fn run(ctx: &Ctx, args: &CountsArgs) -> Result<()> {
         (same_bpf, &baseline.bpf_toolchain, &counts.bpf_toolchain),
     ] {
         if !same {
-            eprintln!("warning: the baseline is of {of}, this is {now}: differences are shown and do not fail");
+            eprintln!(
+                "warning: the baseline is of {of}, this is {now}: differences are shown and do not fail"
+            );
         }
     }
     if !grown.is_empty() {
@@ -91,7 +93,10 @@ pub(crate) fn run(ctx: &Ctx, args: &CountsArgs) -> Result<()> {
 
 fn read(file: &Path) -> Result<Counts> {
     let text = fs::read_to_string(file).with_context(|| {
-        format!("cannot read the baseline {}; make one with `cargo xtask counts --update`", file.display())
+        format!(
+            "cannot read the baseline {}; make one with `cargo xtask counts --update`",
+            file.display()
+        )
     })?;
     serde_json::from_str(&text).with_context(|| format!("{} is no baseline", file.display()))
 }
@@ -127,7 +132,8 @@ fn rooms(ctx: &Ctx, object: &Path) -> Result<BTreeMap<String, f64>> {
         ROOMS
             .iter()
             .map(|(room, records)| {
-                let (once, twice) = (counted(&bench, room, *records)?, counted(&bench, room, 2 * records)?);
+                let (once, twice) =
+                    (counted(&bench, room, *records)?, counted(&bench, room, 2 * records)?);
                 // A scrape stands for a thousand records.
                 let done = if *room == "metrics" { records / 1_000 } else { *records };
                 Ok(((*room).to_owned(), twice.saturating_sub(once) as f64 / f64::from(done)))
@@ -198,7 +204,10 @@ mod tests {
 
     #[test]
     fn counts_are_read_from_what_valgrind_says() {
-        assert_eq!(references("==1== Cachegrind\n==1== I   refs:      4,433,985\n"), Some(4_433_985));
+        assert_eq!(
+            references("==1== Cachegrind\n==1== I   refs:      4,433,985\n"),
+            Some(4_433_985)
+        );
         assert_eq!(references("==1== nothing"), None);
     }
 }

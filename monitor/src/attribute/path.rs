@@ -148,7 +148,8 @@ fn container(window: &str) -> Option<Container> {
 }
 
 fn pod(component: &str) -> Option<String> {
-    let groups = POD_REGEX.as_ref().filter(|regex| regex.is_match(component))?.captures(component)?;
+    let groups =
+        POD_REGEX.as_ref().filter(|regex| regex.is_match(component))?.captures(component)?;
     Some(groups.get(1)?.as_str().replace('_', "-"))
 }
 

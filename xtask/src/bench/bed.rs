@@ -46,7 +46,15 @@ impl<'a> Bed<'a> {
             }
         };
         let victim = programs::victim(ctx, &object)?;
-        Ok(Self { ctx, stop: Stop::install()?, daemon, object, victim, quick, ladder: OnceCell::new() })
+        Ok(Self {
+            ctx,
+            stop: Stop::install()?,
+            daemon,
+            object,
+            victim,
+            quick,
+            ladder: OnceCell::new(),
+        })
     }
 
     /// One number for a bench that is quoted, one for a trial.

@@ -167,7 +167,8 @@ mod tests {
 
     #[test]
     fn a_descriptor_tells_by_name() {
-        let told = "pos:\t0\nprog_type:\t26\nrun_time_ns:\t1200\nrun_cnt:\t12\nverified_insns:\t88\n";
+        let told =
+            "pos:\t0\nprog_type:\t26\nrun_time_ns:\t1200\nrun_cnt:\t12\nverified_insns:\t88\n";
         assert_eq!(number(told, "run_cnt"), Some(12));
         assert_eq!((number(told, "verified_insns"), number(told, "run")), (Some(88), None));
     }

@@ -146,12 +146,7 @@ impl Spread {
                 format!("{} ({}–{}, {n} runs)", short(median), short(min), short(max))
             }
             Self::Events { p50, p99, max, n } => {
-                format!(
-                    "p50 {}, p99 {}, max {} ({n} events)",
-                    short(p50),
-                    short(p99),
-                    short(max)
-                )
+                format!("p50 {}, p99 {}, max {} ({n} events)", short(p50), short(p99), short(max))
             }
             Self::Exact { value } => short(value),
         }

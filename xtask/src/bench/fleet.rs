@@ -56,7 +56,9 @@ pub(super) fn measure(bed: &Bed<'_>, before: &[Part]) -> Result<Part> {
         part.note(format!("{bytes:.0} bytes of /metrics with {CONTAINERS} containers × {NODES} nodes ÷ {SCRAPE_EVERY} s = {rate:.1} MiB a second."));
     }
     if idle.is_none() || scrape.is_none() {
-        part.note("Measured in part only: run it with `--only footprint,growth,fleet`, or all parts.");
+        part.note(
+            "Measured in part only: run it with `--only footprint,growth,fleet`, or all parts.",
+        );
     }
     // Two series a container, and those of the daemon.
     let (a_container, own) = (2.0, 120.0);
@@ -70,7 +72,16 @@ pub(super) fn measure(bed: &Bed<'_>, before: &[Part]) -> Result<Part> {
 
 fn wave(bed: &Bed<'_>, part: &mut Part) -> Result<()> {
     let mut test = build::cargo(bed.ctx, &bed.object);
-    test.args(["test", "--locked", "-p", "killwatch", "--lib", "notify::wave", "--", "--nocapture"]);
+    test.args([
+        "test",
+        "--locked",
+        "-p",
+        "killwatch",
+        "--lib",
+        "notify::wave",
+        "--",
+        "--nocapture",
+    ]);
     let said = process::output(&mut test)?;
     let waves = said.lines().filter_map(|line| line.split_once("WAVE ")).map(|(_, json)| {
         serde_json::from_str::<Wave>(json).context("the simulation of the wave said something else")
@@ -91,8 +102,16 @@ fn wave(bed: &Bed<'_>, part: &mut Part) -> Result<()> {
                 .promised(Target::AtMost(wave.senders * 2.0)),
         );
         part.push(Figure::exact(named("requests in all"), "requests", wave.attempts));
-        part.push(Figure::exact(named("requests in the fullest second"), "requests", wave.peak_attempts_per_second));
-        part.push(Figure::exact(named("until every message is taken"), "s", wave.seconds_until_all_are_told));
+        part.push(Figure::exact(
+            named("requests in the fullest second"),
+            "requests",
+            wave.peak_attempts_per_second,
+        ));
+        part.push(Figure::exact(
+            named("until every message is taken"),
+            "s",
+            wave.seconds_until_all_are_told,
+        ));
         part.note(format!(
             "{outage}: {} senders with {} victims each within one second, a receiver that takes {} requests a second and refuses the rest.",
             wave.senders, wave.victims_of_each, wave.capacity_per_second

@@ -92,7 +92,8 @@ fn idle(steps: &[Step], part: &mut Part) {
         if step.watched == 0.0 {
             continue;
         }
-        let cpu = Figure::runs(format!("idle, {at}: CPU, the watch"), "% of a core", step.watch.clone());
+        let cpu =
+            Figure::runs(format!("idle, {at}: CPU, the watch"), "% of a core", step.watch.clone());
         let bound = (step.cgroups == 1_000).then_some(Target::AtMost(1.0));
         watch.push((n, cpu.as_ref().map_or(0.0, |figure| figure.spread.middle())));
         part.push(cpu.map(|figure| figure.promised(bound)));
@@ -103,7 +104,8 @@ fn idle(steps: &[Step], part: &mut Part) {
         ));
         if step.cgroups > 0 {
             let grown = (step.anonymous - least).max(0.0);
-            let figure = Figure::exact(format!("idle, {at}: grown since none, by all rooms"), "MiB", grown);
+            let figure =
+                Figure::exact(format!("idle, {at}: grown since none, by all rooms"), "MiB", grown);
             let bound = (step.cgroups == 1_000).then_some(Target::AtMost(4.0));
             part.push(figure.promised(bound));
             part.push(Figure::exact(
@@ -145,11 +147,11 @@ fn storm(bed: &Bed<'_>, part: &mut Part) -> Result<()> {
     let resident = sampler.stop()?;
     let named = |what: &str| format!("storm of {deaths} deaths: {what}");
     part.push(
-        Figure::exact(named("resident, peak"), "MiB", resident.peak)
-            .promised(Target::AtMost(32.0)),
+        Figure::exact(named("resident, peak"), "MiB", resident.peak).promised(Target::AtMost(32.0)),
     );
     part.push(
-        Figure::exact(named("resident, after"), "MiB", resident.last).promised(Target::AtMost(32.0)),
+        Figure::exact(named("resident, after"), "MiB", resident.last)
+            .promised(Target::AtMost(32.0)),
     );
     part.push(Figure::exact(
         named("CPU of a death, all rooms"),

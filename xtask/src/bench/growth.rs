@@ -74,7 +74,8 @@ fn step(bed: &Bed<'_>, cgroups: usize) -> Result<Step> {
     bed.stop.pause(bed.pick(Duration::from_secs(15), Duration::from_secs(3)))?;
     let (mut cpu, mut watch, mut looks) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..bed.pick(5, 2) {
-        let (before, seen) = (usage::cpu(daemon.pid())?, counted(api, "killwatch_watch_samples_total")?);
+        let (before, seen) =
+            (usage::cpu(daemon.pid())?, counted(api, "killwatch_watch_samples_total")?);
         let began = Instant::now();
         bed.stop.pause(bed.pick(Duration::from_secs(10), Duration::from_secs(2)))?;
         let took = began.elapsed();
@@ -137,14 +138,17 @@ pub(super) fn measure(bed: &Bed<'_>) -> Result<Part> {
     let mut by_cgroups = cgroups(bed, &mut part)?;
     let by_deaths = deaths(bed)?;
     let by_sinks = sinks(bed)?;
-    for (driver, lines) in [("cgroups", &by_cgroups), ("deaths", &by_deaths), ("sinks", &by_sinks)] {
+    for (driver, lines) in [("cgroups", &by_cgroups), ("deaths", &by_deaths), ("sinks", &by_sinks)]
+    {
         for (name, points) in lines {
             match exponent(points) {
                 Some(b) => part.push(
                     Figure::exact(format!("{name}, by {driver}"), "exponent", b)
                         .promised(Target::AtMost(LINEAR)),
                 ),
-                None => part.note(format!("{name}, by {driver}: too few points above zero to fit.")),
+                None => {
+                    part.note(format!("{name}, by {driver}: too few points above zero to fit."))
+                }
             }
         }
     }
@@ -163,7 +167,8 @@ pub(super) fn measure(bed: &Bed<'_>) -> Result<Part> {
 fn cgroups(bed: &Bed<'_>, part: &mut Part) -> Result<Vec<Line>> {
     let steps = ladder(bed)?;
     let Some(least) = steps.first() else { return Ok(Vec::new()) };
-    let middle = |values: &[f64]| Figure::runs("", "", values.to_vec()).map_or(0.0, |f| f.spread.middle());
+    let middle =
+        |values: &[f64]| Figure::runs("", "", values.to_vec()).map_or(0.0, |f| f.spread.middle());
     for step in steps.iter().filter(|step| step.cgroups > 0) {
         let at = format!("/metrics with {} containers", step.cgroups);
         let time = Figure::events(format!("{at}: time of a scrape"), "ms", step.scrape_ms.clone());
@@ -226,7 +231,10 @@ fn sinks(bed: &Bed<'_>) -> Result<Vec<Line>> {
         let config = dir.path().join("killwatch.yaml");
         let mut yaml = "log_sink: none\nsinks:\n".to_owned();
         for (number, receiver) in receivers.iter().enumerate() {
-            yaml += &format!("  - {{webhook: {{url: \"{}\", batch: 50}}, name: r{number}, group: 0s, rate: 10000}}\n", receiver.url());
+            yaml += &format!(
+                "  - {{webhook: {{url: \"{}\", batch: 50}}, name: r{number}, group: 0s, rate: 10000}}\n",
+                receiver.url()
+            );
         }
         fs::write(&config, yaml).context("cannot write the configuration")?;
         let (config, state) = (config.to_string_lossy(), dir.path().to_string_lossy());

@@ -104,7 +104,8 @@ const HITS: &[Hit] = &[
 /// A load that does one thing so often, or fewer times with `--quick`.
 fn many(bed: &Bed<'_>, act: &[&str], times: u32, more: &[&str]) -> Result<()> {
     let times = bed.pick(times, times / 10).to_string();
-    let arguments: Vec<&str> = act.iter().copied().chain([times.as_str()]).chain(more.iter().copied()).collect();
+    let arguments: Vec<&str> =
+        act.iter().copied().chain([times.as_str()]).chain(more.iter().copied()).collect();
     load::run(bed, act[0], &arguments).map(drop)
 }
 

@@ -40,9 +40,8 @@ pub(super) fn start<S: AsRef<OsStr>>(victim: &Path, arguments: &[S]) -> Result<O
 
 /// Waits for the end of a load that says one line of `count` and `seconds`.
 pub(super) fn finish(mut load: Owned, what: &str, bed: &Bed<'_>) -> Result<Done> {
-    let status = bed.stop.until(what, LIMIT, || {
-        load.child.try_wait().context("cannot watch the load")
-    })?;
+    let status =
+        bed.stop.until(what, LIMIT, || load.child.try_wait().context("cannot watch the load"))?;
     let mut said = String::new();
     if let Some(out) = load.child.stdout.as_mut() {
         out.read_to_string(&mut said).context("cannot read what the load says")?;

@@ -130,8 +130,11 @@ fn burst(bed: &Bed<'_>, daemon: &Daemon, count: u64) -> Result<Outcome> {
         pids: Vec<i32>,
         seconds: f64,
     }
-    let said = process::output(std::process::Command::new(&bed.victim).args(["deaths", &count.to_string()]))?;
-    let said: Said = serde_json::from_str(&said).context("the victims did not say who they were")?;
+    let said = process::output(
+        std::process::Command::new(&bed.victim).args(["deaths", &count.to_string()]),
+    )?;
+    let said: Said =
+        serde_json::from_str(&said).context("the victims did not say who they were")?;
     ensure!(said.pids.len() as u64 == count, "{} of {count} died", said.pids.len());
     account(bed, daemon, &before, count, said.seconds)
 }
@@ -192,13 +195,18 @@ fn replay(bed: &Bed<'_>, part: &mut Part) -> Result<()> {
             "decode" => ("replay: from the ring's bytes to whole records", "deaths a second"),
             "json" => ("a record as JSON", "records a second"),
             "metrics" => ("/metrics of 1,000 containers, made", "scrapes a second"),
-            other => anyhow::bail!("the bench of the rooms has a room {other} that is not known here"),
+            other => {
+                anyhow::bail!("the bench of the rooms has a room {other} that is not known here")
+            }
         };
         let figure = Figure::runs(name, unit, values);
         part.push(figure.map(|figure| figure.promised(target)));
     }
     let last = part.figures.last().map(|figure| figure.spread.clone());
-    ensure!(!matches!(last, None | Some(Spread::Exact { .. })), "the bench of the rooms said nothing");
+    ensure!(
+        !matches!(last, None | Some(Spread::Exact { .. })),
+        "the bench of the rooms said nothing"
+    );
     Ok(())
 }
 

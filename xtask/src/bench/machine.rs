@@ -49,7 +49,9 @@ impl Machine {
                 / 1024,
             commit: git,
             daemon: said(Command::new(daemon).arg("--version")),
-            cgroups: if mounts.lines().any(|line| line.contains(" cgroup ") && line.contains("memory"))
+            cgroups: if mounts
+                .lines()
+                .any(|line| line.contains(" cgroup ") && line.contains("memory"))
             {
                 "memory on v1"
             } else {

@@ -38,21 +38,64 @@ tracepoint:oom:mark_victim { printf("oom %d\n", args->pid); }
 
 /// All of them. What needs kprobes (oomkill of both collections) or the kernel's headers is here too: it is said that it does not run, and why.
 pub(super) const PEERS: &[Peer] = &[
-    Peer { name: "bpftrace, the job in three probes", package: "bpftrace", program: "bpftrace", arguments: &["-e", SCRIPT] },
-    Peer { name: "bpftrace killsnoop.bt", package: "bpftrace", program: "killsnoop.bt", arguments: &[] },
-    Peer { name: "bpftrace oomkill.bt", package: "bpftrace", program: "oomkill.bt", arguments: &[] },
-    Peer { name: "bcc exitsnoop", package: "bpfcc-tools", program: "exitsnoop-bpfcc", arguments: &["-x"] },
-    Peer { name: "bcc killsnoop", package: "bpfcc-tools", program: "killsnoop-bpfcc", arguments: &[] },
+    Peer {
+        name: "bpftrace, the job in three probes",
+        package: "bpftrace",
+        program: "bpftrace",
+        arguments: &["-e", SCRIPT],
+    },
+    Peer {
+        name: "bpftrace killsnoop.bt",
+        package: "bpftrace",
+        program: "killsnoop.bt",
+        arguments: &[],
+    },
+    Peer {
+        name: "bpftrace oomkill.bt",
+        package: "bpftrace",
+        program: "oomkill.bt",
+        arguments: &[],
+    },
+    Peer {
+        name: "bcc exitsnoop",
+        package: "bpfcc-tools",
+        program: "exitsnoop-bpfcc",
+        arguments: &["-x"],
+    },
+    Peer {
+        name: "bcc killsnoop",
+        package: "bpfcc-tools",
+        program: "killsnoop-bpfcc",
+        arguments: &[],
+    },
     Peer { name: "bcc oomkill", package: "bpfcc-tools", program: "oomkill-bpfcc", arguments: &[] },
-    Peer { name: "libbpf-tools exitsnoop", package: "libbpf-tools", program: "exitsnoop", arguments: &["-x"] },
-    Peer { name: "libbpf-tools sigsnoop", package: "libbpf-tools", program: "sigsnoop", arguments: &["-k"] },
-    Peer { name: "libbpf-tools oomkill", package: "libbpf-tools", program: "oomkill", arguments: &[] },
+    Peer {
+        name: "libbpf-tools exitsnoop",
+        package: "libbpf-tools",
+        program: "exitsnoop",
+        arguments: &["-x"],
+    },
+    Peer {
+        name: "libbpf-tools sigsnoop",
+        package: "libbpf-tools",
+        program: "sigsnoop",
+        arguments: &["-k"],
+    },
+    Peer {
+        name: "libbpf-tools oomkill",
+        package: "libbpf-tools",
+        program: "oomkill",
+        arguments: &[],
+    },
 ];
 
 /// Installs those that are missing. A package that cannot be had is no error: its peers will be said not to be there.
 pub(super) fn ensure() {
     for package in ["bpftrace", "bpfcc-tools", "libbpf-tools"] {
-        let need = Need::new(package, "is what people use for this today: it is measured beside killwatch");
+        let need = Need::new(
+            package,
+            "is what people use for this today: it is measured beside killwatch",
+        );
         if let Err(error) = apt::ensure(&[need]) {
             eprintln!("warning: {package} cannot be installed: {error:#}");
         }

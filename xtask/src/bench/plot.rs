@@ -188,10 +188,9 @@ struct Axis {
 impl Axis {
     /// From the power of ten below all values to the one above.
     fn over(values: impl Iterator<Item = f64>, from: f64, to: f64) -> Option<Self> {
-        let (low, high) = values
-            .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| {
-                (low.min(value), high.max(value))
-            });
+        let (low, high) = values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| {
+            (low.min(value), high.max(value))
+        });
         let (low, high) = (low.log10().floor(), high.log10().ceil());
         (low.is_finite() && high.is_finite()).then(|| Self {
             low,
@@ -230,7 +229,10 @@ mod tests {
             shape: Shape::Lines(vec![("one".into(), vec![(1.0, 1.0), (10.0, 10.0), (0.0, 3.0)])]),
         };
         let svg = plot.svg();
-        assert!(svg.contains("a &lt; b") && svg.contains("points=\"80.0,280.0 570.0,40.0\""), "{svg}");
+        assert!(
+            svg.contains("a &lt; b") && svg.contains("points=\"80.0,280.0 570.0,40.0\""),
+            "{svg}"
+        );
     }
 
     #[test]
@@ -238,6 +240,10 @@ mod tests {
         let shape = Shape::Bars(vec![("a".into(), 1.0, 2.0, 4.0), ("b".into(), 0.0, 1.0, 1.0)]);
         let svg = Plot { slug: "x", title: "t".into(), x: "", y: "ns", shape }.svg();
         assert!(svg.contains("width=\"210.0\"") && svg.contains("width=\"105.0\""), "{svg}");
-        assert!(!Plot { slug: "x", title: "t".into(), x: "", y: "", shape: Shape::Bars(vec![]) }.svg().contains("rect"));
+        assert!(
+            !Plot { slug: "x", title: "t".into(), x: "", y: "", shape: Shape::Bars(vec![]) }
+                .svg()
+                .contains("rect")
+        );
     }
 }

@@ -56,8 +56,7 @@ impl Report {
             fs::write(&path, plot.svg())
                 .with_context(|| format!("cannot write {}", path.display()))?;
         }
-        fs::write(file, self.markdown())
-            .with_context(|| format!("cannot write {}", file.display()))
+        fs::write(file, self.markdown()).with_context(|| format!("cannot write {}", file.display()))
     }
 
     fn markdown(&self) -> String {

@@ -25,8 +25,9 @@ impl Tree {
     pub(super) fn create(name: &str) -> Result<Self> {
         let hierarchy = Hierarchy::find()?;
         let top = hierarchy.mount.join(format!("killwatch-bench-{name}-{}", std::process::id()));
-        fs::create_dir(&top)
-            .with_context(|| format!("cannot make the cgroup {} (root is needed)", top.display()))?;
+        fs::create_dir(&top).with_context(|| {
+            format!("cannot make the cgroup {} (root is needed)", top.display())
+        })?;
         let tree = Self { hierarchy, top, made: Vec::new() };
         tree.hand_down(&tree.top)?;
         Ok(tree)

@@ -36,10 +36,9 @@ pub(super) fn cpu(pid: u32) -> Result<Cpu> {
     for entry in fs::read_dir(&dir).with_context(|| format!("cannot list {dir}"))? {
         let thread = entry?.path();
         // A thread may end between two looks.
-        let (Ok(name), Ok(stat)) = (
-            fs::read_to_string(thread.join("comm")),
-            fs::read_to_string(thread.join("schedstat")),
-        ) else {
+        let (Ok(name), Ok(stat)) =
+            (fs::read_to_string(thread.join("comm")), fs::read_to_string(thread.join("schedstat")))
+        else {
             continue;
         };
         let ns: u64 = stat

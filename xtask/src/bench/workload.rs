@@ -83,7 +83,9 @@ pub(super) fn measure(bed: &Bed<'_>) -> Result<Part> {
                 contenders.push(Contender::Peer(peer));
             }
             Err(error) if error.is::<crate::stop::Interrupted>() => return Err(error),
-            Err(error) => part.note(format!("Skipped, does not run here: {}: {error:#}", peer.name)),
+            Err(error) => {
+                part.note(format!("Skipped, does not run here: {}: {error:#}", peer.name))
+            }
         }
     }
     let mut ratios: BTreeMap<(&str, &str), Vec<f64>> = BTreeMap::new();
@@ -156,8 +158,12 @@ fn against_peers(part: &mut Part, contenders: &[Contender]) {
         .max_by(|a, b| a.0.total_cmp(&b.0));
     if let (Some(ours), Some((best, name))) = (ours, best) {
         part.push(
-            Figure::exact(format!("{load}: killwatch over the best peer ({name})"), "", ours / best)
-                .promised(Target::AtLeast(1.0)),
+            Figure::exact(
+                format!("{load}: killwatch over the best peer ({name})"),
+                "",
+                ours / best,
+            )
+            .promised(Target::AtLeast(1.0)),
         );
     }
 }

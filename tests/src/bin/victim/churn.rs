@@ -81,9 +81,8 @@ fn ping_pong(count: u32) -> Result<ExitCode> {
     let parent = Pid::this();
     let child = fork(|| {
         let gone = || getppid() != parent;
-        let tied = rustix::process::set_parent_process_death_signal(Some(
-            rustix::process::Signal::KILL,
-        ));
+        let tied =
+            rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
         if tied.is_err() || gone() {
             leave();
         }

@@ -208,7 +208,8 @@ fn one(bed: &Bed<'_>, during: While, part: &mut Part) -> Result<Times> {
         }
     }
     times.stream = records.iter().map(stream::Seen::ms).collect();
-    times.webhook = webhook.seen().iter().filter_map(|seen| Some(ms(seen.at, seen.ktime_ns?))).collect();
+    times.webhook =
+        webhook.seen().iter().filter_map(|seen| Some(ms(seen.at, seen.ktime_ns?))).collect();
     if let Some(relay) = &relay {
         // An alert says which process, not when in the kernel's clock: that the record says.
         let by_pid: std::collections::BTreeMap<u32, u64> =

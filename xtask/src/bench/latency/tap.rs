@@ -104,7 +104,11 @@ fn serve(stream: &TcpStream, next: Option<&str>, seen: &Mutex<Vec<Seen>>) -> Res
             Some(base) => {
                 let path = first.split(' ').nth(1).context("no path")?;
                 let request = agent.post(format!("{base}{path}")).header("content-type", &kind);
-                request.send(&body[..]).context("who is behind it does not answer")?.status().as_u16()
+                request
+                    .send(&body[..])
+                    .context("who is behind it does not answer")?
+                    .status()
+                    .as_u16()
             }
         };
         let at = boot_ns();
