@@ -34,7 +34,7 @@ pub(super) fn measure(bed: &Bed<'_>) -> Result<Part> {
     size(bed, &mut part)?;
     starts(bed, &mut part)?;
     let steps = ladder(bed)?;
-    idle(&steps, &mut part);
+    idle(steps, &mut part);
     storm(bed, &mut part)?;
     Ok(part)
 }

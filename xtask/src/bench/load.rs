@@ -19,14 +19,14 @@ const LIMIT: Duration = Duration::from_secs(180);
 /// What it said of itself.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Done {
-    pub(super) count: f64,
+    pub(super) count: u64,
     pub(super) seconds: f64,
 }
 
 impl Done {
     /// How many a second.
     pub(super) fn rate(self) -> f64 {
-        self.count / self.seconds
+        self.count as f64 / self.seconds
     }
 }
 
@@ -51,10 +51,10 @@ pub(super) fn finish(mut load: Owned, what: &str, bed: &Bed<'_>) -> Result<Done>
     }
     let said: Value = serde_json::from_str(&said)
         .with_context(|| format!("{what}: the load said {said:?}, not one line of JSON"))?;
-    let number = |key: &str| {
-        said[key].as_f64().with_context(|| format!("{what}: the load did not say its {key}"))
-    };
-    Ok(Done { count: number("count")?, seconds: number("seconds")? })
+    let lacks = |key: &str| format!("{what}: the load did not say its {key}");
+    let count = said["count"].as_u64().with_context(|| lacks("count"))?;
+    let seconds = said["seconds"].as_f64().with_context(|| lacks("seconds"))?;
+    Ok(Done { count, seconds })
 }
 
 /// A load from start to end.

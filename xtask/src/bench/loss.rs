@@ -117,7 +117,7 @@ fn storm(bed: &Bed<'_>, daemon: &Daemon, at_a_time: usize, each: usize) -> Resul
         .collect::<Result<Vec<_>>>()?;
     let mut caused = 0;
     for running in loads {
-        caused += load::finish(running, "aborts", bed)?.count as u64;
+        caused += load::finish(running, "aborts", bed)?.count;
     }
     account(bed, daemon, &before, caused, began.elapsed().as_secs_f64())
 }

@@ -54,7 +54,7 @@ impl Plot {
     }
 
     fn lines(&self, lines: &[(String, Vec<(f64, f64)>)], out: &mut String) {
-        let points = || lines.iter().flat_map(|(_, points)| points).filter(|p| drawn(p));
+        let points = || lines.iter().flat_map(|(_, points)| points).filter(drawn);
         let x = Axis::over(points().map(|p| p.0), LEFT, WIDTH - RIGHT);
         let y = Axis::over(points().map(|p| p.1), HEIGHT - BOTTOM, TOP);
         let (Some(x), Some(y)) = (x, y) else { return };
@@ -86,7 +86,7 @@ impl Plot {
         for (at, ((name, points), colour)) in lines.iter().zip(COLOURS.iter().cycle()).enumerate() {
             let drawn: Vec<String> = points
                 .iter()
-                .filter(|p| drawn(p))
+                .filter(drawn)
                 .map(|(px, py)| format!("{:.1},{:.1}", x.at(*px), y.at(*py)))
                 .collect();
             put(
