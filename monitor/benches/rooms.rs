@@ -41,6 +41,7 @@ use killwatch::queue::{self, OnFull, Weigh as _};
 use killwatch::record::Recorder;
 use killwatch::tags::Tags;
 use killwatch::verdict::kin::Kin;
+use killwatch::watchdog::Pulse;
 use killwatch_ebpf::wire::{
     Ancestor, CgroupPath, Exit, Header, Kind, LastWords, Level, Memory, Origin, Sent, SmallChunk,
     Task, Text, VERSION,
@@ -365,6 +366,7 @@ fn pipeline(
         metrics,
         ops,
         watch: None,
+        pulse: Pulse::default(),
         clock: Clock,
     })
 }
