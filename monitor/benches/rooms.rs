@@ -367,6 +367,7 @@ fn pipeline(
         ops,
         watch: None,
         pulse: Pulse::default(),
+        deadline: config.containers.deadline.get(),
         clock: Clock,
     })
 }
