@@ -62,3 +62,16 @@ pub(crate) fn run_daemon(ctx: &Ctx, args: &RunArgs) -> Result<()> {
     let error = Command::new(&built.daemon).arg("run").args(&args.flags).exec();
     Err(error).with_context(|| format!("cannot run {}", built.daemon.display()))
 }
+
+/// Builds the bench of the daemon's rooms and says where it is.
+pub(crate) fn rooms(ctx: &Ctx, object: &Path) -> Result<PathBuf> {
+    let mut bench = cargo(ctx, object);
+    bench.args(["bench", "--locked", "-p", "killwatch", "--bench", "rooms", "--no-run"]);
+    let messages = process::output(bench.arg("--message-format=json-render-diagnostics"))?;
+    let built = messages
+        .lines()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+        .filter(|message| message["target"]["name"] == "rooms")
+        .find_map(|message| message["executable"].as_str().map(PathBuf::from));
+    built.context("cargo built no bench `rooms`")
+}

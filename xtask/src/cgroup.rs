@@ -10,12 +10,25 @@ use uuid::Uuid;
 
 /// Where memory is accounted on this host.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Hierarchy {
-    mount: PathBuf,
-    v2: bool,
+pub(crate) struct Hierarchy {
+    /// Where it is mounted.
+    pub(crate) mount: PathBuf,
+    /// Whether it is v2.
+    pub(crate) v2: bool,
 }
 
 impl Hierarchy {
+    /// Finds that of this host. On v2 its root must hand memory down.
+    pub(crate) fn find() -> Result<Self> {
+        let mounts =
+            fs::read_to_string("/proc/self/mountinfo").context("cannot read the mount table")?;
+        let found = Self::parse(&mounts).context("no cgroup hierarchy is mounted here")?;
+        if found.v2 {
+            check_delegated(&found.mount)?;
+        }
+        Ok(found)
+    }
+
     /// Finds it in the text of `/proc/self/mountinfo` (proc_pid_mountinfo(5)). v1's memory controller, if mounted, has
     /// taken memory away from v2.
     fn parse(mountinfo: &str) -> Option<Self> {
@@ -42,6 +55,27 @@ impl Hierarchy {
         unified
     }
 
+    /// Limits a cgroup, in bytes, and verifies the limit.
+    pub(crate) fn limit(&self, dir: &Path, limit: u64) -> Result<()> {
+        let file = dir.join(self.limit_file());
+        write(&file, &limit.to_string())?;
+        let text =
+            fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+        if text.trim().parse::<u64>().ok() != Some(limit) {
+            bail!(
+                "{} says {} after {limit} was written: no safe limit here",
+                file.display(),
+                text.trim()
+            );
+        }
+        let swap = dir.join(self.swap_file());
+        // Absent without swap accounting; then swapping only delays the kill.
+        if swap.exists() {
+            write(&swap, &if self.v2 { 0 } else { limit }.to_string())?;
+        }
+        Ok(())
+    }
+
     fn limit_file(&self) -> &'static str {
         if self.v2 { "memory.max" } else { "memory.limit_in_bytes" }
     }
@@ -62,12 +96,7 @@ pub(crate) struct Container {
 impl Container {
     /// Makes `killwatch-demo-<pid>/kubepods/burstable/pod<uid>/<id>` with that limit, in bytes, and verifies the limit.
     pub(crate) fn create(limit: u64) -> Result<Self> {
-        let mounts =
-            fs::read_to_string("/proc/self/mountinfo").context("cannot read the mount table")?;
-        let hierarchy = Hierarchy::parse(&mounts).context("no cgroup hierarchy is mounted here")?;
-        if hierarchy.v2 {
-            check_delegated(&hierarchy.mount)?;
-        }
+        let hierarchy = Hierarchy::find()?;
         let id = format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple());
         // A top directory of our own: a kubelet removes what it does not know from its own.
         let parts = [
@@ -88,28 +117,8 @@ impl Container {
                 .with_context(|| format!("cannot make the cgroup {}", container.dir.display()))?;
             container.made.push(container.dir.clone());
         }
-        container.limit(&hierarchy, limit)?;
+        hierarchy.limit(&container.dir, limit)?;
         Ok(container)
-    }
-
-    fn limit(&self, hierarchy: &Hierarchy, limit: u64) -> Result<()> {
-        let file = self.dir.join(hierarchy.limit_file());
-        write(&file, &limit.to_string())?;
-        let text =
-            fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
-        if text.trim().parse::<u64>().ok() != Some(limit) {
-            bail!(
-                "{} says {} after {limit} was written: no safe limit here",
-                file.display(),
-                text.trim()
-            );
-        }
-        let swap = self.dir.join(hierarchy.swap_file());
-        // Absent without swap accounting; then swapping only delays the kill.
-        if swap.exists() {
-            write(&swap, &if hierarchy.v2 { 0 } else { limit }.to_string())?;
-        }
-        Ok(())
     }
 
     /// Moves a process in.
@@ -158,7 +167,8 @@ fn check_delegated(root: &Path) -> Result<()> {
     Ok(())
 }
 
-fn write(file: &Path, text: &str) -> Result<()> {
+/// Writes into a file of a cgroup.
+pub(crate) fn write(file: &Path, text: &str) -> Result<()> {
     fs::write(file, text)
         .with_context(|| format!("cannot write {text} to {} (root is needed)", file.display()))
 }

@@ -38,11 +38,21 @@ impl Daemon {
         let log = File::create(dir.path().join("daemon.log"))
             .context("cannot make the daemon's log file")?;
         let mut command = Command::new(program);
-        command.args(["run", "--web.listen-address", &format!("127.0.0.1:{port}"), "--log-sink"]);
-        command
-            .arg(dir.path().join("deaths.jsonl"))
-            .args(["--state.path", "none", "--api.socket", "none", "--probe.pin", "none"])
-            .args(flags);
+        command.args(["run", "--web.listen-address", &format!("127.0.0.1:{port}")]);
+        let deaths = dir.path().join("deaths.jsonl");
+        let own = [
+            ("--log-sink", deaths.as_os_str()),
+            ("--state.path", "none".as_ref()),
+            ("--api.socket", "none".as_ref()),
+            ("--probe.pin", "none".as_ref()),
+        ];
+        for (flag, value) in own {
+            // A flag may be given once.
+            if !flags.iter().any(|given| given.as_ref() == flag) {
+                command.arg(flag).arg(value);
+            }
+        }
+        command.args(flags);
         command
             .stdin(Stdio::null())
             .stdout(log.try_clone().context("cannot share the log file")?)
@@ -93,7 +103,7 @@ impl Daemon {
 }
 
 /// A port of the loopback that was free just now.
-fn free_port() -> Result<u16> {
+pub(crate) fn free_port() -> Result<u16> {
     let listener = TcpListener::bind(("127.0.0.1", 0)).context("no free port on the loopback")?;
     Ok(listener.local_addr().context("the loopback gave no address")?.port())
 }

@@ -5,6 +5,7 @@ mod bench;
 mod build;
 mod cgroup;
 mod context;
+mod counts;
 mod daemon;
 mod demo;
 mod fuzz;
@@ -54,8 +55,10 @@ enum Command {
     Fuzz(fuzz::FuzzArgs),
     /// Check format, lints, dependencies and sources (45 s / 1 s; in CI, and with --deny, 5 min more the first time)
     Lint(lint::LintArgs),
-    /// Measure the in-kernel cost of each program and the time from kill to API (build + 10 s)
+    /// Measure what it costs, how fast it is and where it ends, beside its peers (build + 50 min; --quick: 5 min)
     Bench(bench::BenchArgs),
+    /// Count the instructions of rooms and BPF programs, and hold them to docs/performance/counts.json (build + 10 s)
+    Counts(counts::CountsArgs),
     /// Cause as many deaths as this machine can, every receiver down and then up, and account for each (build + 1 min)
     Storm(storm::StormArgs),
     /// Make the Debian package, target/deb/killwatch_*.deb (build + 3 min / 15 s)
@@ -89,6 +92,7 @@ fn dispatch(command: Command) -> anyhow::Result<()> {
         Command::Fuzz(args) => fuzz::run(&ctx, &args),
         Command::Lint(args) => lint::run(&ctx, &args),
         Command::Bench(args) => bench::run(&ctx, &args),
+        Command::Counts(args) => counts::run(&ctx, &args),
         Command::Storm(args) => storm::run(&ctx, &args),
         Command::Deb(args) => release::deb::run(&ctx, &args),
         Command::Image(args) => release::image::run(&ctx, &args),

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context as _, Result};
 
@@ -42,7 +43,18 @@ pub(crate) fn build(ctx: &Ctx) -> Result<PathBuf> {
         cargo.args(["--target", target, "--target-dir"]).arg(&target_dir);
         process::run(&mut cargo)?;
         let object = target_dir.join("killwatch.bpf.o");
-        publish(&target_dir.join(target).join("bpf/killwatch-ebpf"), &object)?;
+        let built = target_dir.join(target).join("bpf/killwatch-ebpf");
+        match &toolchain.strip {
+            // The daemon carries the object and reads BTF alone; DWARF is five sixths of it.
+            Some(strip) => {
+                let stripped = target_dir.join("stripped.o");
+                process::run(
+                    Command::new(strip).arg("--strip-debug").arg(&built).arg("-o").arg(&stripped),
+                )?;
+                publish(&stripped, &object)?;
+            }
+            None => publish(&built, &object)?,
+        }
         Ok(object)
     })
 }

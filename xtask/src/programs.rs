@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use serde_json::Value;
 
 use crate::build;
@@ -32,6 +32,24 @@ pub(crate) fn build(ctx: &Ctx, object: &Path) -> Result<Programs> {
         ]);
         Ok(parse(&process::output(&mut cargo)?))
     })
+}
+
+/// Builds the binary `victim` alone.
+pub(crate) fn victim(ctx: &Ctx, object: &Path) -> Result<PathBuf> {
+    let programs = step("build the victim", || {
+        let mut cargo = build::cargo(ctx, object);
+        cargo.args([
+            "build",
+            "--locked",
+            "-p",
+            "killwatch-tests",
+            "--bin",
+            "victim",
+            "--message-format=json-render-diagnostics",
+        ]);
+        Ok(parse(&process::output(&mut cargo)?))
+    })?;
+    programs.victim.context("killwatch-tests has no binary `victim`")
 }
 
 /// Reads cargo's messages, one JSON object a line.

@@ -35,6 +35,8 @@ pub(crate) struct Toolchain {
     pub(crate) rustc: PathBuf,
     /// The linker.
     pub(crate) linker: PathBuf,
+    /// Takes what only debuggers read out of an object; without it the object stays as it is, six times as large.
+    pub(crate) strip: Option<PathBuf>,
 }
 
 /// Finds it, or installs what is missing. Quick and silent when all is there.
@@ -64,7 +66,14 @@ fn nightly() -> Option<Toolchain> {
     found.sort_unstable_by_key(|path| Reverse(path.clone()));
     let home = found.into_iter().next()?;
     let name = format!("{} of rustup", home.file_name()?.to_string_lossy());
-    Some(Toolchain { name, cargo: home.join("bin/cargo"), rustc: home.join("bin/rustc"), linker })
+    let strip = process::find("llvm-strip");
+    Some(Toolchain {
+        name,
+        cargo: home.join("bin/cargo"),
+        rustc: home.join("bin/rustc"),
+        linker,
+        strip,
+    })
 }
 
 fn is_usable_nightly(toolchain: &Path) -> bool {
@@ -115,7 +124,9 @@ impl Rust {
     fn with(&self, linker: PathBuf) -> Toolchain {
         let (major, minor) = self.version;
         let name = format!("Debian's Rust {major}.{minor}, LLVM {}", self.llvm);
-        Toolchain { name, cargo: DEBIAN_CARGO.into(), rustc: DEBIAN_RUSTC.into(), linker }
+        let strip = PathBuf::from(format!("/usr/lib/llvm-{}/bin/llvm-strip", self.llvm));
+        let strip = Some(strip).filter(|strip| strip.is_file());
+        Toolchain { name, cargo: DEBIAN_CARGO.into(), rustc: DEBIAN_RUSTC.into(), linker, strip }
     }
 }
 

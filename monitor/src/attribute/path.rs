@@ -138,7 +138,9 @@ fn components(path: &str) -> Vec<(usize, usize)> {
 }
 
 fn container(window: &str) -> Option<Container> {
-    CONTAINER_REGEXES.iter().find_map(|(regex, row)| {
+    // Most match nothing, and to ask for groups takes memory for them before it is looked whether there are any.
+    let mut matching = CONTAINER_REGEXES.iter().filter(|(regex, _)| regex.is_match(window));
+    matching.find_map(|(regex, row)| {
         let id = regex.captures(window)?.get(1)?.as_str();
         let bare_id = if row.escaped { unescape(id) } else { id.to_owned() };
         Some(Container { bare_id, runtime: row.runtime, pattern: row })
@@ -146,7 +148,8 @@ fn container(window: &str) -> Option<Container> {
 }
 
 fn pod(component: &str) -> Option<String> {
-    let groups = POD_REGEX.as_ref()?.captures(component)?;
+    let groups =
+        POD_REGEX.as_ref().filter(|regex| regex.is_match(component))?.captures(component)?;
     Some(groups.get(1)?.as_str().replace('_', "-"))
 }
 

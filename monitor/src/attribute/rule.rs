@@ -203,7 +203,10 @@ impl Rule {
     /// all rules that are held to be the outermost.
     pub(super) fn read(&self, clues: &Clues<'_>, outermost: Option<usize>) -> Option<Read> {
         let groups = match &self.path {
-            Some(pattern) => Some(pattern.captures(clues.path?)?),
+            Some(pattern) => {
+                let path = clues.path.filter(|path| pattern.is_match(path))?;
+                Some(pattern.captures(path)?)
+            }
             None => None,
         };
         let at = groups.as_ref().and_then(|groups| groups.get(0)).map(|whole| whole.start());

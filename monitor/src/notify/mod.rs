@@ -29,6 +29,8 @@ mod retry;
 pub mod secret;
 mod sentence;
 pub mod summary;
+#[cfg(test)]
+mod wave;
 pub mod webhook;
 
 pub use config::SinkConfig;

@@ -1,78 +1,106 @@
-//! The loads: what the victim binary of the end-to-end tests does many times over, pinned to one core.
+//! The loads: what the victim binary of the end-to-end tests does many times over, and where it runs.
 
+use std::ffi::OsStr;
+use std::io::Read as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use serde_json::Value;
 
+use super::bed::Bed;
 use crate::process::Owned;
-use crate::stop::Stop;
 
-/// How long one round may take.
-const LIMIT: Duration = Duration::from_secs(120);
+/// How long one load may take.
+const LIMIT: Duration = Duration::from_secs(180);
 
-/// One thing, many times.
-pub(crate) struct Load {
-    /// What it is, for the table.
-    pub(crate) name: &'static str,
-    /// Arguments of the victim binary.
-    arguments: &'static [&'static str],
-    /// Whether the target for normal exits holds here.
-    pub(crate) targets_exit: bool,
+/// What it said of itself.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Done {
+    pub(super) count: u64,
+    pub(super) seconds: f64,
 }
 
-/// All of them. 17 is SIGCHLD, 23 is SIGURG: the two that busy machines send most; 10 is SIGUSR1, which ends whoever has no handler.
-pub(crate) const LOADS: &[Load] = &[
-    Load { name: "20,000 normal exits", arguments: &["exits", "20000"], targets_exit: true },
-    Load {
-        name: "2,000 kills by another process",
-        arguments: &["aborts", "2000"],
-        targets_exit: false,
-    },
-    Load {
-        name: "20,000 ignored SIGCHLD",
-        arguments: &["signals", "20000", "17"],
-        targets_exit: false,
-    },
-    Load {
-        name: "20,000 ignored SIGURG",
-        arguments: &["signals", "20000", "23"],
-        targets_exit: false,
-    },
-    Load {
-        name: "20,000 ignored SIGUSR1",
-        arguments: &["signals", "20000", "10"],
-        targets_exit: false,
-    },
-];
-
-impl Load {
-    /// One round.
-    pub(crate) fn run(&self, victim: &Path, stop: &Stop) -> Result<()> {
-        let mut command = Command::new(victim);
-        command.args(self.arguments).stdin(Stdio::null()).stdout(Stdio::null());
-        let child = command.spawn().with_context(|| format!("cannot run {}", victim.display()))?;
-        let mut process = Owned { child, grace: Duration::ZERO };
-        let status = stop.until(self.name, LIMIT, || {
-            process.child.try_wait().context("cannot watch the load")
-        })?;
-        if !status.success() {
-            bail!("{}: the load ended with {status}", self.name);
-        }
-        Ok(())
+impl Done {
+    /// How many a second.
+    pub(super) fn rate(self) -> f64 {
+        self.count as f64 / self.seconds
     }
 }
 
-/// Keeps this process, and what it starts from now on, on the last core that it may use.
-pub(crate) fn pin() -> Result<()> {
-    let allowed = sched_getaffinity(None).context("cannot ask for the allowed cores")?;
-    let last = (0..CpuSet::MAX_CPU)
-        .rev()
-        .find(|core| allowed.is_set(*core))
-        .context("no core is allowed")?;
-    let mut one = CpuSet::new();
-    one.set(last);
-    sched_setaffinity(None, &one).context("cannot pin to one core")
+/// Starts the victim, its words on a pipe.
+pub(super) fn start<S: AsRef<OsStr>>(victim: &Path, arguments: &[S]) -> Result<Owned> {
+    let mut command = Command::new(victim);
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped());
+    let child = command.spawn().with_context(|| format!("cannot run {}", victim.display()))?;
+    Ok(Owned { child, grace: Duration::ZERO })
+}
+
+/// Waits for the end of a load that says one line of `count` and `seconds`.
+pub(super) fn finish(mut load: Owned, what: &str, bed: &Bed<'_>) -> Result<Done> {
+    let status =
+        bed.stop.until(what, LIMIT, || load.child.try_wait().context("cannot watch the load"))?;
+    let mut said = String::new();
+    if let Some(out) = load.child.stdout.as_mut() {
+        out.read_to_string(&mut said).context("cannot read what the load says")?;
+    }
+    if !status.success() {
+        bail!("{what}: the load ended with {status}");
+    }
+    let said: Value = serde_json::from_str(&said)
+        .with_context(|| format!("{what}: the load said {said:?}, not one line of JSON"))?;
+    let lacks = |key: &str| format!("{what}: the load did not say its {key}");
+    let count = said["count"].as_u64().with_context(|| lacks("count"))?;
+    let seconds = said["seconds"].as_f64().with_context(|| lacks("seconds"))?;
+    Ok(Done { count, seconds })
+}
+
+/// A load from start to end.
+pub(super) fn run<S: AsRef<OsStr>>(bed: &Bed<'_>, what: &str, arguments: &[S]) -> Result<Done> {
+    finish(start(&bed.victim, arguments)?, what, bed)
+}
+
+/// This process, and what it starts from now on, is on one core while this lives.
+pub(super) struct Pinned(CpuSet);
+
+impl Pinned {
+    /// On the last core that it may use.
+    pub(super) fn to_last() -> Result<Self> {
+        let allowed = sched_getaffinity(None).context("cannot ask for the allowed cores")?;
+        let last = (0..CpuSet::MAX_CPU)
+            .rev()
+            .find(|core| allowed.is_set(*core))
+            .context("no core is allowed")?;
+        let mut one = CpuSet::new();
+        one.set(last);
+        sched_setaffinity(None, &one).context("cannot pin to one core")?;
+        Ok(Self(allowed))
+    }
+}
+
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        if let Err(error) = sched_setaffinity(None, &self.0) {
+            eprintln!("warning: cannot go back to all cores: {error}");
+        }
+    }
+}
+
+/// Processes that want all cores while this lives: twice as many as there are.
+pub(super) struct Saturated(#[expect(dead_code, reason = "they end with it")] Vec<Owned>);
+
+impl Saturated {
+    /// From now on.
+    pub(super) fn start() -> Result<Self> {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let one = || {
+            let mut command = Command::new("sh");
+            command.args(["-c", "while :; do :; done"]).stdin(Stdio::null());
+            let child = command.spawn().context("cannot run sh")?;
+            Ok(Owned { child, grace: Duration::ZERO })
+        };
+        (0..2 * cores).map(|_| one()).collect::<Result<_>>().map(Self)
+    }
 }

@@ -12,16 +12,16 @@ const PAGE: usize = 1000;
 
 /// Counts since the daemon started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Account {
+pub(crate) struct Account {
     /// Deaths that were recorded.
-    pub(super) recorded: u64,
+    pub(crate) recorded: u64,
     /// Ends of processes that found no room on the ring.
-    pub(super) dropped: u64,
+    pub(crate) dropped: u64,
 }
 
 impl Account {
     /// Asks the daemon.
-    pub(super) fn of(api: &Api) -> Result<Self> {
+    pub(crate) fn of(api: &Api) -> Result<Self> {
         Ok(Self::parse(&api.get("/metrics")?))
     }
 
@@ -38,13 +38,13 @@ impl Account {
     }
 
     /// What came after `before`.
-    pub(super) fn since(self, before: &Self) -> Self {
+    pub(crate) fn since(self, before: &Self) -> Self {
         Self { recorded: self.recorded - before.recorded, dropped: self.dropped - before.dropped }
     }
 }
 
 /// The ids of all records in the ledger.
-pub(super) fn ids(api: &Api) -> Result<BTreeSet<String>> {
+pub(crate) fn ids(api: &Api) -> Result<BTreeSet<String>> {
     let mut ids = BTreeSet::new();
     let mut after = 0;
     loop {

@@ -12,21 +12,21 @@ const EVERY: Duration = Duration::from_millis(10);
 
 /// Resident memory in MiB.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Resident {
-    pub(super) first: f64,
-    pub(super) peak: f64,
-    pub(super) last: f64,
+pub(crate) struct Resident {
+    pub(crate) first: f64,
+    pub(crate) peak: f64,
+    pub(crate) last: f64,
 }
 
 /// Looks again and again, on a thread of its own.
-pub(super) struct Sampler {
+pub(crate) struct Sampler {
     thread: JoinHandle<Option<Resident>>,
     enough: Arc<AtomicBool>,
 }
 
 impl Sampler {
     /// From now on.
-    pub(super) fn start(pid: u32) -> Self {
+    pub(crate) fn start(pid: u32) -> Self {
         let enough = Arc::new(AtomicBool::new(false));
         let thread = thread::spawn({
             let enough = Arc::clone(&enough);
@@ -45,7 +45,7 @@ impl Sampler {
     }
 
     /// What was seen.
-    pub(super) fn stop(self) -> Result<Resident> {
+    pub(crate) fn stop(self) -> Result<Resident> {
         self.enough.store(true, Ordering::Relaxed);
         self.thread.thread().unpark();
         let seen = self.thread.join().map_err(|_| anyhow!("the sampler of memory panicked"))?;

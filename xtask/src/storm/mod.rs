@@ -3,9 +3,9 @@
 //! What must hold is an error if it does not: each death is recorded or counted as dropped by the ring, and each that was recorded
 //! reaches each receiver under its own id. Rate and memory are figures: they are shown beside their targets.
 
-mod account;
-mod memory;
-mod receiver;
+pub(crate) mod account;
+pub(crate) mod memory;
+pub(crate) mod receiver;
 
 use std::collections::BTreeSet;
 use std::fs;

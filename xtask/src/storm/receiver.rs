@@ -14,34 +14,34 @@ const MAX_BODY: usize = 16 << 20;
 
 /// What was delivered.
 #[derive(Debug, Default)]
-pub(super) struct Heard {
+pub(crate) struct Heard {
     /// Each record once.
-    pub(super) ids: BTreeSet<String>,
+    pub(crate) ids: BTreeSet<String>,
     /// All of them.
-    pub(super) deliveries: u64,
+    pub(crate) deliveries: u64,
 }
 
 /// The receiver.
-pub(super) struct Receiver {
+pub(crate) struct Receiver {
     address: SocketAddr,
     heard: Arc<Mutex<Heard>>,
 }
 
 impl Receiver {
     /// Chooses a port at which nobody listens.
-    pub(super) fn reserve() -> Result<Self> {
+    pub(crate) fn reserve() -> Result<Self> {
         let listener =
             TcpListener::bind(("127.0.0.1", 0)).context("no free port on the loopback")?;
         Ok(Self { address: listener.local_addr()?, heard: Arc::default() })
     }
 
     /// Where it will listen.
-    pub(super) fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("http://{}/", self.address)
     }
 
     /// Listens from now on, until this program ends.
-    pub(super) fn open(self) -> Result<Self> {
+    pub(crate) fn open(self) -> Result<Self> {
         let listener = TcpListener::bind(self.address)
             .with_context(|| format!("{} was taken by another", self.address))?;
         let heard = Arc::clone(&self.heard);
@@ -59,12 +59,12 @@ impl Receiver {
     }
 
     /// Records that were delivered, each counted once.
-    pub(super) fn heard(&self) -> usize {
+    pub(crate) fn heard(&self) -> usize {
         self.heard.lock().unwrap_or_else(PoisonError::into_inner).ids.len()
     }
 
     /// Everything that was delivered.
-    pub(super) fn close(self) -> Heard {
+    pub(crate) fn close(self) -> Heard {
         std::mem::take(&mut *self.heard.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }

@@ -4,6 +4,7 @@
 //! standard input, so that whoever runs it can look at it in `/proc` while it lives.
 
 mod brief;
+mod churn;
 mod crowd;
 mod family;
 mod fault;
@@ -73,6 +74,8 @@ enum Act {
     Hog(memory::Hog),
     #[command(flatten)]
     Brief(brief::Act),
+    #[command(flatten)]
+    Churn(churn::Act),
     #[command(flatten)]
     Fault(fault::Act),
     #[command(flatten)]
@@ -163,6 +166,9 @@ enum Act {
     Aborts {
         /// How many
         count: u32,
+        /// Be sent no SIGCHLD for them: the only signal of each is the one that kills
+        #[arg(long)]
+        unheard: bool,
     },
     /// Ignore a signal and send it to this process
     Signals {
@@ -235,6 +241,7 @@ fn act(act: Act, gate: &Gate) -> Result<ExitCode> {
     match act {
         Act::Hog(hog) => memory::hog(gate, &hog),
         Act::Brief(act) => brief::act(&act, gate),
+        Act::Churn(act) => churn::act(&act, gate),
         Act::Fault(act) => fault::act(&act, gate),
         Act::Limit(act) => limit::act(&act, gate),
         Act::Signal(act) => signals::act(&act, gate),
@@ -258,7 +265,7 @@ fn act(act: Act, gate: &Gate) -> Result<ExitCode> {
             self::act(parse(next)?, gate)
         }
         Act::Exits { count } => crowd::exits(gate, count),
-        Act::Aborts { count } => crowd::aborts(gate, count),
+        Act::Aborts { count, unheard } => crowd::aborts(gate, count, unheard),
         Act::Signals { count, signal } => crowd::signals(gate, count, signal),
         Act::Deaths { count } => crowd::deaths(gate, count),
     }
