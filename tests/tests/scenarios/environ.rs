@@ -30,7 +30,7 @@ const SHORT: Duration = Duration::from_millis(5);
 const TURNS: u16 = 20;
 
 /// So little that it is soon used up, in bytes.
-const LITTLE: u64 = 4 << 20;
+const LITTLE: u64 = 8 << 20;
 
 fn killed_within_milliseconds_of_its_exec(stage: &mut Stage) -> Result<()> {
     let group = stage.tree.make("worker")?;

@@ -123,9 +123,17 @@ fn a_spike_is_told_as_one_and_was_not_warned_of(stage: &mut Stage) -> Result<()>
 
 fn a_file_in_memory_fills_the_cgroup(stage: &mut Stage) -> Result<()> {
     let group = stage.tree.limited("tmpfs", LIMIT)?;
-    let act = ["--gate", "hog", "--kind", "tmpfs"];
+    let act = ["--gate", "hog", "--kind", "tmpfs", "--rate", "20"];
     let (mut hog, truth) = at_the_gate(&stage.cast().within(&group).args(act))?;
     hog.go()?;
+    // It stays when the process goes, as a file of a tmpfs does.
+    let _file = wait_until(Duration::from_secs(5), "its file in memory", || {
+        let fds = std::fs::read_dir(format!("/proc/{}/fd", truth.pid))?.flatten();
+        let is_it = |fd: &std::fs::DirEntry| {
+            fd.path().read_link().is_ok_and(|to| to.to_string_lossy().starts_with("/memfd:hog"))
+        };
+        Ok(fds.into_iter().find(is_it).and_then(|fd| std::fs::File::open(fd.path()).ok()))
+    })?;
     hog.reap_killed_by(9)?;
     let expected = Expected::death(&truth, stage.daemon.node())
         .oom(&truth, &group, LIMIT)
