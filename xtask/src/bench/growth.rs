@@ -177,9 +177,8 @@ fn cgroups(bed: &Bed<'_>, part: &mut Part) -> Result<Vec<Line>> {
         part.push(Figure::exact(format!("{at}: size"), "bytes", step.scrape_bytes));
     }
     let line = |name: &str, cost: &dyn Fn(&Step) -> f64| -> Line {
-        let points = steps.iter().filter(|step| step.cgroups > 0);
-        let points = points.map(|step| (step.cgroups as f64, cost(step) - cost(least)));
-        (name.to_owned(), points.collect())
+        let all: Vec<_> = steps.iter().map(|step| (step.cgroups as f64, cost(step))).collect();
+        (name.to_owned(), without_base(cost(least), &all))
     };
     Ok(vec![
         line("memory, MiB", &|step| step.anonymous),
@@ -188,6 +187,18 @@ fn cgroups(bed: &Bed<'_>, part: &mut Part) -> Result<Vec<Line>> {
         line("scrape, ms", &|step| middle(&step.scrape_ms)),
         line("scrape, bytes", &|step| step.scrape_bytes),
     ])
+}
+
+/// The points above zero without what is there by itself: what was measured beside none, or where the line through the first two others begins, if that is less. So
+/// what others do on this machine while none is there is not taken for a base.
+fn without_base(beside_none: f64, points: &[(f64, f64)]) -> Vec<(f64, f64)> {
+    let points: Vec<_> = points.iter().copied().filter(|(x, _)| *x > 0.0).collect();
+    let begins = match points.as_slice() {
+        [(x, y), (x2, y2), ..] if x2 > x => y - (y2 - y) / (x2 - x) * x,
+        _ => beside_none,
+    };
+    let base = beside_none.min(begins).max(0.0);
+    points.into_iter().map(|(x, y)| (x, y - base)).collect()
 }
 
 /// A ledger that keeps all: what a death costs, and an answer, after so many.
@@ -255,4 +266,20 @@ fn with_receivers(bed: &Bed<'_>, daemon: &Daemon, receivers: &[Receiver]) -> Res
     })?;
     let ns = usage::total(&usage::cpu(daemon.pid())?).saturating_sub(cpu);
     Ok(ns as f64 / 1e3 / now.recorded.max(1) as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_base_is_what_is_there_by_itself() {
+        let line = [(0.0, 15.0), (50.0, 60.0), (100.0, 110.0), (200.0, 210.0)];
+        // Beside none 15 were seen, of which 5 were of others.
+        let linear = without_base(15.0, &line);
+        assert_eq!(linear, [(50.0, 50.0), (100.0, 100.0), (200.0, 200.0)]);
+        assert!((exponent(&linear).unwrap() - 1.0).abs() < 1e-9);
+        let square = [(0.0, 0.0), (10.0, 100.0), (20.0, 400.0), (40.0, 1_600.0)];
+        assert!((exponent(&without_base(0.0, &square)).unwrap() - 2.0).abs() < 1e-9);
+    }
 }

@@ -193,6 +193,7 @@ fn replay(bed: &Bed<'_>, part: &mut Part) -> Result<()> {
         let (name, unit) = match room.as_str() {
             "ledger" => ("replay: from the ring's bytes into the ledger", "deaths a second"),
             "decode" => ("replay: from the ring's bytes to whole records", "deaths a second"),
+            "death" => ("replay: the same, judged, into a ledger in memory", "deaths a second"),
             "json" => ("a record as JSON", "records a second"),
             "metrics" => ("/metrics of 1,000 containers, made", "scrapes a second"),
             other => {
