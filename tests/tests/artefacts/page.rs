@@ -185,7 +185,8 @@ fn serves_a_keyboard_and_a_screen_reader(browser: &Browser<'_>, origin: &str) {
         document.querySelectorAll('th').forEach((e) => need('a scope of ' + e.outerHTML, ['col', 'row'].includes(e.scope)));
         document.querySelectorAll('tbody tr').forEach((e) => need('a head of ' + e.outerHTML, e.querySelector('th[scope=row]')));
         document.querySelectorAll('table').forEach((e) => need('a name of a table', e.caption || e.closest('[aria-labelledby]')));
-        document.querySelectorAll('svg').forEach((e) => need('a label of a picture', e.role === 'img' && e.ariaLabel));
+        const labels = (e) => (e.getAttribute('aria-labelledby') || '').split(' ').map((id) => (document.getElementById(id) || {}).textContent);
+        document.querySelectorAll('svg').forEach((e) => need('a label of a picture', e.role === 'img' && (e.ariaLabel || labels(e).every((text) => text))));
         document.querySelectorAll('[aria-labelledby], [aria-describedby]').forEach((e) => {
             const ids = (e.getAttribute('aria-labelledby') ?? e.getAttribute('aria-describedby')).split(' ');
             ids.forEach((id) => need('the element ' + id, document.getElementById(id)));

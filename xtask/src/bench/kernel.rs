@@ -19,7 +19,7 @@ use super::tree::Tree;
 
 /// Of what the programs run on.
 const HOW: &str = "`kernel.bpf_stats_enabled`: run time over runs of each program, minus that of an empty program of the same type (a BTF tracepoint) in the \
-    same round; the load pinned to one core, the daemon attached with `--bench.empty-programs`. Programs are alike in type, so where no empty one runs on \
+    same round; the load pinned to one core, the daemon attached with empty programs beside its own. Programs are alike in type, so where no empty one runs on \
     the same event (OOM marks, cgroups) that of the signals sent in the same round stands in. OOM kills are rare and so find their code and data out of the caches: \
     that is what one costs in life, too.";
 /// Fewer hits of a round are other work of the machine.
