@@ -24,19 +24,19 @@ use crate::{
     audit::Auditor,
     cgroup::{
         CgroupId,
-        index::{Full, Index},
+        index::Index,
         mounts::Hierarchy,
         scan::{Found, Outcome, Walk},
     },
     clock::Clock,
-    death::{Cause, Death, State, Workload},
+    death::{Death, State, Workload},
     host,
-    join::{Ended, Forgotten, Join, ProcessId},
+    join::{Join, ProcessId},
     kmsg::story::Event,
     ledger::{Item, Ledger},
     metrics::Metrics,
     naming::{Naming, Seen},
-    ops::{Gap, Ops, Queue},
+    ops::Ops,
     poison::Poison,
     probe::{
         Loss, News, Record,
@@ -47,9 +47,14 @@ use crate::{
     queue,
     record::Recorder,
     verdict::kin::Kin,
-    watch::{Ask, Hit, LookAt, Scenes, Told, Watch},
+    watch::{Hit, LookAt, Scenes, Told, Watch},
     watchdog::Pulse,
 };
+
+mod memory;
+mod upkeep;
+
+use upkeep::Losses;
 
 /// How often ends that wait for their mark are looked at. Their wait ends with the mark, nearly always at once.
 const HELD_TICK: Duration = Duration::from_millis(5);
@@ -122,16 +127,6 @@ struct Running {
 /// What a walk over the cgroups brings home.
 type Walked = std::io::Result<(Vec<Found>, Outcome)>;
 
-#[derive(Debug, Default, Clone, Copy)]
-struct Losses {
-    dropped: u64,
-    log_lines: usize,
-    lost: u64,
-    forgotten: Forgotten,
-    refused: u64,
-    watch: u64,
-}
-
 impl Pipeline {
     /// Runs until the reader is gone and all that it sent has passed. `ready` is called once the cgroups that were there before are known.
     pub async fn run(self, ready: impl FnOnce()) {
@@ -174,7 +169,7 @@ impl Running {
                 }
                 walked = ended(&mut self.walk) => self.learn(walked),
                 () = self.parts.audit.turn() => {}
-                told = told(&mut self.parts.watch) => self.hear_of_memory(told),
+                told = memory::told(&mut self.parts.watch) => self.hear_of_memory(told),
                 record = self.parts.records.recv() => match record {
                     Some(record) => self.take(record),
                     None => break,
@@ -295,62 +290,6 @@ impl Running {
         }
     }
 
-    /// Has the watch look at the scene of a death.
-    fn look(&mut self, at: LookAt) {
-        let Some((watch, _)) = &self.parts.watch else { return };
-        let (victim, at_ns) = (at.victim, at.at_ns);
-        if watch.ask(Ask::Look(Box::new(at))) {
-            self.scenes.asked(victim, at_ns);
-        }
-    }
-
-    /// Of a death without a decision of the kernel the minutes before are told where memory may be behind it.
-    fn look_back(&mut self, death: &Death, ended: &Ended) {
-        let victim = ProcessId::from(&ended.exit.victim);
-        let may_be = matches!(death.cause, Cause::Abort | Cause::OomUserspace);
-        if may_be && !self.scenes.is_asked(victim) {
-            let id = ended.exit.victim.cgroup_memory;
-            let hierarchy = self.parts.hierarchy.id;
-            let own = self.parts.index.path(CgroupId { hierarchy, id });
-            self.look(LookAt { victim, at_ns: death.ktime_ns, hit: None, own, kill: false });
-        }
-    }
-
-    fn hear_of_memory(&mut self, told: Told) {
-        match told {
-            Told::Scene(at, scene) => self.scenes.told(at.victim, scene),
-            Told::Near(alert) => {
-                if let AlertKind::NearLimit(near) = &alert.kind {
-                    self.parts.ops.near_limit(near);
-                }
-                if let Err(error) = self.parts.ledger.append(Item::Alert(Arc::from(alert))) {
-                    self.parts.ops.not_recorded(&error);
-                }
-            }
-        }
-    }
-
-    /// Has the memory of a cgroup followed. `made`: it was just made.
-    fn follow(&self, id: CgroupId, made: bool) {
-        let Some((watch, _)) = &self.parts.watch else { return };
-        let path = self.parts.index.path(id).filter(|_| id.hierarchy == self.parts.hierarchy.id);
-        // What is cut cannot be opened; the next walk completes it.
-        if let Some(path) = path.filter(|_| !self.parts.index.is_cut(id)) {
-            let own = self.parts.naming.workload(Some(&path), Some(id.id));
-            let above = path.rsplit_once('/').map(|(above, _)| above);
-            let named = is_named(&own, &self.parts.naming.workload(above, None));
-            watch.ask(Ask::Seen { id: id.id, path, named, made });
-        }
-    }
-
-    fn unfollow(&self, id: CgroupId) {
-        if let Some((watch, _)) = &self.parts.watch
-            && id.hierarchy == self.parts.hierarchy.id
-        {
-            watch.ask(Ask::Gone { id: id.id });
-        }
-    }
-
     /// Has a container named as it appears, so that its names are there before a death needs them; then its series are made.
     fn see(&mut self, id: CgroupId) {
         if let Some(workload) = self.workload(id).filter(|seen| seen.container_id.is_some()) {
@@ -447,44 +386,6 @@ impl Running {
         }
     }
 
-    fn upkeep(&mut self) {
-        let dropped = self.parts.records.dropped();
-        let new = dropped - self.lost.dropped;
-        self.parts.ops.queue_dropped(Queue::Records, new);
-        let log_lines = self.parts.log_lost.dropped_lines();
-        self.parts.ops.queue_dropped(Queue::Log, (log_lines - self.lost.log_lines) as u64);
-        let mut lost = 0;
-        for (program, count) in self.parts.lost.as_ref().map(Lost::read).unwrap_or_default() {
-            self.parts.ops.kernel_lost(program, count);
-            lost += count;
-        }
-        for (program, count) in self.parts.lost.as_ref().map(Lost::skipped).unwrap_or_default() {
-            self.parts.ops.kernel_skipped(program, count);
-        }
-        let watch = self.parts.watch.as_ref().map_or(0, |(watch, _)| watch.dropped());
-        self.parts.ops.queue_dropped(Queue::Watch, watch - self.lost.watch);
-        let refused = self.parts.index.dropped(Full::RefuseNew);
-        self.must_walk |= new > 0 || lost > self.lost.lost || !self.parts.hears_of_cgroups;
-        let forgotten = self.join.forgotten();
-        self.parts.ops.gap(Gap::UnfinishedDeath, forgotten.open - self.lost.forgotten.open);
-        self.parts.ops.gap(Gap::MissingMark, forgotten.unmarked - self.lost.forgotten.unmarked);
-        self.parts.ops.gap(Gap::UnnamedCgroup, refused - self.lost.refused);
-        self.lost = Losses { dropped, log_lines, lost, forgotten, refused, watch };
-        self.parts.index.forget_gone(self.parts.clock.boot_ns());
-        self.parts.naming.tick(self.parts.clock.boot_ns());
-        self.parts.metrics.set_sources(&self.parts.naming.reports());
-        let size = self.parts.naming.size();
-        self.parts.metrics.set_containers(size.entries, size.refused);
-        self.parts.metrics.set_names_late(self.parts.naming.late());
-        self.parts.metrics.set_cgroups(self.parts.index.len());
-        self.parts.metrics.expire(Instant::now());
-        self.parts.audit.tick(&self.parts.index);
-        if self.must_walk && self.walk.is_none() && self.last_walk.elapsed() > RESCAN {
-            self.start_walk();
-        }
-        self.parts.pulse.beat();
-    }
-
     fn start_walk(&mut self) {
         let (root, max) = (self.parts.hierarchy.root.clone(), self.parts.max_cgroups);
         self.parts.index.begin_scan();
@@ -523,25 +424,6 @@ impl Running {
                 tracing::error!(%error, "the walk over the cgroups ended early: paths will be missing")
             }
         }
-    }
-}
-
-/// Whether a cgroup stands for something that the one `above` it does not.
-fn is_named(own: &Workload, above: &Workload) -> bool {
-    let new = |own: &Option<String>, above: &Option<String>| own.is_some() && own != above;
-    new(&own.container_id, &above.container_id)
-        || new(&own.pod_uid, &above.pod_uid)
-        || new(&own.unit, &above.unit)
-}
-
-/// What the watch tells; never, if there is none.
-async fn told(watch: &mut Option<(Watch, mpsc::Receiver<Told>)>) -> Told {
-    match watch {
-        Some((_, told)) => match told.recv().await {
-            Some(told) => told,
-            None => std::future::pending().await,
-        },
-        None => std::future::pending().await,
     }
 }
 
