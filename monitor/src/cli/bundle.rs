@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use jiff::SignedDuration;
 
-use super::client::Api;
+use super::client::{Api, Server};
 use super::complain;
 use super::deaths::encoded;
 use super::subject::{self, Found, Subject, find};
@@ -37,14 +37,8 @@ pub(super) struct Args {
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
 
-    /// Where the daemon answers: http://HOST:PORT, or unix:PATH for its socket
-    #[arg(
-        long,
-        value_name = "URL",
-        default_value = "http://127.0.0.1:9435",
-        env = "KILLWATCH_API"
-    )]
-    api: Api,
+    #[command(flatten)]
+    server: Server,
 }
 
 pub(super) fn main(args: &Args) -> anyhow::Result<ExitCode> {
@@ -53,13 +47,13 @@ pub(super) fn main(args: &Args) -> anyhow::Result<ExitCode> {
         anyhow::bail!("--output -: a terminal is no place for an archive; pipe it, or name a file");
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let found = match runtime.block_on(find(&args.api, &args.what)) {
+    let found = match runtime.block_on(find(&args.server.api, &args.what)) {
         Ok(Some(found)) => found,
         Ok(None) => return Ok(subject::unknown(&args.what)),
-        Err(error) => return subject::unanswered(&args.api, error),
+        Err(error) => return subject::unanswered(&args.server.api, error),
     };
     let name = format!("killwatch-{}", found.death.id);
-    let packed = runtime.block_on(bundle(&args.api, &found, &name))?;
+    let packed = runtime.block_on(bundle(&args.server.api, &found, &name))?;
     if to_stdout {
         let mut out = std::io::stdout().lock();
         out.write_all(&packed).and_then(|()| out.flush()).context("standard output")?;

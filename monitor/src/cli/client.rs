@@ -52,6 +52,19 @@ fn instead(status: StatusCode) -> &'static str {
     }
 }
 
+/// Which daemon is asked.
+#[derive(Debug, clap::Args)]
+pub(super) struct Server {
+    /// Where the daemon answers: http://HOST:PORT, or unix:PATH for its socket
+    #[arg(
+        long,
+        value_name = "URL",
+        default_value = "http://127.0.0.1:9435",
+        env = "KILLWATCH_API"
+    )]
+    pub(super) api: Api,
+}
+
 /// Where the daemon answers: `http://host:port`, or `unix:/path` of its socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Api {

@@ -9,7 +9,7 @@ use clap::builder::{NonEmptyStringValueParser, PossibleValuesParser, TypedValueP
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-use super::client::{Api, Unanswered};
+use super::client::{Server, Unanswered};
 use super::look::columns;
 use super::{EX_UNAVAILABLE, complain};
 use crate::audit::state::StatePath;
@@ -84,14 +84,8 @@ pub(super) struct Args {
     #[arg(short, long, value_name = "FORM", default_value = "table")]
     output: Output,
 
-    /// Where the daemon answers: http://HOST:PORT, or unix:PATH for its socket
-    #[arg(
-        long,
-        value_name = "URL",
-        default_value = "http://127.0.0.1:9435",
-        env = "KILLWATCH_API"
-    )]
-    api: Api,
+    #[command(flatten)]
+    server: Server,
 
     /// Read the ledger's file, and do not ask the daemon
     #[arg(long, conflicts_with = "follow")]
@@ -212,7 +206,7 @@ pub(super) fn main(args: &Args) -> anyhow::Result<ExitCode> {
         if let (true, Source::Daemon(place)) = (args.follow, found.source) {
             let shown = found.records.iter().filter_map(Record::id);
             let follower = follow::Follower::new(question, place, shown, Timestamp::now());
-            follow::run(&args.api, follower, &mut printer).await?;
+            follow::run(&args.server.api, follower, &mut printer).await?;
         }
         Ok(ExitCode::SUCCESS)
     })
@@ -223,20 +217,20 @@ async fn find(args: &Args, question: &Question) -> anyhow::Result<Option<Found>>
     if args.offline {
         return Ok(from_file(args, question, "as told, no daemon was asked"));
     }
-    match page::newest(&args.api, question).await {
+    match page::newest(&args.server.api, question).await {
         Ok((records, place)) => Ok(Some(Found { records, source: Source::Daemon(place) })),
         Err(Unanswered::Silence(error)) => {
-            let silent = format!("{} does not answer: {error:#}", args.api);
+            let silent = format!("{} does not answer: {error:#}", args.server.api);
             // Another host's deaths are not in this host's file, and a file does not go on.
-            if args.follow || !(args.api.is_local() || args.names_file()) {
+            if args.follow || !(args.server.api.is_local() || args.names_file()) {
                 complain(&format!("{silent}; is `killwatch run` at work there? See --api"));
                 return Ok(None);
             }
             Ok(from_file(args, question, &silent))
         }
-        Err(no @ Unanswered::Refused { .. }) => anyhow::bail!("{}: {no}", args.api),
+        Err(no @ Unanswered::Refused { .. }) => anyhow::bail!("{}: {no}", args.server.api),
         Err(refused) => {
-            anyhow::bail!("{}: {refused}; is that daemon of another version?", args.api)
+            anyhow::bail!("{}: {refused}; is that daemon of another version?", args.server.api)
         }
     }
 }

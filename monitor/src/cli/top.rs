@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use jiff::tz::TimeZone;
 
-use super::client::Api;
+use super::client::{Api, Server};
 use super::look::Look;
 use super::table::Table;
 use super::{EX_UNAVAILABLE, complain, print};
@@ -31,22 +31,16 @@ pub(super) struct Args {
     #[arg(short, long, value_name = "SPAN", default_value = "2s")]
     interval: Period<500, 2_000, 60_000>,
 
-    /// Where the daemon answers: http://HOST:PORT, or unix:PATH for its socket
-    #[arg(
-        long,
-        value_name = "URL",
-        default_value = "http://127.0.0.1:9435",
-        env = "KILLWATCH_API"
-    )]
-    api: Api,
+    #[command(flatten)]
+    server: Server,
 }
 
 pub(super) fn main(args: &Args) -> anyhow::Result<ExitCode> {
     if !std::io::stdout().is_terminal() {
-        return once(&args.api);
+        return once(&args.server.api);
     }
-    let news = watch::start(args.api.clone(), args.interval.get())?;
-    let state = State::new(args.api.to_string(), Look::of_stdout(), TimeZone::system());
+    let news = watch::start(args.server.api.clone(), args.interval.get())?;
+    let state = State::new(args.server.api.to_string(), Look::of_stdout(), TimeZone::system());
     screen::run(state, &news)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::process::ExitCode;
 
-use super::client::Api;
+use super::client::Server;
 use super::look::Look;
 use super::subject::{self, Found, Subject, find};
 use super::{print, story};
@@ -16,14 +16,8 @@ pub(super) struct Args {
     #[arg(value_name = "PID|ID|CONTAINER|NAMESPACE/POD|JOB")]
     what: Subject,
 
-    /// Where the daemon answers: http://HOST:PORT, or unix:PATH for its socket
-    #[arg(
-        long,
-        value_name = "URL",
-        default_value = "http://127.0.0.1:9435",
-        env = "KILLWATCH_API"
-    )]
-    api: Api,
+    #[command(flatten)]
+    server: Server,
 
     /// Form of the answer
     #[arg(short, long, value_name = "FORM", default_value = "text")]
@@ -43,13 +37,13 @@ enum Output {
 
 pub(super) fn main(args: &Args) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    match runtime.block_on(find(&args.api, &args.what)) {
+    match runtime.block_on(find(&args.server.api, &args.what)) {
         Ok(Some(found)) => {
             print(&told(&found, args.output, Look::of_stdout()))?;
             Ok(ExitCode::SUCCESS)
         }
         Ok(None) => Ok(subject::unknown(&args.what)),
-        Err(error) => subject::unanswered(&args.api, error),
+        Err(error) => subject::unanswered(&args.server.api, error),
     }
 }
 

@@ -17,9 +17,9 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::exemplar::CounterWithExemplar;
 
-use super::config::MetricsConfig;
+use super::config::{LabelsConfig, MetricsConfig};
 use super::labels::DeathId;
-use super::scheme::{Scheme, Values};
+use super::scheme::{Read, Scheme, Values};
 use super::shelf::{Recent, Shelf, pop_expired};
 use crate::containers::cut;
 use crate::death::{Death, Workload};
@@ -84,16 +84,7 @@ struct Kills {
 
 impl Containers {
     pub(super) fn new(config: &MetricsConfig) -> Self {
-        let on = config.labels;
-        let scheme: Scheme<Workload> = Scheme::new([
-            ("container_id", on.container_id, |w: &Workload| w.container_id.as_deref()),
-            ("pod_uid", on.pod_uid, |w| w.pod_uid.as_deref()),
-            ("namespace", on.namespace, |w| w.namespace.as_deref()),
-            ("pod", on.pod, |w| w.pod.as_deref()),
-            ("container", on.container, |w| w.container.as_deref()),
-            ("unit", on.unit, |w| w.unit.as_deref()),
-            ("image", on.image, |w| w.image.as_deref()),
-        ]);
+        let scheme = Scheme::new(labels(config.labels));
         let max = config.max_series.get();
         let state = State {
             shelf: Shelf::new(max, scheme.overflow()),
@@ -179,6 +170,19 @@ impl Containers {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The labels of a container.
+pub(super) fn labels(on: LabelsConfig) -> [(&'static str, bool, Read<Workload>); 7] {
+    [
+        ("container_id", on.container_id, |w| w.container_id.as_deref()),
+        ("pod_uid", on.pod_uid, |w| w.pod_uid.as_deref()),
+        ("namespace", on.namespace, |w| w.namespace.as_deref()),
+        ("pod", on.pod, |w| w.pod.as_deref()),
+        ("container", on.container, |w| w.container.as_deref()),
+        ("unit", on.unit, |w| w.unit.as_deref()),
+        ("image", on.image, |w| w.image.as_deref()),
+    ]
 }
 
 impl State {

@@ -27,7 +27,7 @@ pub(super) struct Scheme<T> {
 
 impl<T> Scheme<T> {
     /// Of all labels, each with its switch.
-    pub(super) fn new<const N: usize>(all: [(&'static str, bool, Read<T>); N]) -> Self {
+    pub(super) fn new(all: impl IntoIterator<Item = (&'static str, bool, Read<T>)>) -> Self {
         let on = all.into_iter().filter(|(_, on, _)| *on);
         let (names, reads) = on.map(|(name, _, read)| (name, read)).unzip();
         Self { names, reads }

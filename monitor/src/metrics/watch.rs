@@ -17,7 +17,8 @@ use prometheus_client::registry::Registry;
 
 use super::add;
 use super::config::MetricsConfig;
-use super::scheme::{Scheme, Values};
+use super::containers::labels;
+use super::scheme::{Read, Scheme, Values};
 use crate::death::Workload;
 use crate::watch::Counts;
 
@@ -107,17 +108,8 @@ impl Watched {
 
 impl Near {
     fn new(config: &MetricsConfig) -> Self {
-        let on = config.labels;
-        let scheme: Scheme<Workload> = Scheme::new([
-            ("container_id", on.container_id, |w: &Workload| w.container_id.as_deref()),
-            ("pod_uid", on.pod_uid, |w| w.pod_uid.as_deref()),
-            ("namespace", on.namespace, |w| w.namespace.as_deref()),
-            ("pod", on.pod, |w| w.pod.as_deref()),
-            ("container", on.container, |w| w.container.as_deref()),
-            ("unit", on.unit, |w| w.unit.as_deref()),
-            ("image", on.image, |w| w.image.as_deref()),
-            ("cgroup", true, nameless),
-        ]);
+        let cgroup: (_, _, Read<Workload>) = ("cgroup", true, nameless);
+        let scheme = Scheme::new(labels(config.labels).into_iter().chain([cgroup]));
         Self { scheme, max: config.max_series.get(), series: Mutex::default() }
     }
 

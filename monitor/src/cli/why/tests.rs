@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::api::{Guard, State, Status, TelemetryPath, bind, router};
+use crate::cli::client::Api;
 use crate::death::{Death, sample};
 use crate::ledger::{Ledger, LedgerConfig};
 use crate::metrics::{Metrics, MetricsConfig};
