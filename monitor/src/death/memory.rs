@@ -47,7 +47,7 @@ pub struct MemoryStory {
     /// The largest processes below that cgroup, the largest first, the victim among them; at most 10.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub processes: Vec<ProcessMemory>,
-    /// How many processes there were below that cgroup, the victim among them. Beyond 1024 they are not counted.
+    /// How many processes there were below that cgroup, the victim among them. Beyond 16,384 they are not counted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub process_count: Option<u32>,
     /// The last minutes of the cgroup whose limit was hit; of the victim's own, if none was.

@@ -253,6 +253,30 @@ impl Book {
         })
     }
 
+    /// Those below a cgroup that were not looked at yet.
+    pub(super) fn unseen_below(&self, id: u64) -> Vec<u64> {
+        let unseen = |followed: &&Followed| followed.last.firm.is_none();
+        self.below(id).filter(unseen).map(|followed| followed.id).collect()
+    }
+
+    /// Whether a cgroup is near its limit because of one below it, which is told by itself and says more: a pod of one container has the same limit twice.
+    pub(super) fn is_of_one_below(&self, id: u64) -> bool {
+        let Some(above) = self.get(id) else { return false };
+        let (Some(firm), Some(place)) = (above.last.firm, above.place()) else { return false };
+        self.below(id).any(|followed| {
+            let holds = followed.last.firm.is_some_and(|own| own >= firm / 5 * 4);
+            holds && followed.place().is_some_and(|own| own.share >= place.share * 0.9)
+        })
+    }
+
+    fn below(&self, id: u64) -> impl Iterator<Item = &Followed> {
+        let path = self.get(id).map(|followed| Arc::clone(&followed.path));
+        self.all().filter(move |followed| {
+            let rest = path.as_ref().and_then(|path| followed.path.strip_prefix(&**path));
+            rest.is_some_and(|rest| rest.starts_with('/'))
+        })
+    }
+
     /// The workload of a cgroup, as far as it is known now.
     pub(super) fn names(&self) -> &Names {
         &self.names

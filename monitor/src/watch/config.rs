@@ -12,7 +12,7 @@ use crate::death::Workload;
 pub struct WatchConfig {
     /// Whether cgroups are followed. If not, records lack the minutes before, and nothing warns.
     pub enabled: bool,
-    /// Cgroups that are followed: those of containers, pods and units, and those with a limit. About 2 KiB each.
+    /// Cgroups that are followed: those of containers, pods and units, and those with a limit. About 2.5 KiB each.
     pub max: Count<16, 2_048, 65_536>,
     /// How often one with a limit is looked at while it is quiet. Near the limit or while it grows fast it is looked at more often.
     pub interval: Period<250, 1_000, 60_000>,

@@ -15,6 +15,8 @@ use crate::death::{CgroupMemory, Pressure};
 
 /// Longest file that is read: `memory.stat` has 2 to 3 KiB.
 const MAX_FILE: usize = 16 << 10;
+/// Cgroups whose processes are looked for: to read one takes about 30 µs.
+const MOST_CGROUPS: usize = 1024;
 /// Levels that are looked at for a limit.
 const LEVELS: usize = 32;
 
@@ -205,8 +207,8 @@ impl Files {
         events
     }
 
-    /// Processes of a cgroup and of all below it, each once, at most `max` of them and of so many cgroups.
-    pub(super) fn processes(&mut self, cgroup: &str, max: usize) -> Vec<u32> {
+    /// Processes of a cgroup and of all below it, at most `max` of them and of [`MOST_CGROUPS`] cgroups, and whether those are all.
+    pub(super) fn processes(&self, cgroup: &str, max: usize) -> (Vec<u32>, bool) {
         let relative = cgroup.trim_start_matches('/');
         let mut pending = vec![self.path.join(relative)];
         let (mut pids, mut looked_at) = (Vec::new(), 0);
@@ -215,15 +217,15 @@ impl Files {
             let text = String::from_utf8_lossy(&text);
             pids.extend(text.lines().filter_map(|pid| pid.parse::<u32>().ok()));
             looked_at += 1;
-            if pids.len() >= max || looked_at >= max {
-                break;
+            if pids.len() >= max || looked_at >= MOST_CGROUPS {
+                pids.truncate(max);
+                return (pids, false);
             }
             let below = std::fs::read_dir(&directory).into_iter().flatten().flatten();
             let below = below.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
-            pending.extend(below.take(max - looked_at).map(|entry| entry.path()));
+            pending.extend(below.take(MOST_CGROUPS).map(|entry| entry.path()));
         }
-        pids.truncate(max);
-        pids
+        (pids, true)
     }
 
     fn pressure(&mut self, cgroup: &str, name: &str) -> Option<Pressure> {

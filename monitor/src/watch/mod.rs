@@ -5,7 +5,8 @@
 //! * [`book`] knows which cgroups are followed and which is due; [`followed`] is one of them, with its history ([`ring`]), its trend ([`fit`]) and whether it
 //!   is near its limit ([`near`]). A look is one read of a file that is kept open; what a cgroup is made of is read only when it matters.
 //! * [`files`], [`host`] and [`processes`] read what the kernel says, [`parse`] understands it.
-//! * [`thread`] waits for what is due, for files that tell of a change, and for questions; [`scenes`] is the other end: deaths wait there for what was seen.
+//! * [`thread`] waits for what is due, for files that tell of a change, and for questions, which come through [`handle`]; in [`scenes`] deaths wait for what was
+//!   seen ([`scene`]).
 //!
 //! A spike that takes all the room between two looks cannot be foreseen; the record of its death says how long before it was warned of: not at all. Pressure
 //! triggers would need a write to a cgroup's file, which this daemon never does.
@@ -15,6 +16,7 @@ mod config;
 mod files;
 mod fit;
 mod followed;
+mod handle;
 mod host;
 mod listing;
 mod near;
@@ -29,11 +31,12 @@ mod thread;
 
 pub use book::Counts;
 pub use config::{NearRule, WatchConfig};
+pub use handle::{Ask, Told, Watch};
 pub use listing::{CgroupUse, Cgroups};
 pub use ring::BYTES as HISTORY_BYTES;
 pub use scene::{Hit, LookAt, Scene};
 pub use scenes::Scenes;
-pub use thread::{Ask, Parts, Told, Watch, start};
+pub use thread::{Parts, start};
 
 /// Seconds of ns.
 fn seconds(ns: u64) -> f64 {

@@ -6,25 +6,27 @@ use crate::death::ProcessMemory;
 use crate::procfs::{Proc, Process};
 use crate::tags::Tags;
 
-/// Processes that are counted.
-pub(super) const MAX_COUNTED: usize = 1024;
+/// Processes that are counted: all of a host that is not out of the ordinary.
+pub(super) const MAX_COUNTED: usize = 16_384;
 /// How long the look may take; a process costs about 10 µs.
-const MAX_TIME: Duration = Duration::from_millis(30);
+const MAX_TIME: Duration = Duration::from_millis(50);
 
-/// The largest of `pids`, at most `most`, the largest first, and how many there were.
+/// The largest of `pids`, at most `most`, the largest first, and how many of `pids` were looked at.
 pub(super) fn largest(
     proc: &Proc,
     tags: &Tags,
     pids: &[u32],
     most: usize,
     page_size: u64,
-) -> Vec<ProcessMemory> {
+) -> (Vec<ProcessMemory>, usize) {
     let until = Instant::now() + MAX_TIME;
     let mut sizes: Vec<(u64, u32)> = Vec::with_capacity(pids.len());
+    let mut looked_at = 0;
     for pid in pids {
         if Instant::now() >= until {
             break;
         }
+        looked_at += 1;
         sizes.extend(proc.resident_pages(*pid).map(|pages| (pages, *pid)));
     }
     sizes.sort_unstable_by(|a, b| b.cmp(a));
@@ -42,7 +44,7 @@ pub(super) fn largest(
             victim: false,
         })
     });
-    told.collect()
+    (told.collect(), looked_at)
 }
 
 fn tagged(proc: &Proc, tags: &Tags, pid: u32) -> std::collections::BTreeMap<String, String> {

@@ -78,6 +78,25 @@ pub(super) fn lack(field: &str, why: &str) -> Missing {
     Missing { field: field.to_owned(), why: why.to_owned() }
 }
 
+/// What of a cgroup this kernel does not tell, as one thing that is missing.
+pub(super) fn untold(cgroup: &CgroupMemory) -> Option<Missing> {
+    let keys = [
+        ("peak_bytes", cgroup.peak_bytes.is_none()),
+        ("anon_bytes", cgroup.anon_bytes.is_none()),
+        ("file_bytes", cgroup.file_bytes.is_none()),
+        ("shmem_bytes", cgroup.shmem_bytes.is_none()),
+        ("dirty_bytes", cgroup.dirty_bytes.is_none()),
+        ("kernel_bytes", cgroup.kernel_bytes.is_none()),
+        ("slab_bytes", cgroup.slab_bytes.is_none()),
+        ("sock_bytes", cgroup.sock_bytes.is_none()),
+        ("swap_bytes", cgroup.swap_bytes.is_none()),
+        ("pressure", cgroup.pressure.is_none()),
+    ];
+    let lacking: Vec<&str> = keys.iter().filter(|(_, lacks)| *lacks).map(|(key, _)| *key).collect();
+    let why = || format!("this kernel does not tell {}", lacking.join(", "));
+    (!lacking.is_empty()).then(|| lack("memory.cgroup", &why()))
+}
+
 /// The victim as the kernel knew it at its decision: by now its memory may be gone.
 fn victim(victim: &crate::death::Victim, memory: &MemoryStory) -> ProcessMemory {
     let parts = [memory.anon_bytes, memory.file_bytes, memory.shmem_bytes];

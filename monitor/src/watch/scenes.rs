@@ -15,6 +15,7 @@ use crate::join::ProcessId;
 const MAX_SCENES: NonZeroUsize = NonZeroUsize::MIN.saturating_add(1023);
 /// Deaths that may wait; with one more, the oldest leaves as it is.
 const MAX_DEATHS: usize = 1024;
+
 /// A scene that was asked for.
 #[derive(Debug)]
 struct Asked {
@@ -86,6 +87,10 @@ impl Scenes {
                 None => Scene::absent("the memory of its cgroup was not looked at in time")
                     .put_into(&mut death, decided_ns),
             }
+        } else if death.oom.is_some() {
+            // It is switched off, or was asked too much.
+            Scene::absent("the memory of its cgroup is not followed (watch.enabled), or there was no room for the question")
+                .put_into(&mut death, 0);
         }
         Some(death)
     }
@@ -136,7 +141,8 @@ mod tests {
         let first = scenes.next(1).unwrap();
         assert_eq!((first.victim.pid, first.memory.host), (1, Some(host)));
         let second = scenes.next(1).unwrap();
-        assert_eq!((second.victim.pid, second.memory.host, second.missing.len()), (2, None, 0));
+        assert_eq!((second.victim.pid, second.memory.host), (2, None));
+        assert_eq!(second.missing[0].field, "memory.history", "nobody asked, and it says so");
         assert!(!scenes.is_waiting());
     }
 

@@ -1,20 +1,20 @@
-//! The thread, and the handle to it. Questions to it never wait: a queue that is full drops them, and counts.
+//! The thread: waits for what is due, for files that tell of a change, and for questions.
 
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{self, Receiver, SyncSender, TryRecvError};
+use std::sync::mpsc::{self, Receiver, TryRecvError};
 
 use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
 use rustix::fd::OwnedFd;
 use rustix::process::{Resource, getrlimit, setrlimit};
-use tokio::sync::{mpsc as tokio_mpsc, oneshot};
+use tokio::sync::mpsc as tokio_mpsc;
 use uuid::{NoContext, Uuid};
 
 use super::book::Book;
 use super::config::WatchConfig;
 use super::followed::{Followed, as_f64};
+use super::handle::{self, Ask, Tell, Told, Watch};
 use super::host::Host;
 use super::listing::{CgroupUse, Cgroups};
 use super::near::Change;
@@ -49,40 +49,6 @@ const STIR_GAP: u64 = 50_000_000;
 /// File descriptors that the rest of the daemon may need.
 const OTHER_FILES: u64 = 1024;
 
-/// A question or a notice.
-#[derive(Debug)]
-pub enum Ask {
-    /// A cgroup is there.
-    Seen {
-        /// Its id in the hierarchy that accounts memory.
-        id: u64,
-        /// Its path.
-        path: Arc<str>,
-        /// Whether a container, a pod or a unit goes by it.
-        named: bool,
-        /// Whether it was just made.
-        made: bool,
-    },
-    /// A cgroup is gone.
-    Gone {
-        /// Its id.
-        id: u64,
-    },
-    /// A process is killed, or ended.
-    Look(Box<LookAt>),
-    /// What is followed.
-    List(oneshot::Sender<Cgroups>),
-}
-
-/// What the thread tells.
-#[derive(Debug)]
-pub enum Told {
-    /// The scene that was asked for.
-    Scene(LookAt, Arc<Scene>),
-    /// A cgroup has come near its limit.
-    Near(Box<Alert>),
-}
-
 /// What the watch is made of.
 pub struct Parts {
     /// What a user may set.
@@ -105,60 +71,6 @@ pub struct Parts {
     pub clock: Clock,
 }
 
-/// The handle. The thread ends with the last one.
-#[derive(Debug, Clone)]
-pub struct Watch {
-    line: Arc<Line>,
-}
-
-#[derive(Debug)]
-struct Line {
-    /// `None` only as it goes.
-    asks: Option<SyncSender<Ask>>,
-    wake: OwnedFd,
-    dropped: AtomicU64,
-}
-
-impl Watch {
-    /// Asks or tells, without waiting. False if there was no room, which is counted.
-    pub fn ask(&self, ask: Ask) -> bool {
-        let sent = self.line.asks.as_ref().is_some_and(|asks| asks.try_send(ask).is_ok());
-        if sent {
-            wake(&self.line.wake);
-        } else {
-            self.line.dropped.fetch_add(1, Ordering::Relaxed);
-        }
-        sent
-    }
-
-    /// What is followed. `None` if the thread does not answer.
-    pub async fn list(&self) -> Option<Cgroups> {
-        let (answer, listing) = oneshot::channel();
-        if !self.ask(Ask::List(answer)) {
-            return None;
-        }
-        listing.await.ok()
-    }
-
-    /// Questions and notices that found no room.
-    #[must_use]
-    pub fn dropped(&self) -> u64 {
-        self.line.dropped.load(Ordering::Relaxed)
-    }
-}
-
-impl Drop for Line {
-    fn drop(&mut self) {
-        self.asks = None;
-        wake(&self.wake);
-    }
-}
-
-fn wake(event: &OwnedFd) {
-    // It fails only when the thread has been told 2^64 times already.
-    let _ = rustix::io::write(event, &1u64.to_ne_bytes());
-}
-
 /// Starts the thread.
 ///
 /// # Errors
@@ -170,7 +82,7 @@ pub fn start(parts: Parts) -> io::Result<(Watch, tokio_mpsc::Receiver<Told>)> {
     make_room_for_files(parts.config.max.get());
     let wake_here = wake.try_clone()?;
     let (asks, questions) = mpsc::sync_channel(MAX_ASKS);
-    let (tell, told) = tokio_mpsc::channel(MAX_TOLD);
+    let (watch, tell, told) = handle::ends(asks, wake, MAX_TOLD);
     let book = Book::new(
         parts.config.clone(),
         &parts.hierarchy,
@@ -193,8 +105,7 @@ pub fn start(parts: Parts) -> io::Result<(Watch, tokio_mpsc::Receiver<Told>)> {
     std::thread::Builder::new()
         .name("killwatch-watch".to_owned())
         .spawn(move || state.run(&questions, &poller, &wake_here))?;
-    let line = Line { asks: Some(asks), wake, dropped: AtomicU64::new(0) };
-    Ok((Watch { line: Arc::new(line) }, told))
+    Ok((watch, told))
 }
 
 /// Two files of each cgroup are open at a time, and a third of those that are close to their limit.
@@ -218,7 +129,7 @@ struct Thread {
     host_due_ns: u64,
     counters_due_ns: u64,
     proc: Proc,
-    tell: tokio_mpsc::Sender<Told>,
+    tell: Tell,
     /// The last scene of a kill, and of which cgroup.
     last: Option<(Option<Arc<str>>, Arc<Scene>)>,
 }
@@ -279,8 +190,7 @@ impl Thread {
             }
             Ask::Look(at) => {
                 let scene = self.scene(&at);
-                // If the pipeline is that far behind, the death goes without.
-                let _ = self.tell.try_send(Told::Scene(*at, scene));
+                self.tell.tell(Told::Scene(*at, scene));
             }
             Ask::List(answer) => {
                 let _ = answer.send(self.list());
@@ -310,11 +220,17 @@ impl Thread {
     }
 
     fn came(&mut self, id: u64, why: NearReason, tell: bool, now: u64) {
+        // One that was not looked at yet cannot say that it is the one.
+        for unseen in self.book.unseen_below(id) {
+            let change = self.book.look(unseen, now);
+            self.changed(unseen, change, now);
+        }
+        let more_precise = self.book.is_of_one_below(id);
         let Some(followed) = self.book.get(id) else { return };
         let path = Arc::clone(&followed.path);
-        let pids = self.book.files.processes(&path, MAX_COUNTED);
+        let (pids, _) = self.book.files.processes(&path, MAX_COUNTED);
         let (proc, tags, page) = (&self.proc, &self.parts.tags, self.parts.page_size);
-        let processes = processes::largest(proc, tags, &pids, NEAR_PROCESSES, page);
+        let (processes, _) = processes::largest(proc, tags, &pids, NEAR_PROCESSES, page);
         let none = Default::default();
         let tagged = processes.iter().map(|process| &process.tags).find(|tags| !tags.is_empty());
         let (workload, job) = self.book.names().now(&path, id, tagged.unwrap_or(&none));
@@ -324,7 +240,7 @@ impl Thread {
         let (Some(limit), Some(firm)) = (followed.limit.clone(), followed.last.firm) else {
             return;
         };
-        if !tell {
+        if !tell || more_precise {
             return;
         }
         let trend = followed.trend();
@@ -353,7 +269,7 @@ impl Thread {
             time,
             kind: AlertKind::NearLimit(Box::new(near)),
         };
-        let _ = self.tell.try_send(Told::Near(Box::new(alert)));
+        self.tell.tell(Told::Near(Box::new(alert)));
     }
 
     /// What is to be seen of a kill. Whoever was decided on before the last look at the same cgroup, as the others of a group, shares it.
@@ -385,19 +301,31 @@ impl Thread {
         let mut scene = Scene::default();
         // First what changes fastest: the victim gives its memory back.
         match place.map(|path| self.book.files.story(path)) {
-            Some(Ok(cgroup)) => scene.cgroup = Some(cgroup),
+            Some(Ok(cgroup)) => {
+                scene.missing.extend(scene::untold(&cgroup));
+                scene.cgroup = Some(cgroup);
+            }
             Some(Err(error)) => {
                 scene.missing.push(scene::lack("memory.cgroup", &error.to_string()))
             }
             None => scene.missing.push(scene::lack("memory.cgroup", "its path is not known")),
         }
         scene.looked_ns = self.parts.clock.boot_ns();
-        let pids = match &at.hit {
+        let (pids, are_all) = match &at.hit {
             Some(hit) => self.book.files.processes(&hit.cgroup, MAX_COUNTED),
-            None => self.proc.pids().take(MAX_COUNTED).collect(),
+            None => {
+                let pids: Vec<u32> = self.proc.pids().take(MAX_COUNTED).collect();
+                let are_all = pids.len() < MAX_COUNTED;
+                (pids, are_all)
+            }
         };
         let (proc, tags, page) = (&self.proc, &self.parts.tags, self.parts.page_size);
-        scene.processes = processes::largest(proc, tags, &pids, MOST_PROCESSES, page);
+        let (largest, looked_at) = processes::largest(proc, tags, &pids, MOST_PROCESSES, page);
+        scene.processes = largest;
+        if looked_at < pids.len() || !are_all {
+            let why = format!("there were too many to look at: {looked_at} were looked at");
+            scene.missing.push(scene::lack("memory.processes", &why));
+        }
         let victim = u32::from(!pids.contains(&at.victim.tgid));
         let counted = u32::try_from(pids.len()).unwrap_or(u32::MAX).saturating_add(victim);
         scene.process_count = Some(counted);
@@ -408,7 +336,10 @@ impl Thread {
             Some(since.map_or(0.0, |since| super::tenths(at.at_ns.saturating_sub(since))))
         };
         scene.warned_seconds = at.hit.as_ref().and_then(warned);
-        scene.host = self.host.story().ok();
+        match self.host.story() {
+            Ok(host) => scene.host = Some(host),
+            Err(error) => scene.missing.push(scene::lack("memory.host", &error.to_string())),
+        }
         scene
     }
 
