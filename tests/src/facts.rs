@@ -248,9 +248,9 @@ impl Expected {
                 move |levels| levels_are_true(levels, &own, &at_limit, limit),
             )
             .is("/memory/cgroup/cgroup", limited.path())
-            .like("/memory/cgroup/delay_ms", "less than a minute", |delay| {
-                // Longer than a few ms only where the daemon was stopped, or the machine is an emulated one.
-                delay.as_f64().is_some_and(|delay| (0.0..60_000.0).contains(&delay))
+            .like("/memory/cgroup/delay_ms", "less than a second", |delay| {
+                let most = crate::wait::scaled(Duration::from_secs(1));
+                delay.as_f64().is_some_and(|ms| (0.0..1e3 * most.as_secs_f64()).contains(&ms))
             })
             .like("/memory/processes", "the victim and others, the largest first", {
                 let pid = truth.pid;
@@ -262,6 +262,15 @@ impl Expected {
                 seconds.as_f64().is_some_and(|seconds| seconds >= 0.0)
             })
             .like("/memory/host", "the host's memory", is_host)
+    }
+
+    /// Its cgroup was looked at only when a daemon was at work again, `away` after the kill at most.
+    #[must_use]
+    pub fn looked_at_late(self, away: Duration) -> Self {
+        self.like("/memory/cgroup/delay_ms", "as long as no daemon was at work", move |delay| {
+            let most = crate::wait::scaled(away);
+            delay.as_f64().is_some_and(|ms| (0.0..1e3 * most.as_secs_f64()).contains(&ms))
+        })
     }
 
     /// The kernel names the constraint where the daemon could hook that; elsewhere it is inferred.

@@ -101,7 +101,9 @@ fn deaths_while_it_is_stopped(stage: &mut Stage) -> Result<()> {
     let truth = aborts_in(stage, &group)?;
     wait_until(2 * STOPPED, "5 s to pass", || Ok((began.elapsed() >= STOPPED).then_some(())))?;
     signal(stage.daemon.pid(), Signal::CONT)?;
-    let expected = Expected::death(&hog_truth, stage.daemon.node()).oom(&hog_truth, &group, LIMIT);
+    let expected = Expected::death(&hog_truth, stage.daemon.node())
+        .oom(&hog_truth, &group, LIMIT)
+        .looked_at_late(2 * STOPPED);
     stage.holds(&hog_truth, &expected)?;
     stage.holds(&truth, &aborted(&truth, &stage.daemon)).map(drop)
 }

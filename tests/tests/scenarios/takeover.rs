@@ -97,7 +97,9 @@ fn told_once(
         hog.reap_killed_by(9)?;
         let aborted = aborts(stage)?;
         daemon.start_again()?;
-        let expected = Expected::death(&hogged, daemon.node()).oom(&hogged, &group, LIMIT);
+        let expected = Expected::death(&hogged, daemon.node())
+            .oom(&hogged, &group, LIMIT)
+            .looked_at_late(std::time::Duration::from_secs(10));
         expected.compare(&daemon.death_of(&hogged)?)?;
         is_an_abort(&aborted, &daemon)?;
         let pins = read(&daemon)?;
