@@ -56,7 +56,7 @@ impl Near {
         self.since_ns.is_some()
     }
 
-    /// Since when it is near, or was told to be, ns since boot: the sooner of both.
+    /// Since when it is near, ns since boot.
     pub(super) fn warned_ns(&self) -> Option<u64> {
         self.since_ns
     }
@@ -92,6 +92,11 @@ impl Near {
                 None
             }
         }
+    }
+
+    /// Nobody was told after all, for another says more: the next time counts as the first.
+    pub(super) fn not_told(&mut self) {
+        self.told_ns = None;
     }
 
     /// There is no limit any more to be near to.
@@ -147,6 +152,9 @@ mod tests {
         assert_eq!(after(&mut near, 100, at(0.9)), Some(again), "it was told lately");
         assert_eq!(near.warned_ns(), Some(100 * SECOND));
         assert_eq!(near.unlimited(), Some(Change::Left));
+        let mut other = near;
+        other.not_told();
+        assert_eq!(after(&mut other, 120, at(0.9)), Some(came), "as the first time");
         assert_eq!(after(&mut near, 301, at(0.9)), Some(came));
     }
 

@@ -240,6 +240,9 @@ impl Thread {
         let (Some(limit), Some(firm)) = (followed.limit.clone(), followed.last.firm) else {
             return;
         };
+        if tell && more_precise {
+            followed.near.not_told();
+        }
         if !tell || more_precise {
             return;
         }
