@@ -62,3 +62,4 @@ pub mod text;
 pub mod verdict;
 pub mod watch;
 pub mod watchdog;
+mod yaml;

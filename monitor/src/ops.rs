@@ -39,7 +39,7 @@ pub enum LogLevel {
     Info,
     /// And what a developer wants to know.
     Debug,
-    /// Everything.
+    /// Everything. Of a released build it is what `debug` is: what libraries say of themselves is not compiled in.
     Trace,
 }
 

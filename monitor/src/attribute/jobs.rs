@@ -15,6 +15,7 @@ use super::rule::{Parts, Read, Rule, RuleError, RuleSpec, Source, Sourced};
 use super::{CGROUP_PATH, Clues};
 use crate::containers::Wanted;
 use crate::death::Job;
+use crate::yaml;
 
 const BUILT_IN: &str = include_str!("rules.yaml");
 
@@ -55,10 +56,8 @@ impl Rules {
     pub fn new(own: &[RuleSpec]) -> Result<Self, RuleError> {
         const LIST: &str = "the built-in rules";
         let own = compiled_own(own)?;
-        let built_in: BuiltIn = serde_saphyr::from_str(BUILT_IN).map_err(|error| RuleError {
-            place: LIST.to_owned(),
-            problem: crate::text::one_line(&error.to_string()),
-        })?;
+        let built_in: BuiltIn = yaml::read(BUILT_IN.as_bytes())
+            .map_err(|problem| RuleError { place: LIST.to_owned(), problem })?;
         let mut rules = compiled(&built_in.before_the_users, LIST, false)?;
         rules.extend(own);
         rules.extend(compiled(&built_in.after_the_users, LIST, false)?);

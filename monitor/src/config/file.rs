@@ -4,9 +4,8 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
-use serde::de::DeserializeOwned;
-
 use super::Config;
+use crate::yaml;
 
 /// A file that is longer is not read: no honest configuration comes near.
 pub const MAX_BYTES: u64 = 1 << 20;
@@ -63,45 +62,8 @@ pub fn read(path: &Path) -> Result<Config, ConfigError> {
 ///
 /// # Errors
 /// A line that names the key, the value, what is allowed, and where it stands.
-pub fn parse(yaml: &[u8]) -> Result<Config, String> {
-    let config: Config = from_yaml(yaml)?;
+pub fn parse(text: &[u8]) -> Result<Config, String> {
+    let config: Config = yaml::read(text)?;
     config.check()?;
     Ok(config)
-}
-
-/// Reads YAML of any kind.
-///
-/// # Errors
-/// As [`parse`].
-pub(crate) fn from_yaml<T: DeserializeOwned>(yaml: &[u8]) -> Result<T, String> {
-    let text = std::str::from_utf8(yaml)
-        .map_err(|e| format!("not UTF-8 from byte {} on", e.valid_up_to()))?;
-    let mut key = String::new();
-    let parsed = serde_saphyr::with_deserializer_from_str(text, |deserializer| {
-        serde_path_to_error::deserialize(deserializer).map_err(|e| {
-            key = e.path().to_string();
-            e.into_inner()
-        })
-    });
-    parsed.map_err(|e| explain(&key, &e))
-}
-
-/// One line from the reader's error: the key, what is wrong, and where.
-pub(crate) fn explain(key: &str, error: &serde_saphyr::Error) -> String {
-    let text = error.without_snippet().to_string();
-    // A hint for programmers.
-    let text = text.replace(", set DuplicateKeyPolicy in Options if acceptable", "");
-    let key = match key {
-        "" | "." | "?" => String::new(),
-        key => format!("{key}: "),
-    };
-    let problem = match error.location() {
-        Some(at) => {
-            let place = format!("line {}, column {}", at.line(), at.column());
-            let what = text.strip_suffix(&format!(" at {place}")).unwrap_or(&text);
-            format!("{key}{what} ({place})")
-        }
-        None => format!("{key}{text}"),
-    };
-    crate::text::one_line(&problem)
 }

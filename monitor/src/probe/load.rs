@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    io,
+    io::{self, Read as _},
     os::fd::{AsFd as _, AsRawFd as _},
     path::{Path, PathBuf},
 };
@@ -13,6 +13,7 @@ use aya::{
     programs::{BtfTracePoint, FEntry, ProgramError, links::FdLink},
 };
 use aya_log::EbpfLogger;
+use flate2::read::DeflateDecoder;
 use killwatch_ebpf::layout::Config;
 use rustix::process::{Resource, Rlimit};
 use thiserror::Error;
@@ -32,8 +33,10 @@ use super::{
 };
 use crate::host;
 
-/// The kernel side, as `cargo xtask build` made it; empty if it was not built.
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/killwatch.bpf.o"));
+/// The kernel side, as `cargo xtask build` made it, packed by DEFLATE; empty if it was not built.
+static OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/killwatch.bpf.o.deflate"));
+/// A kernel side that is longer is none: bytes.
+const MAX_OBJECT: u64 = 16 << 20;
 /// Where the kernel describes its types.
 pub const BTF_PATH: &str = "/sys/kernel/btf/vmlinux";
 /// Maps that a daemon reads.
@@ -166,6 +169,16 @@ pub fn identity(options: &Options, config: &Config) -> Identity {
     Identity::of(&[OBJECT, config.as_bytes(), &told, &sizes], may_take_over)
 }
 
+/// The kernel side, unpacked.
+fn unpacked() -> Result<Vec<u8>, LoadError> {
+    let mut object = Vec::new();
+    DeflateDecoder::new(OBJECT)
+        .take(MAX_OBJECT)
+        .read_to_end(&mut object)
+        .map_err(|error| LoadError::Refused(format!("the kernel side is damaged: {error}")))?;
+    Ok(object)
+}
+
 /// Entries of maps with a place for each recent process.
 fn recent() -> u32 {
     // An LRU map keeps free places per CPU (LOCAL_FREE_TARGET, 128): without room for these it evicts although nearly empty.
@@ -205,7 +218,7 @@ pub fn load(
         .map_max_entries("DECISIONS", recent / 8)
         .map_max_entries("MARKED", recent / 8)
         .map_max_entries("AYA_LOGS", LOG_RING[usize::from(options.log.is_some())])
-        .load(OBJECT)
+        .load(&unpacked()?)
         .map_err(|error| LoadError::Refused(chain(&error)))?;
     for (name, file) in MAPS.iter().filter_map(|name| Some((name, pins?.join(name)))) {
         let map = ebpf.map(name).ok_or(LoadError::NoObject)?;

@@ -8,7 +8,6 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::config::file::from_yaml;
 use crate::notify::secret::read_file;
 
 /// A file that is longer is not read: bytes.
@@ -285,7 +284,7 @@ pub(super) fn read(path: &Path) -> Result<WebFile, WebFileError> {
 
 /// Reads YAML.
 pub(super) fn parse(yaml: &[u8]) -> Result<WebFile, String> {
-    let file: WebFile = from_yaml(yaml)?;
+    let file: WebFile = crate::yaml::read(yaml)?;
     if file.basic_auth_users.len() > MAX_USERS {
         return Err(format!("basic_auth_users: more than {MAX_USERS} are not allowed"));
     }
