@@ -91,32 +91,32 @@ impl Which {
 pub(crate) fn run(ctx: &Ctx, args: &BenchArgs) -> Result<()> {
     let parts = wanted(args);
     let bed = Bed::make(ctx, args.quick)?;
-    let mut machine = Machine::look(ctx, &bed.daemon);
+    let machine = Machine::look(ctx, &bed.daemon);
     if let Some(doubt) = machine.doubt() {
         eprintln!("warning: {doubt}");
     }
-    let mut measured: Vec<Part> = Vec::new();
+    let mut report = Report { machine, quick: args.quick, parts: Vec::new() };
     let mut failed = Vec::new();
     for which in parts {
         let name = format!("{which:?}").to_lowercase();
-        match step(&name, || which.measure(&bed, &measured)) {
-            Ok(part) => measured.push(part),
+        match step(&name, || which.measure(&bed, &report.parts)) {
+            Ok(part) => report.parts.push(part),
             Err(error) if error.is::<Interrupted>() => return Err(error),
             Err(error) => {
                 eprintln!("error: {name}: {error:#}");
                 failed.push(format!("{name}: {error:#}"));
             }
         }
+        report.machine.leave();
+        // After each part: whatever ends the command, an hour of figures is not lost with it.
+        if let Some(file) = &args.report {
+            report.write(file)?;
+        }
     }
-    machine.leave();
-    let report = Report { machine, quick: args.quick, parts: measured };
     if args.json {
         println!("{}", serde_json::to_string_pretty(&report).context("the report does not print")?);
     } else {
         print!("{}", report.table());
-    }
-    if let Some(file) = &args.report {
-        report.write(file)?;
     }
     anyhow::ensure!(failed.is_empty(), "not measured: {}", failed.join("; "));
     Ok(())
