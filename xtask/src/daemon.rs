@@ -116,8 +116,11 @@ pub(crate) struct Api {
 
 impl Api {
     fn new(port: u16) -> Self {
-        let config =
-            ureq::Agent::config_builder().proxy(None).timeout_global(Some(Duration::from_secs(5)));
+        let config = ureq::Agent::config_builder()
+            .proxy(None)
+            .timeout_global(Some(Duration::from_secs(5)))
+            // The daemon ends connections that say nothing for a while; one that it is about to end is not to be asked.
+            .max_idle_age(Duration::from_secs(2));
         Self { agent: config.build().new_agent(), base: format!("http://127.0.0.1:{port}") }
     }
 
