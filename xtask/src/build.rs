@@ -67,6 +67,8 @@ pub(crate) fn run_daemon(ctx: &Ctx, args: &RunArgs) -> Result<()> {
 pub(crate) fn rooms(ctx: &Ctx, object: &Path) -> Result<PathBuf> {
     let mut bench = cargo(ctx, object);
     bench.args(["bench", "--locked", "-p", "killwatch", "--bench", "rooms", "--no-run"]);
+    // Cargo builds the daemon beside it, as benches are built: it is not to take the place of the released one.
+    bench.arg("--target-dir").arg(ctx.root.join("target/rooms"));
     let messages = process::output(bench.arg("--message-format=json-render-diagnostics"))?;
     let built = messages
         .lines()
