@@ -6,6 +6,8 @@ use serde_path_to_error::Track;
 
 /// What the reader adds where it knows where it is: ` at line 2, column 3`.
 const PLACE: &str = " at line ";
+/// And where an alias is in it: ` (defined at line 1, column 9) (used at line 2, column 6)`.
+const ALIAS: &str = " (defined at line ";
 
 /// Reads YAML of any kind.
 ///
@@ -40,6 +42,10 @@ fn each(
 fn explain(key: &str, error: &str) -> String {
     // A hint for programmers.
     let mut problem = error.replace(", set DuplicateKeyPolicy in Options if acceptable", "");
+    // What is wrong stands where the anchor does.
+    if let Some((what, _)) = problem.rsplit_once(ALIAS).filter(|(_, rest)| rest.ends_with(')')) {
+        problem.truncate(what.len());
+    }
     // Each level that an error comes through may add where that level begins. The first of them is where it was found.
     let mut found = None;
     while let Some((what, place)) = problem.rsplit_once(PLACE).filter(|(_, place)| is_place(place))
@@ -82,5 +88,17 @@ mod tests {
         );
         assert_eq!(told, "k: \"x at line 1, column 2\" is not allowed (line 3, column 4)");
         assert_eq!(explain("?", "off at line 9"), "off at line 9");
+    }
+
+    #[test]
+    fn behind_an_alias_it_is_told_where_it_is_written() {
+        let told =
+            read::<BTreeMap<String, BTreeMap<String, u8>>>(b"a: &a {x: 1}\nb: *a\nc: &c {y: no}\n");
+        assert_eq!(told.unwrap_err(), "c.y: invalid u8 (line 3, column 11)");
+        let told = explain(
+            "b.x",
+            "bad at line 1, column 7 at line 2, column 4 (defined at line 1, column 4) (used at line 2, column 4)",
+        );
+        assert_eq!(told, "b.x: bad (line 1, column 7)");
     }
 }

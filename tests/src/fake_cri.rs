@@ -3,7 +3,7 @@
 //!
 //! It speaks HTTP/2 by hand, so that an answer may be wrong at each level: the bytes on the socket, the frames of gRPC, the message.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -67,6 +67,7 @@ struct State {
     mode: Mode,
     containers: BTreeMap<String, Listed>,
     asked: u64,
+    told: BTreeSet<String>,
 }
 
 /// A running one. Dropping it ends it.
@@ -85,8 +86,13 @@ impl FakeCri {
     /// When it cannot listen.
     pub fn start() -> Result<Self> {
         let dir = TempDir::with_prefix("killwatch-test-").context("make a directory")?;
-        let state =
-            Arc::new(Mutex::new(State { mode: Mode::Good, containers: BTreeMap::new(), asked: 0 }));
+        let state = State {
+            mode: Mode::Good,
+            containers: BTreeMap::new(),
+            asked: 0,
+            told: BTreeSet::new(),
+        };
+        let state = Arc::new(Mutex::new(state));
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -130,6 +136,12 @@ impl FakeCri {
     /// Tells of it no more.
     pub fn remove(&self, id: &str) {
         lock(&self.state).containers.remove(id);
+    }
+
+    /// Whether it has told of that container, well.
+    #[must_use]
+    pub fn told(&self, id: &str) -> bool {
+        lock(&self.state).told.contains(id)
     }
 
     /// Requests so far, and connections that got no HTTP/2.
@@ -230,8 +242,8 @@ async fn answer(
 /// What a runtime says; nothing to a request that it does not have.
 fn good(method: &str, asked: &[u8], state: &Mutex<State>) -> Option<Vec<u8>> {
     let wanted = cri::ListRequest::decode(asked).unwrap_or_default().filter.unwrap_or_default().id;
-    let state = lock(state);
-    let listed = state.containers.iter();
+    let State { containers, told, .. } = &mut *lock(state);
+    let listed = containers.iter();
     Some(match method {
         "Version" => cri::VersionResponse {
             version: "0.1.0".to_owned(),
@@ -242,6 +254,9 @@ fn good(method: &str, asked: &[u8], state: &Mutex<State>) -> Option<Vec<u8>> {
         .encode_to_vec(),
         "ListContainers" => {
             let listed = listed.filter(|(id, _)| wanted.is_empty() || **id == wanted);
+            let listed = listed.inspect(|(id, _)| {
+                told.insert((*id).clone());
+            });
             let containers = listed.map(|(id, which)| container(id, which)).collect();
             cri::ListContainersResponse { containers }.encode_to_vec()
         }
