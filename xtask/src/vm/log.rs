@@ -34,7 +34,12 @@ pub(crate) struct Log {
     pub(crate) status: Option<i32>,
     /// Lines with a `test result:`.
     pub(crate) results: usize,
+    /// What libtest says of the failures: from `failures:` on.
+    pub(crate) failures: String,
 }
+
+/// The most that is kept of it, in bytes: enough for the records of several scenarios.
+const MAX_FAILURES: usize = 64 << 10;
 
 impl Log {
     /// Reads a log. Lines may end in `\r\n`; what is between the beginning and the end of a test's line is its own output.
@@ -44,8 +49,14 @@ impl Log {
         let mut open: Option<String> = None;
         let mut reasons: BTreeMap<String, String> = BTreeMap::new();
         let mut in_matrix = false;
+        let mut in_failures = false;
         for line in text.lines().map(plain) {
             let line = line.trim_end();
+            in_failures = (in_failures || line == "failures:") && !line.contains("test result: ");
+            if in_failures && log.failures.len() + line.len() < MAX_FAILURES {
+                log.failures.push_str(line);
+                log.failures.push('\n');
+            }
             if in_matrix {
                 in_matrix = log.count(line);
                 continue;
@@ -109,6 +120,15 @@ impl Log {
             .or_default();
         *counted = counted.saturating_add(count);
         true
+    }
+
+    /// The scenarios that failed.
+    pub(crate) fn failed(&self) -> Vec<&str> {
+        self.scenarios
+            .iter()
+            .filter(|(_, ending)| **ending == Ending::Fail)
+            .map(|(name, _)| name.as_str())
+            .collect()
     }
 
     /// How many scenarios ended so.
@@ -209,6 +229,11 @@ mod tests {
         ];
         let expected = expected.map(|(name, ending)| (name.to_owned(), ending));
         assert_eq!(log.scenarios, BTreeMap::from(expected));
+        assert_eq!(log.failed(), ["exits::a"]);
+        assert_eq!(
+            log.failures,
+            "failures:\n    exits::a\nconfusion matrix:\noom_memcg -> oom_memcg: 3\nkilled -> unknown: 1\n\n"
+        );
         let counts = Counts { passed: 1, failed: 1, not_applicable: 4 };
         assert_eq!(log.tally(), counts);
         let pair = |caused: &str, reported: &str| (caused.to_owned(), reported.to_owned());

@@ -53,9 +53,9 @@ pub(crate) struct VmArgs {
     /// A kernel that cannot be had is no failure
     #[arg(long)]
     allow_missing: bool,
-    /// Machines at a time, each of which keeps a processor busy most of the time
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=64))]
-    jobs: u8,
+    /// Machines at a time, each of which keeps a processor busy most of the time [default: one a processor, at most 4]
+    #[arg(long, value_parser = clap::value_parser!(u8).range(1..=64))]
+    jobs: Option<u8>,
     /// Only scenarios whose name contains one of these
     filter: Vec<String>,
 }
@@ -76,9 +76,15 @@ pub(crate) fn run(ctx: &Ctx, args: &VmArgs) -> Result<()> {
     let built = build::daemon(ctx)?;
     let programs = programs::build(ctx, &built.object)?;
     let stop = Stop::install()?;
-    let fleet = Fleet { ctx, jobs: args.jobs.into(), allow_missing: args.allow_missing };
+    let jobs = args.jobs.map_or_else(default_jobs, usize::from);
+    let fleet = Fleet { ctx, jobs, allow_missing: args.allow_missing };
     let outcomes = fleet.run(&files(ctx, &built, &programs, &args.filter, &rows)?, &rows, &stop)?;
     finish(&outcomes, args.report.as_deref(), !args.filter.is_empty())
+}
+
+/// More machines than processors only make each other late; more than four, memory short (768 MiB each).
+fn default_jobs() -> usize {
+    std::thread::available_parallelism().map_or(1, |processors| processors.get().min(4))
 }
 
 /// One boot of the default kernel, for `test`.
@@ -155,6 +161,9 @@ fn finish(outcomes: &[Outcome], report: Option<&Path>, some: bool) -> Result<()>
         if let Some(broken) = outcome.broken.as_ref().filter(|_| !outcome.missing) {
             println!("{broken}");
         }
+    }
+    for outcome in outcomes.iter().filter(|outcome| !outcome.log.failures.is_empty()) {
+        println!("\n{}: {}", outcome.row, outcome.log.failures.trim_end());
     }
     let confusion = report::confusion(outcomes);
     if !confusion.is_empty() {

@@ -45,6 +45,9 @@ impl Outcome {
             counts.not_applicable,
             seconds(self.took)
         );
+        for name in self.log.failed() {
+            let _ = write!(text, "; failed: {name}");
+        }
         if let Some(broken) = &self.broken {
             let first = broken.lines().next().unwrap_or_default();
             let word = if self.missing { "missing" } else { "broken" };
@@ -205,7 +208,8 @@ mod tests {
     #[test]
     fn what_counts_as_good() {
         assert!(outcome("a", GOOD).good(false));
-        assert!(!outcome("a", "test a ... FAILED\ntest b ... ok\n").good(false));
+        let failed = outcome("a", "test a ... FAILED\ntest b ... ok\n");
+        assert!(!failed.good(false) && failed.summary().ends_with("; failed: a"));
         assert!(!outcome("a", "").good(false) && !outcome("a", "").good(true));
         let elsewhere = outcome("a", "test a ... ignored, not applicable: no swap\n");
         assert!(elsewhere.good(true) && !elsewhere.good(false));
