@@ -19,6 +19,14 @@ impl Clock {
         secs.saturating_mul(1_000_000_000).saturating_add(nanos)
     }
 
+    /// Time until the next multiple of `period` since boot, at least 1 ns. Who does something every now and then does it then: to wake a processor that
+    /// sleeps costs more than most of what is done, and one wake-up serves all.
+    #[must_use]
+    pub fn until_next(self, period: Duration) -> Duration {
+        let period = u64::try_from(period.as_nanos()).unwrap_or(u64::MAX).max(1);
+        Duration::from_nanos(period - self.boot_ns() % period)
+    }
+
     /// ns since boot of a time in the kernel log, µs. The log's clock stands still during suspend and is not kept in step with the others: on
     /// a host that has been up for weeks it may be seconds off. Never later than now.
     #[must_use]
@@ -64,5 +72,13 @@ mod tests {
         let apart = clock.wall(clock.boot_ns()).duration_since(clock.now());
         assert!(apart.abs().as_millis() < 1000, "{apart:?}");
         assert!(clock.wall(0) < clock.now());
+    }
+
+    #[test]
+    fn the_next_one_is_within_the_period() {
+        for period in [Duration::ZERO, Duration::from_nanos(1), Duration::from_secs(1)] {
+            let wait = Clock.until_next(period);
+            assert!(!wait.is_zero() && wait <= period.max(Duration::from_nanos(1)), "{wait:?}");
+        }
     }
 }

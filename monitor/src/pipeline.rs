@@ -60,6 +60,8 @@ use upkeep::Losses;
 const HELD_TICK: Duration = Duration::from_millis(5);
 /// How often counters are taken over and old things let go.
 const UPKEEP: Duration = Duration::from_secs(1);
+/// How often the kernel is asked which programs it skipped: a file for each.
+const SKIPS: Duration = Duration::from_secs(10);
 /// At least this long between two walks over the cgroups.
 const RESCAN: Duration = Duration::from_secs(10);
 
@@ -118,6 +120,8 @@ struct Running {
     noted: Option<Note>,
     /// Losses that were told already.
     lost: Losses,
+    /// When the kernel is asked next which programs it skipped.
+    skips_due: Instant,
     walk: Option<JoinHandle<Walked>>,
     last_walk: Instant,
     /// Something was lost since the last walk began; it may have been the making of a cgroup.
@@ -140,6 +144,7 @@ impl Pipeline {
             unnamed_ends: 0,
             noted: None,
             lost: Losses::default(),
+            skips_due: Instant::now(),
             walk: None,
             last_walk: Instant::now(),
             must_walk: false,
@@ -154,7 +159,8 @@ impl Pipeline {
 
 impl Running {
     async fn work(&mut self) {
-        let mut upkeep = tokio::time::interval(UPKEEP);
+        let first = Instant::now() + self.parts.clock.until_next(UPKEEP);
+        let mut upkeep = tokio::time::interval_at(first.into(), UPKEEP);
         upkeep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let waiting = self.join.is_waiting()

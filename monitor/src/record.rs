@@ -11,7 +11,9 @@ use crate::{
     attribute,
     cgroup::{CgroupId, index::Index, marks::Marks},
     clock::Clock,
-    death::{Death, LimitCounter, MemoryStory, Missing, Oom, Role, SCHEMA, State, Victim},
+    death::{
+        Death, LimitCounter, MemoryStory, Missing, Oom, Role, SCHEMA, State, Victim, Workload,
+    },
     join::{Ended, OomKill, ProcessId, Stuck},
     probe::words::Words,
     tags::Tags,
@@ -186,8 +188,8 @@ impl Recorder {
                 .filter(|_| told.was_stuck)
                 .map(|kill| seconds(told.ktime_ns.saturating_sub(kill.mark.header.ktime_ns))),
             memory,
-            workload: attribute::workload(path.as_deref(), Some(cgroup.id)),
-            // By whoever gives the names, which come first.
+            workload: Workload::of_cgroup(path.as_deref(), Some(cgroup.id)),
+            // By whoever gives the names, of the workload too.
             job: None,
             tags: self.tags.of(id, parent_of(told.task), |process| kin.parent(process)),
             advice: verdict.advice,

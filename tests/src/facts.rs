@@ -264,6 +264,14 @@ impl Expected {
             .like("/memory/host", "the host's memory", is_host)
     }
 
+    /// Its cgroup was removed at once, before or after it was looked at.
+    #[must_use]
+    pub fn removed_at_once(self, limited: &Group) -> Self {
+        self.absent("/memory/cgroup/cgroup")
+            .absent("/memory/cgroup/delay_ms")
+            .maybe("/memory/cgroup/cgroup", limited.path())
+    }
+
     /// Its cgroup was looked at only when a daemon was at work again, `away` after the kill at most.
     #[must_use]
     pub fn looked_at_late(self, away: Duration) -> Self {

@@ -9,12 +9,14 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::LazyLock;
 
+use regex::{RegexSet, SetMatches};
 use serde::Deserialize;
 
 use super::rule::{Parts, Read, Rule, RuleError, RuleSpec, Source, Sourced};
 use super::{CGROUP_PATH, Clues};
 use crate::containers::Wanted;
 use crate::death::Job;
+use crate::text::one_line;
 use crate::yaml;
 
 const BUILT_IN: &str = include_str!("rules.yaml");
@@ -26,9 +28,16 @@ struct BuiltIn {
     after_the_users: Vec<RuleSpec>,
 }
 
+/// A pattern that matches nothing.
+const NEVER: &str = "[a&&b]";
+
 /// Every rule, in the order of trust.
 #[derive(Debug, Default)]
-pub struct Rules(Vec<Rule>);
+pub struct Rules {
+    rules: Vec<Rule>,
+    /// The patterns of the built-in ones, each in its rule's place, looked for all at once: most paths match none. The user's may be too dear for that.
+    paths: RegexSet,
+}
 
 /// A rule that says something of a death.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,7 +70,12 @@ impl Rules {
         let mut rules = compiled(&built_in.before_the_users, LIST, false)?;
         rules.extend(own);
         rules.extend(compiled(&built_in.after_the_users, LIST, false)?);
-        Ok(Self(rules))
+        let paths = RegexSet::new(rules.iter().map(|rule| rule.built_in_path().unwrap_or(NEVER)));
+        let paths = paths.map_err(|error| RuleError {
+            place: LIST.to_owned(),
+            problem: one_line(&error.to_string()),
+        })?;
+        Ok(Self { rules, paths })
     }
 
     /// The variables that the user's rules look at, if the rules are allowed. It leaves the built-in ones alone, so it costs less than
@@ -70,7 +84,7 @@ impl Rules {
     /// # Errors
     /// Which rule is not allowed, and why.
     pub fn check(own: &[RuleSpec]) -> Result<BTreeSet<String>, RuleError> {
-        Ok(Self(compiled_own(own)?).environ_names())
+        Ok(environ_names(&compiled_own(own)?))
     }
 
     /// The built-in rules alone. A test holds that they are allowed.
@@ -83,15 +97,17 @@ impl Rules {
     /// The job that the clues tell of; `None` if no rule finds an id or a name.
     #[must_use]
     pub fn job(&self, clues: &Clues<'_>) -> Option<Job> {
-        let (rule, read) = self.winner(clues)?;
-        Some(self.job_of(rule, read, clues))
+        let found = self.look(clues.path);
+        let (rule, read) = self.winner(clues, &found)?;
+        Some(self.job_of(rule, read, clues, &found))
     }
 
     /// Each rule that says something, in order, as a person who writes rules wants to see it.
     #[must_use]
     pub fn tried(&self, clues: &Clues<'_>) -> Vec<Tried<'_>> {
-        let winner = self.winner(clues).map(|(rule, _)| std::ptr::from_ref(rule));
-        let tried = self.readings(clues).map(|(rule, read)| Tried {
+        let found = self.look(clues.path);
+        let winner = self.winner(clues, &found).map(|(rule, _)| std::ptr::from_ref(rule));
+        let tried = self.readings(clues, &found).map(|(rule, read)| Tried {
             rule: &rule.name,
             users: rule.users,
             scheduler: rule.scheduler.as_deref(),
@@ -111,14 +127,14 @@ impl Rules {
     /// How many rules there are.
     #[must_use]
     pub fn count(&self) -> usize {
-        self.0.len()
+        self.rules.len()
     }
 
     /// The labels and annotations that any rule looks at.
     #[must_use]
     pub fn wanted(&self) -> Wanted {
         let mut wanted = Wanted::default();
-        for source in self.0.iter().flat_map(Rule::all_sources) {
+        for source in self.rules.iter().flat_map(Rule::all_sources) {
             match source {
                 Source::Label(key) => wanted.labels.insert(key.clone()),
                 Source::Annotation(key) => wanted.annotations.insert(key.clone()),
@@ -131,23 +147,34 @@ impl Rules {
     /// The variables that any rule looks at; they must be on the allowlist.
     #[must_use]
     pub fn environ_names(&self) -> BTreeSet<String> {
-        let names = self.0.iter().flat_map(Rule::all_sources).filter_map(|source| match source {
-            Source::Environ(name) => Some(name.clone()),
-            _ => None,
-        });
-        names.collect()
+        environ_names(&self.rules)
+    }
+
+    /// Looks for the patterns in a path.
+    fn look(&self, path: Option<&str>) -> Found {
+        let mut found =
+            Found { matching: path.map(|path| self.paths.matches(path)), outermost: None };
+        let starts = self.candidates(&found).filter_map(|rule| rule.outermost_at(path?));
+        found.outermost = starts.min();
+        found
+    }
+
+    /// The rules that may count, in order.
+    fn candidates(&self, found: &Found) -> impl Iterator<Item = &Rule> {
+        let matches = |nth| found.matching.as_ref().is_some_and(|set| set.matched(nth));
+        let may =
+            move |(nth, rule): &(usize, &Rule)| rule.built_in_path().is_none() || matches(*nth);
+        self.rules.iter().enumerate().filter(may).map(|(_, rule)| rule)
     }
 
     /// What each rule that counts reads, in order.
-    fn readings<'a>(&'a self, clues: &Clues<'_>) -> impl Iterator<Item = (&'a Rule, Read)> {
-        let starts = self.0.iter().filter_map(|rule| rule.outermost_at(clues.path?));
-        let outermost = starts.min();
-        self.0.iter().filter_map(move |rule| Some((rule, rule.read(clues, outermost)?)))
+    fn readings(&self, clues: &Clues<'_>, found: &Found) -> impl Iterator<Item = (&Rule, Read)> {
+        self.candidates(found).filter_map(|rule| Some((rule, rule.read(clues, found.outermost)?)))
     }
 
-    fn winner(&self, clues: &Clues<'_>) -> Option<(&Rule, Read)> {
+    fn winner(&self, clues: &Clues<'_>, found: &Found) -> Option<(&Rule, Read)> {
         let mut by_name = None;
-        for (rule, read) in self.readings(clues) {
+        for (rule, read) in self.readings(clues, found) {
             if read.id.is_some() {
                 return Some((rule, read));
             }
@@ -158,7 +185,7 @@ impl Rules {
         by_name
     }
 
-    fn job_of(&self, rule: &Rule, mut read: Read, clues: &Clues<'_>) -> Job {
+    fn job_of(&self, rule: &Rule, mut read: Read, clues: &Clues<'_>, found: &Found) -> Job {
         let shown_by = read.id.as_ref().or(read.name.as_ref());
         // A path shows whose job it is, also where the id is a variable's.
         let scheduler_source = match (&rule.path, shown_by) {
@@ -166,7 +193,7 @@ impl Rules {
             (None, shown_by) => shown_by.map(|sourced| sourced.source.clone()),
         };
         if !shown_by.is_some_and(|sourced| sourced.by_tag) {
-            self.fill(&mut read, clues);
+            self.fill(&mut read, clues, found);
         }
         let mut sources = BTreeMap::new();
         let scheduler = rule.scheduler.clone().zip(scheduler_source).map(|(scheduler, source)| {
@@ -189,10 +216,11 @@ impl Rules {
         }
     }
 
-    fn fill(&self, read: &mut Read, clues: &Clues<'_>) {
+    fn fill(&self, read: &mut Read, clues: &Clues<'_>, found: &Found) {
         let value = |part: &Option<Sourced>| part.as_ref().map(|sourced| sourced.value.clone());
         let id = value(&read.id);
-        for (_, more) in self.readings(clues).filter(|(rule, _)| rule.fills) {
+        let fillers = self.candidates(found).filter(|rule| rule.fills);
+        for more in fillers.filter_map(|rule| rule.read(clues, found.outermost)) {
             if more.id.is_some() && value(&more.id) != id {
                 continue;
             }
@@ -201,6 +229,23 @@ impl Rules {
             read.index = read.index.take().or(more.index);
         }
     }
+}
+
+/// Which patterns are in a path.
+#[derive(Debug)]
+struct Found {
+    /// Of the built-in rules; `None` if there is no path.
+    matching: Option<SetMatches>,
+    /// Where the first of those starts that are held to be the outermost.
+    outermost: Option<usize>,
+}
+
+fn environ_names(rules: &[Rule]) -> BTreeSet<String> {
+    let names = rules.iter().flat_map(Rule::all_sources).filter_map(|source| match source {
+        Source::Environ(name) => Some(name.clone()),
+        _ => None,
+    });
+    names.collect()
 }
 
 fn compiled(specs: &[RuleSpec], list: &str, users: bool) -> Result<Vec<Rule>, RuleError> {

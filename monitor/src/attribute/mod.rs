@@ -49,7 +49,7 @@ pub fn workload_among(
     cgroup_id: Option<u64>,
     knows: impl Fn(&str) -> bool,
 ) -> Workload {
-    let identity = path.map(|path| path::identify(path::believed(path, knows))).unwrap_or_default();
+    let identity = path.map(|path| identity_among(path, knows)).unwrap_or_default();
     let container_id = identity.container.as_ref().map(path::Container::id);
     let runtime = identity.container.and_then(|container| container.runtime).map(str::to_owned);
     let known = [
@@ -61,15 +61,25 @@ pub fn workload_among(
     ];
     let sources = known.into_iter().filter(|(_, known)| *known);
     Workload {
-        cgroup: path.map(str::to_owned),
-        cgroup_id,
         container_id,
         runtime,
         pod_uid: identity.pod_uid,
         qos: identity.qos,
         unit: identity.unit,
         sources: sources.map(|(key, _)| (key.to_owned(), CGROUP_PATH.to_owned())).collect(),
-        ..Workload::default()
+        ..Workload::of_cgroup(path, cgroup_id)
+    }
+}
+
+fn identity_among(path: &str, knows: impl Fn(&str) -> bool) -> path::Identity {
+    let identity = path::identify(path);
+    // Only a container's name can be made up.
+    if identity.container.is_none() {
+        return identity;
+    }
+    match path::believed(path, knows) {
+        whole if whole.len() == path.len() => identity,
+        part => path::identify(part),
     }
 }
 

@@ -8,7 +8,9 @@
 use crate::death::Qos;
 use crate::text;
 
-use super::patterns::{CONTAINER_REGEXES, ContainerPattern, NSPAWN_ITSELF, POD_REGEX};
+use super::patterns::{
+    ANY_CONTAINER, CONTAINER_REGEXES, ContainerPattern, NSPAWN_ITSELF, POD_REGEX,
+};
 
 /// Endings of the systemd units that hold processes, besides slices, which only group.
 const UNITS: &[&str] = &[".service", ".scope", ".socket", ".mount", ".swap"];
@@ -138,6 +140,9 @@ fn components(path: &str) -> Vec<(usize, usize)> {
 }
 
 fn container(window: &str) -> Option<Container> {
+    if ANY_CONTAINER.as_ref().is_some_and(|any| !any.is_match(window)) {
+        return None;
+    }
     // Most match nothing, and to ask for groups takes memory for them before it is looked whether there are any.
     let mut matching = CONTAINER_REGEXES.iter().filter(|(regex, _)| regex.is_match(window));
     matching.find_map(|(regex, row)| {

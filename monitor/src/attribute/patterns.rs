@@ -87,6 +87,13 @@ pub(super) static CONTAINER_REGEXES: LazyLock<Vec<(Regex, &'static ContainerPatt
         CONTAINERS.iter().filter_map(|row| Some((Regex::new(row.regex).ok()?, row))).collect()
     });
 
+/// All of [`CONTAINERS`] as one pattern, asked first: most components match none, and all patterns end where the text ends, so it is read
+/// backwards and for a few characters only.
+pub(super) static ANY_CONTAINER: LazyLock<Option<Regex>> = LazyLock::new(|| {
+    let rows: Vec<String> = CONTAINERS.iter().map(|row| format!("(?:{})", row.regex)).collect();
+    Regex::new(&rows.join("|")).ok()
+});
+
 /// [`POD`], compiled.
 pub(super) static POD_REGEX: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(POD).ok());
 
@@ -97,7 +104,7 @@ mod tests {
     #[test]
     fn every_row_compiles() {
         assert_eq!(CONTAINER_REGEXES.len(), CONTAINERS.len());
-        assert!(POD_REGEX.is_some());
+        assert!(POD_REGEX.is_some() && ANY_CONTAINER.is_some());
     }
 
     #[test]

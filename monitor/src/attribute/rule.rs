@@ -193,6 +193,11 @@ impl Rule {
         })
     }
 
+    /// Its pattern, if it is not the user's.
+    pub(super) fn built_in_path(&self) -> Option<&str> {
+        self.path.as_ref().filter(|_| !self.users).map(Regex::as_str)
+    }
+
     /// Where its pattern matches, if it is held to be the outermost one.
     pub(super) fn outermost_at(&self, path: &str) -> Option<usize> {
         let pattern = self.path.as_ref().filter(|_| self.outermost)?;
@@ -204,7 +209,8 @@ impl Rule {
     pub(super) fn read(&self, clues: &Clues<'_>, outermost: Option<usize>) -> Option<Read> {
         let groups = match &self.path {
             Some(pattern) => {
-                let path = clues.path.filter(|path| pattern.is_match(path))?;
+                // Groups take memory, and most of the user's match nothing; of the built-in ones only those come here that match.
+                let path = clues.path.filter(|path| !self.users || pattern.is_match(path))?;
                 Some(pattern.captures(path)?)
             }
             None => None,

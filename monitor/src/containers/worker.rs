@@ -108,7 +108,7 @@ impl Worker {
         loop {
             let began = Instant::now();
             let wait = match self.round::<C>().await {
-                Round::Nobody => LOOK,
+                Round::Nobody => self.clock.until_next(LOOK),
                 Round::Worked => {
                     retry = RETRY_MIN;
                     // A runtime that was started anew is noticed by the first question that fails, and that container may die any moment.

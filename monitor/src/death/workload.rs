@@ -64,6 +64,14 @@ pub struct Workload {
     pub sources: BTreeMap<String, String>,
 }
 
+impl Workload {
+    /// The workload of which no more is known yet than its cgroup.
+    #[must_use]
+    pub fn of_cgroup(path: Option<&str>, id: Option<u64>) -> Self {
+        Self { cgroup: path.map(str::to_owned), cgroup_id: id, ..Self::default() }
+    }
+}
+
 /// An object that a pod belongs to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Owner {

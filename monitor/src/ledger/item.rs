@@ -9,6 +9,9 @@ use super::cursors::{MAX_NOTE, MAX_NOTES};
 use crate::alert::Alert;
 use crate::death::Death;
 
+/// Bytes of JSON that most items take less than.
+const ROOM: usize = 8 << 10;
+
 /// What is kept.
 #[derive(Debug, Clone)]
 pub enum Item {
@@ -48,11 +51,13 @@ impl From<Death> for Item {
 
 impl Item {
     pub(super) fn json(&self) -> Result<Bytes, LedgerError> {
-        let json = match self {
-            Self::Death(death) => serde_json::to_vec(&**death),
-            Self::Alert(alert) => serde_json::to_vec(&**alert),
-        };
-        Ok(Bytes::from(json?))
+        // Written where there is room for nearly all, and then kept in no more than it takes.
+        let mut json = Vec::with_capacity(ROOM);
+        match self {
+            Self::Death(death) => serde_json::to_writer(&mut json, &**death),
+            Self::Alert(alert) => serde_json::to_writer(&mut json, &**alert),
+        }?;
+        Ok(Bytes::copy_from_slice(&json))
     }
 
     /// When it happened.

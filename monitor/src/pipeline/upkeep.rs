@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::{RESCAN, Running};
+use super::{RESCAN, Running, SKIPS};
 use crate::{
     cgroup::index::Full,
     join::Forgotten,
@@ -34,8 +34,13 @@ impl Running {
             self.parts.ops.kernel_lost(program, count);
             lost += count;
         }
-        for (program, count) in self.parts.lost.as_ref().map(Lost::skipped).unwrap_or_default() {
-            self.parts.ops.kernel_skipped(program, count);
+        let now = Instant::now();
+        if now >= self.skips_due {
+            self.skips_due = now + SKIPS;
+            for (program, count) in self.parts.lost.as_ref().map(Lost::skipped).unwrap_or_default()
+            {
+                self.parts.ops.kernel_skipped(program, count);
+            }
         }
         let watch = self.parts.watch.as_ref().map_or(0, |(watch, _)| watch.dropped());
         self.parts.ops.queue_dropped(Queue::Watch, watch - self.lost.watch);
@@ -53,7 +58,7 @@ impl Running {
         self.parts.metrics.set_containers(size.entries, size.refused);
         self.parts.metrics.set_names_late(self.parts.naming.late());
         self.parts.metrics.set_cgroups(self.parts.index.len());
-        self.parts.metrics.expire(Instant::now());
+        self.parts.metrics.expire(now);
         self.parts.audit.tick(&self.parts.index);
         if self.must_walk && self.walk.is_none() && self.last_walk.elapsed() > RESCAN {
             self.start_walk();

@@ -4,10 +4,9 @@ use std::collections::BTreeMap;
 
 use super::{Recorder, lack, new_id};
 use crate::{
-    attribute,
     death::{
         Cause, Confidence, Constraint, Death, Killer, KillerKind, LimitCounter, MemoryStory, Oom,
-        SCHEMA, State, Via, Victim,
+        SCHEMA, State, Via, Victim, Workload,
     },
     kmsg::story::{Kill, Source},
     text::{self, bytes},
@@ -115,7 +114,7 @@ impl Recorder {
             advice: advice::of_logged(cause, &memory),
             findings: Vec::new(),
             memory,
-            workload: attribute::workload(path.as_deref(), id),
+            workload: Workload::of_cgroup(path.as_deref(), id),
             job: None,
             tags: BTreeMap::new(),
             missing,

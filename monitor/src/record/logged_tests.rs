@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::{
+    attribute,
     cgroup::marks::Marks,
     clock::Clock,
     death::Missing,
@@ -46,6 +47,9 @@ pub(crate) fn sample() -> Death {
     let mut death = recorder().record_logged(&kill(&LINES));
     death.time = "2026-01-31T12:00:00Z".parse().unwrap();
     death.id = uuid::Uuid::nil();
+    // As whoever gives the names does.
+    let Workload { cgroup, cgroup_id, .. } = death.workload;
+    death.workload = attribute::workload(cgroup.as_deref(), cgroup_id);
     death
 }
 

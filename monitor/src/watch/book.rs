@@ -23,8 +23,10 @@ use crate::naming::Names;
 
 /// How long the history of a cgroup that is gone stays: a death may still be on its way. ns.
 const KEEP_GONE: u64 = 5_000_000_000;
-/// Looks are due at multiples of this, ns.
+/// Looks are due at multiples of this, ns: together with others, for to wake for each costs ten times as much as to look.
 const TICK: u64 = 100_000_000;
+/// And those of cgroups that are looked at a second apart or less often, at multiples of this.
+pub(super) const QUIET_TICK: u64 = 500_000_000;
 /// How long the limits above a cgroup are believed, ns.
 const ABOVE: u64 = 5_000_000_000;
 /// What stands beside the kinds is read this often, ns.
@@ -200,7 +202,7 @@ impl Book {
             if now_ns.saturating_sub(gone) >= KEEP_GONE {
                 self.remove(id);
             } else {
-                self.schedule(id, gone.saturating_add(KEEP_GONE));
+                self.schedule(id, now_ns, gone.saturating_add(KEEP_GONE));
             }
             return None;
         }
@@ -209,7 +211,7 @@ impl Book {
             Ok(change) => change,
             Err(Blind::Starved) => {
                 self.counts.starved += 1;
-                self.schedule(id, now_ns.saturating_add(RETRY));
+                self.schedule(id, now_ns, now_ns.saturating_add(RETRY));
                 return None;
             }
             Err(Blind::Gone) => {
@@ -217,12 +219,12 @@ impl Book {
                 let followed = self.cgroups.get_mut(&id)?;
                 followed.gone_ns = Some(now_ns);
                 (followed.usage, followed.hot) = (None, None);
-                self.schedule(id, now_ns.saturating_add(KEEP_GONE));
+                self.schedule(id, now_ns, now_ns.saturating_add(KEEP_GONE));
                 return change;
             }
         };
         let next = self.get(id)?.next_ns(now_ns, interval);
-        self.schedule(id, next);
+        self.schedule(id, now_ns, next);
         change
     }
 
@@ -404,9 +406,8 @@ impl Book {
         limit
     }
 
-    fn schedule(&mut self, id: u64, at_ns: u64) {
-        // Together with others: to wake for each costs ten times as much as to look.
-        let at_ns = at_ns.next_multiple_of(TICK);
+    fn schedule(&mut self, id: u64, now_ns: u64, at_ns: u64) {
+        let at_ns = on_the_tick(now_ns, at_ns);
         if let Some(followed) = self.cgroups.get_mut(&id) {
             followed.due_ns = at_ns;
             self.due.push(Reverse((at_ns, id)));
@@ -437,5 +438,34 @@ impl Book {
 
     fn interval_ns(&self) -> u64 {
         u64::try_from(self.config.interval.get().as_nanos()).unwrap_or(u64::MAX).max(1)
+    }
+}
+
+/// The last time before `at_ns` for which looks are gathered, or the first after `now_ns`.
+fn on_the_tick(now_ns: u64, at_ns: u64) -> u64 {
+    let quiet = at_ns.saturating_sub(now_ns) >= 2 * QUIET_TICK;
+    let tick = if quiet { QUIET_TICK } else { TICK };
+    let before = at_ns - at_ns % tick;
+    if before > now_ns { before } else { before.saturating_add(tick) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn looks_are_gathered() {
+        const MS: u64 = 1_000_000;
+        for (now, at, due) in [
+            // Looked at a little after it was due, and no rhythm is lost.
+            (1_003, 2_003, 2_000),
+            (1_003, 6_003, 6_000),
+            (1_003, 1_203, 1_200),
+            // Never at once again.
+            (1_003, 1_050, 1_100),
+            (1_000, 1_000, 1_100),
+        ] {
+            assert_eq!(on_the_tick(now * MS, at * MS), due * MS, "{now} {at}");
+        }
     }
 }

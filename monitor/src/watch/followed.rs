@@ -19,8 +19,10 @@ const FAST: u64 = 200 * MS;
 const CLOSE: u64 = 1_000 * MS;
 /// For how long one that was just made is looked at often.
 const FRESH: u64 = 10_000 * MS;
-/// Without a limit there is nothing to be near to: so many times the interval.
+/// Without a limit there is nothing to be near to: so many times the interval. Nor is one that has much room looked at less often.
 const UNLIMITED: u64 = 5;
+/// So much room below its limit allows a quiet one another interval: a leak of 25 MiB/s is then unseen for a tenth of its way at most. Bytes.
+const ROOM: u64 = 256 << 20;
 /// One that nothing names and that has no limit is only asked for its limit: this often, and after these times from when it was made.
 const IDLE: u64 = 30_000 * MS;
 const SOON: [u64; 4] = [100 * MS, 500 * MS, 2_000 * MS, 10_000 * MS];
@@ -256,7 +258,10 @@ impl Followed {
         now_ns.saturating_add(match &self.limit {
             _ if fresh || self.is_fast() => FAST.min(interval_ns),
             Some(_) if close => CLOSE.min(interval_ns),
-            Some(_) => interval_ns,
+            Some(limit) => {
+                let room = limit.bytes.saturating_sub(self.estimate());
+                interval_ns.saturating_mul((room / ROOM).clamp(1, UNLIMITED))
+            }
             None => interval_ns.saturating_mul(UNLIMITED),
         })
     }
@@ -319,6 +324,21 @@ mod tests {
     }
 
     #[test]
+    fn a_leak_under_a_large_limit_is_seen_in_time() {
+        for (mib, rate) in [(1_024, 25), (4_096, 50), (16_384, 50)] {
+            let at = |now: u64| {
+                let leaked = now.saturating_sub(60 * SECOND) / MS * rate * MIB / 1000;
+                (8 * MIB + leaked, 8 * MIB + leaked)
+            };
+            let full = 60.0 + as_f64(mib - 8) / as_f64(rate);
+            let mut followed = limited(mib);
+            let came = run(&mut followed, 60 + (mib - 8) / rate, at);
+            let first = super::super::seconds(*came.first().unwrap());
+            assert!((10.0..=60.0).contains(&(full - first)), "{mib} MiB, {rate} MiB/s: {first}");
+        }
+    }
+
+    #[test]
     fn page_cache_that_churns_at_the_limit_is_no_danger() {
         let mut followed = limited(256);
         let at = |now: u64| {
@@ -344,6 +364,10 @@ mod tests {
         assert_eq!(followed.next_ns(2 * SECOND, SECOND), 3 * SECOND);
         assert!(!followed.wants_kinds(3 * SECOND));
         assert!(followed.wants_kinds(61 * SECOND));
+        followed.limit = limited(1034).limit;
+        assert_eq!(followed.next_ns(2 * SECOND, SECOND), 6 * SECOND, "1 GiB of room");
+        followed.limit = limited(1 << 20).limit;
+        assert_eq!(followed.next_ns(2 * SECOND, SECOND), 7 * SECOND);
         followed.limit = None;
         assert_eq!(followed.next_ns(2 * SECOND, SECOND), 7 * SECOND);
         followed.named = false;
