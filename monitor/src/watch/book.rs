@@ -255,10 +255,10 @@ impl Book {
         })
     }
 
-    /// Those below a cgroup that were not looked at yet.
-    pub(super) fn unseen_below(&self, id: u64) -> Vec<u64> {
-        let unseen = |followed: &&Followed| followed.last.firm.is_none();
-        self.below(id).filter(unseen).map(|followed| followed.id).collect()
+    /// Those below a cgroup whose last look was before now.
+    pub(super) fn older_below(&self, id: u64, now_ns: u64) -> Vec<u64> {
+        let older = |followed: &&Followed| followed.last.at_ns < now_ns;
+        self.below(id).filter(older).map(|followed| followed.id).collect()
     }
 
     /// Whether a cgroup is near its limit because of one below it, which is told by itself and says more: a pod of one container has the same limit twice.

@@ -141,13 +141,16 @@ async fn the_tightest_limit_on_the_path_counts_and_where_it_stands() {
 async fn a_pod_of_one_container_is_told_once_and_by_the_container() {
     for pod_first in [true, false] {
         let mut fake = Fake::quick();
-        fake.has("/pod", Some(100), 92, 0);
-        fake.has("/pod/a", Some(100), 90, 0);
+        fake.has("/pod", Some(100), 12, 0);
+        fake.has("/pod/a", Some(100), 10, 0);
         let mut order = [(7, "/pod"), (8, "/pod/a")];
         if !pod_first {
             order.reverse();
         }
         order.iter().for_each(|(id, path)| fake.seen(*id, path, true));
+        fake.until("both are looked at", |listing| listing.cgroups.len() == 2).await;
+        fake.has("/pod/a", Some(100), 90, 0);
+        fake.has("/pod", Some(100), 92, 0);
         let near = fake.near().await;
         assert_eq!(near.workload.cgroup.as_deref(), Some("/pod/a"));
         let both = |listing: &Cgroups| listing.cgroups.iter().filter(|row| row.near).count() == 2;

@@ -220,10 +220,10 @@ impl Thread {
     }
 
     fn came(&mut self, id: u64, why: NearReason, tell: bool, now: u64) {
-        // One that was not looked at yet cannot say that it is the one.
-        for unseen in self.book.unseen_below(id) {
-            let change = self.book.look(unseen, now);
-            self.changed(unseen, change, now);
+        // One below that grew since it was looked at could not say that it is the one.
+        for older in self.book.older_below(id, now) {
+            let change = self.book.look(older, now);
+            self.changed(older, change, now);
         }
         let more_precise = self.book.is_of_one_below(id);
         let Some(followed) = self.book.get(id) else { return };
