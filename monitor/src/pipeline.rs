@@ -161,7 +161,8 @@ impl Running {
     async fn work(&mut self) {
         let first = Instant::now() + self.parts.clock.until_next(UPKEEP);
         let mut upkeep = tokio::time::interval_at(first.into(), UPKEEP);
-        upkeep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // Skipped, or one that is late once would be at another time than all else from then on.
+        upkeep.set_missed_tick_behavior(MissedTickBehavior::Skip);
         loop {
             let waiting = self.join.is_waiting()
                 || self.parts.naming.is_waiting()
@@ -191,6 +192,7 @@ impl Running {
             self.hear_of_memory(told);
         }
         self.pass_on(u64::MAX);
+        self.skips_due = Instant::now();
         self.upkeep();
         self.parts.audit.finish().await;
     }

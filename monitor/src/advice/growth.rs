@@ -15,7 +15,7 @@ const LONG: f64 = 60.0;
 const LEAST: f64 = 5.0;
 /// Looks without which a line is none.
 const LOOKS: usize = 5;
-/// What is taken within this is taken at once, seconds: nobody who looks once a second sees it come.
+/// What is taken within this, or between two looks, is taken at once, seconds: nobody who looks once a second, or less often where there is much room, sees it come.
 const ATONCE: f64 = 2.0;
 /// A look that is older than this says nothing about a leap, seconds.
 const STALE: f64 = 10.0;

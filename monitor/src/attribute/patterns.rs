@@ -88,7 +88,7 @@ pub(super) static CONTAINER_REGEXES: LazyLock<Vec<(Regex, &'static ContainerPatt
     });
 
 /// All of [`CONTAINERS`] as one pattern, asked first: most components match none, and all patterns end where the text ends, so it is read
-/// backwards and for a few characters only.
+/// backwards, and mostly no further than the last component.
 pub(super) static ANY_CONTAINER: LazyLock<Option<Regex>> = LazyLock::new(|| {
     let rows: Vec<String> = CONTAINERS.iter().map(|row| format!("(?:{})", row.regex)).collect();
     Regex::new(&rows.join("|")).ok()

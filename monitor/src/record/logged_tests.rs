@@ -71,7 +71,8 @@ fn all_that_the_log_has_is_there() {
     assert_eq!((memory.anon_bytes, memory.page_tables_bytes), (Some(32256 << 10), Some(120 << 10)));
     assert_eq!((memory.usage_bytes, memory.limit_bytes), (Some(32 << 20), Some(32 << 20)));
     assert_eq!(memory.limit_cgroup.as_deref(), Some("/kubepods/pod1"));
-    assert_eq!(death.workload.unit.as_deref(), Some("web.service"));
+    let own = recorder().record_logged(&kill(&LINES)).workload;
+    assert_eq!(own.cgroup.as_deref(), Some("/kubepods/pod1/web.service"));
     assert_eq!(death.oom.as_ref().and_then(|oom| oom.constraint), Some(Constraint::Memcg));
     let lacks = [
         "victim.status",

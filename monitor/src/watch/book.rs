@@ -14,7 +14,7 @@ use rustix::io::Errno;
 
 use super::config::WatchConfig;
 use super::files::{Beside, Files};
-use super::followed::{Followed, Hot, Limit};
+use super::followed::{Followed, Hot, Limit, TICK, is_due};
 use super::near::Change;
 use super::ring::MadeOf;
 use crate::cgroup::mounts::Hierarchy;
@@ -23,10 +23,10 @@ use crate::naming::Names;
 
 /// How long the history of a cgroup that is gone stays: a death may still be on its way. ns.
 const KEEP_GONE: u64 = 5_000_000_000;
-/// Looks are due at multiples of this, ns: together with others, for to wake for each costs ten times as much as to look.
-const TICK: u64 = 100_000_000;
-/// And those of cgroups that are looked at a second apart or less often, at multiples of this.
+/// Looks at cgroups that are looked at a second apart or less often are due at multiples of this, ns.
 pub(super) const QUIET_TICK: u64 = 500_000_000;
+/// Cgroups below one that is near its limit that are looked at before that is told.
+const MAX_BELOW: usize = 64;
 /// How long the limits above a cgroup are believed, ns.
 const ABOVE: u64 = 5_000_000_000;
 /// What stands beside the kinds is read this often, ns.
@@ -255,10 +255,17 @@ impl Book {
         })
     }
 
-    /// Those below a cgroup whose last look was before now.
-    pub(super) fn older_below(&self, id: u64, now_ns: u64) -> Vec<u64> {
-        let older = |followed: &&Followed| followed.last.at_ns < now_ns;
-        self.below(id).filter(older).map(|followed| followed.id).collect()
+    /// Of those below a cgroup whose last look is older than `since_ns` the largest, and those that were not looked at yet.
+    pub(super) fn older_below(&self, id: u64, since_ns: u64) -> Vec<u64> {
+        let older = self.below(id).filter(|followed| followed.last.at_ns < since_ns);
+        let size = |followed: &Followed| match followed.last.at_ns {
+            0 => u64::MAX,
+            _ => followed.last.usage,
+        };
+        let mut older: Vec<_> =
+            older.map(|followed| (Reverse(size(followed)), followed.id)).collect();
+        older.sort_unstable();
+        older.into_iter().take(MAX_BELOW).map(|(_, id)| id).collect()
     }
 
     /// Whether a cgroup is near its limit because of one below it, which is told by itself and says more: a pod of one container has the same limit twice.
@@ -348,7 +355,8 @@ impl Book {
                 self.files.kinds(&stat)?
             }
         };
-        if followed.last.beside_ns == 0 || now_ns.saturating_sub(followed.last.beside_ns) >= BESIDE
+        if followed.last.beside_ns == 0
+            || is_due(now_ns.saturating_sub(followed.last.beside_ns), BESIDE)
         {
             followed.last.beside = self.files.beside(&followed.path);
             followed.last.beside_ns = now_ns;
@@ -393,7 +401,7 @@ impl Book {
 
     fn limit_above(&mut self, path: &str, now_ns: u64) -> Option<Limit> {
         let (parent, _) = path.rsplit_once('/')?;
-        if now_ns.saturating_sub(self.above.since_ns) >= ABOVE {
+        if is_due(now_ns.saturating_sub(self.above.since_ns), ABOVE) {
             self.above.known.clear();
             self.above.since_ns = now_ns;
         }
@@ -441,12 +449,10 @@ impl Book {
     }
 }
 
-/// The last time before `at_ns` for which looks are gathered, or the first after `now_ns`.
+/// The first time from `at_ns` on for which looks are gathered.
 fn on_the_tick(now_ns: u64, at_ns: u64) -> u64 {
-    let quiet = at_ns.saturating_sub(now_ns) >= 2 * QUIET_TICK;
-    let tick = if quiet { QUIET_TICK } else { TICK };
-    let before = at_ns - at_ns % tick;
-    if before > now_ns { before } else { before.saturating_add(tick) }
+    let quiet = at_ns.saturating_sub(now_ns).saturating_add(TICK) >= 2 * QUIET_TICK;
+    at_ns.max(now_ns.saturating_add(1)).next_multiple_of(if quiet { QUIET_TICK } else { TICK })
 }
 
 #[cfg(test)]
@@ -457,11 +463,12 @@ mod tests {
     fn looks_are_gathered() {
         const MS: u64 = 1_000_000;
         for (now, at, due) in [
-            // Looked at a little after it was due, and no rhythm is lost.
-            (1_003, 2_003, 2_000),
-            (1_003, 6_003, 6_000),
-            (1_003, 1_203, 1_200),
-            // Never at once again.
+            // Every second, looked at a little after it was due.
+            (1_003, 2_000, 2_000),
+            (1_003, 6_000, 6_000),
+            (1_003, 1_200, 1_200),
+            // A deadline is never too early: it would be looked at twice.
+            (287, 5_287, 5_500),
             (1_003, 1_050, 1_100),
             (1_000, 1_000, 1_100),
         ] {

@@ -14,7 +14,7 @@ pub struct WatchConfig {
     pub enabled: bool,
     /// Cgroups that are followed: those of containers, pods and units, and those with a limit. About 2.5 KiB each.
     pub max: Count<16, 2_048, 65_536>,
-    /// How often one with a limit is looked at while it is quiet; up to five times as long where it has more than 256 MiB of room. Near the limit or while it grows fast it is looked at more often.
+    /// How often one with a limit is looked at while it is quiet; less often, every 5 s at least, from 512 MiB of room below its limit on. Near the limit or while it grows fast it is looked at more often.
     pub interval: Period<250, 1_000, 60_000>,
     /// From which share of its limit on a cgroup is near it, in percent. What the kernel can take back does not count.
     pub near_limit_percent: Count<10, 85, 99>,

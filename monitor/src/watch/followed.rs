@@ -13,16 +13,20 @@ use crate::death::Workload;
 
 /// ns of a millisecond.
 const MS: u64 = 1_000_000;
+/// Looks are due at multiples of this, ns: together with others, for to wake for each costs ten times as much as to look.
+pub(super) const TICK: u64 = 100 * MS;
 /// One that was just made, or that grows fast, is looked at this often.
 const FAST: u64 = 200 * MS;
 /// One that is close to its limit is looked at this often at least.
 const CLOSE: u64 = 1_000 * MS;
 /// For how long one that was just made is looked at often.
 const FRESH: u64 = 10_000 * MS;
-/// Without a limit there is nothing to be near to: so many times the interval. Nor is one that has much room looked at less often.
+/// Without a limit there is nothing to be near to: so many times the interval.
 const UNLIMITED: u64 = 5;
-/// So much room below its limit allows a quiet one another interval: a leak of 25 MiB/s is then unseen for a tenth of its way at most. Bytes.
+/// For each so much room below its limit a quiet one is left alone for an interval: a leak of 25 MiB/s is then unseen for a tenth of its way at most. Bytes.
 const ROOM: u64 = 256 << 20;
+/// But no longer than this, ns.
+const ALONE: u64 = 5_000 * MS;
 /// One that nothing names and that has no limit is only asked for its limit: this often, and after these times from when it was made.
 const IDLE: u64 = 30_000 * MS;
 const SOON: [u64; 4] = [100 * MS, 500 * MS, 2_000 * MS, 10_000 * MS];
@@ -36,6 +40,8 @@ const STILL: u64 = 60_000 * MS;
 const MOVED: u64 = 10_000 * MS;
 /// A usage that moved less is still.
 const STIR: u64 = 1 << 20;
+/// From this share of its limit on it is full.
+const BRIM: f64 = 0.9;
 /// A cgroup full of page cache shows nothing by its usage: the kinds are read this often, by whether half of it cannot be taken back.
 const FULL: [u64; 2] = [1_000 * MS, 2_500 * MS];
 /// Looks that a trend is drawn through, and how it must be for a forecast.
@@ -154,7 +160,7 @@ impl Followed {
     pub(super) fn limit_is_old(&self, now_ns: u64) -> bool {
         let fresh = self.made && now_ns.saturating_sub(self.since_ns) < FRESH;
         let every = if fresh { FRESH_LIMIT } else { LIMIT };
-        self.limit_ns.is_none_or(|at| !self.counts() || now_ns.saturating_sub(at) >= every)
+        self.limit_ns.is_none_or(|at| !self.counts() || is_due(now_ns.saturating_sub(at), every))
     }
 
     /// Takes in the usage.
@@ -163,7 +169,8 @@ impl Followed {
         let seconds = super::seconds(now_ns.saturating_sub(before.at_ns));
         self.rate = match before.at_ns {
             0 => 0.0,
-            _ if seconds > 0.0 => (as_f64(usage) - as_f64(before.usage)) / seconds,
+            // What is charged at once says nothing about a moment.
+            _ if seconds >= 0.05 => (as_f64(usage) - as_f64(before.usage)) / seconds,
             _ => self.rate,
         };
         (self.last.at_ns, self.last.usage) = (now_ns, usage);
@@ -198,22 +205,28 @@ impl Followed {
         room / self.rate < self.bounds.horizon * 2.0
     }
 
+    fn is_full(&self) -> bool {
+        self.share_of(self.last.usage).is_some_and(|share| share >= BRIM)
+    }
+
     /// Whether the kinds are to be read at this look.
     pub(super) fn wants_kinds(&self, now_ns: u64) -> bool {
         let Some(firm) = self.last.firm else { return true };
         let age = now_ns.saturating_sub(self.last.firm_ns);
         let moved = self.last.usage.abs_diff(self.last.firm_usage) >= STIR;
         let quiet = if moved { MOVED } else { STILL };
-        let Some(share) = self.share_of(self.estimate()) else { return age >= quiet };
+        let Some(share) = self.share_of(self.estimate()) else {
+            return is_due(age, quiet);
+        };
         if self.near.is_near() || self.is_fast() || share >= self.bounds.enter - MARGIN {
             return true;
         }
-        if self.share_of(self.last.usage).is_some_and(|all| all >= 0.9) {
+        if self.is_full() {
             let [close, far] = FULL;
             let half = self.share_of(firm).is_some_and(|share| share >= 0.5);
-            return age >= if half { close } else { far };
+            return is_due(age, if half { close } else { far });
         }
-        age >= quiet
+        is_due(age, quiet)
     }
 
     /// Whether the files of the kinds are worth keeping open.
@@ -255,16 +268,23 @@ impl Followed {
         let fresh = self.made && age < FRESH;
         let close = self.near.is_near()
             || self.share_of(self.estimate()).is_some_and(|s| s >= self.bounds.enter - MARGIN);
-        now_ns.saturating_add(match &self.limit {
+        // From when it was due, or the rhythm would slow down by what each look is late.
+        (now_ns - now_ns % TICK).saturating_add(match &self.limit {
             _ if fresh || self.is_fast() => FAST.min(interval_ns),
             Some(_) if close => CLOSE.min(interval_ns),
+            Some(_) if self.is_full() => interval_ns,
             Some(limit) => {
-                let room = limit.bytes.saturating_sub(self.estimate());
-                interval_ns.saturating_mul((room / ROOM).clamp(1, UNLIMITED))
+                let rooms = limit.bytes.saturating_sub(self.estimate()) / ROOM;
+                interval_ns.max(interval_ns.saturating_mul(rooms).min(ALONE))
             }
             None => interval_ns.saturating_mul(UNLIMITED),
         })
     }
+}
+
+/// Whether what is done `every` so often is due by its age, ns: looks come a little before or after their time.
+pub(super) const fn is_due(age: u64, every: u64) -> bool {
+    age.saturating_add(TICK / 2) >= every
 }
 
 #[expect(clippy::cast_precision_loss, reason = "bytes: beyond 8 PiB the last digits do not matter")]
@@ -301,7 +321,8 @@ mod tests {
                     looks.push(now);
                 }
             }
-            now = followed.next_ns(now, SECOND);
+            // As late as a machine with other things to do is.
+            now = followed.next_ns(now, SECOND).next_multiple_of(TICK) + now % 7 * MS / 2;
         }
         looks
     }
@@ -354,6 +375,14 @@ mod tests {
         let at = |now: u64| (256 * MIB, 50 * MIB + now / MS * 2 * MIB / 1000);
         let first = *run(&mut followed, 103, at).first().unwrap();
         assert!(super::super::seconds(first) < 93.0, "{first}");
+    }
+
+    #[test]
+    fn a_leak_below_a_lot_of_page_cache_is_seen() {
+        let mut followed = limited(4_096);
+        let at = |now: u64| (4_096 * MIB, 50 * MIB + now / MS * 100 * MIB / 1000);
+        let first = super::super::seconds(*run(&mut followed, 40, at).first().unwrap());
+        assert!(40.5 - first >= 10.0, "{first}");
     }
 
     #[test]

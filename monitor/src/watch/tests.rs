@@ -1,6 +1,7 @@
 //! The thread as the pipeline meets it, over files that look like a hierarchy's: what a real kernel does is for the scenarios.
 
 use std::fs;
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -63,7 +64,12 @@ impl Fake {
     fn has(&self, path: &str, limit: Option<u64>, anon: u64, file: u64) {
         let directory = self.root.path().join(path.trim_start_matches('/'));
         fs::create_dir_all(&directory).unwrap();
-        let write = |name: &str, text: String| fs::write(directory.join(name), text).unwrap();
+        // In place, as the kernel's own change: who reads it finds no moment without a number.
+        let write = |name: &str, text: String| {
+            let mut file = fs::OpenOptions::new();
+            let file = file.create(true).write(true).truncate(false).open(directory.join(name));
+            file.unwrap().write_all(text.as_bytes()).unwrap();
+        };
         write("memory.current", format!("{}\n", (anon + file) * MIB));
         write(
             "memory.stat",
@@ -143,11 +149,10 @@ async fn a_pod_of_one_container_is_told_once_and_by_the_container() {
         let mut fake = Fake::quick();
         fake.has("/pod", Some(100), 12, 0);
         fake.has("/pod/a", Some(100), 10, 0);
-        let mut order = [(7, "/pod"), (8, "/pod/a")];
-        if !pod_first {
-            order.reverse();
-        }
-        order.iter().for_each(|(id, path)| fake.seen(*id, path, true));
+        // Of those that are due together the one with the lower id is looked at first.
+        let (pod, container) = if pod_first { (7, 8) } else { (8, 7) };
+        fake.seen(pod, "/pod", true);
+        fake.seen(container, "/pod/a", true);
         fake.until("both are looked at", |listing| listing.cgroups.len() == 2).await;
         fake.has("/pod/a", Some(100), 90, 0);
         fake.has("/pod", Some(100), 92, 0);

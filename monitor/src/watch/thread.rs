@@ -221,7 +221,7 @@ impl Thread {
 
     fn came(&mut self, id: u64, why: NearReason, tell: bool, now: u64) {
         // One below that grew since it was looked at could not say that it is the one.
-        for older in self.book.older_below(id, now) {
+        for older in self.book.older_below(id, now.saturating_sub(STIR_GAP)) {
             let change = self.book.look(older, now);
             self.changed(older, change, now);
         }

@@ -52,10 +52,13 @@ impl Log {
         let mut in_failures = false;
         for line in text.lines().map(plain) {
             let line = line.trim_end();
-            in_failures = (in_failures || line == "failures:") && !line.contains("test result: ");
-            if in_failures && log.failures.len() + line.len() < MAX_FAILURES {
-                log.failures.push_str(line);
+            in_failures =
+                (in_failures || line == "failures:") && !line.starts_with("test result: ");
+            if in_failures {
+                let fits = log.failures.len() + line.len() < MAX_FAILURES;
+                log.failures.push_str(if fits { line } else { "… and more, in the log" });
                 log.failures.push('\n');
+                in_failures = fits;
             }
             if in_matrix {
                 in_matrix = log.count(line);

@@ -82,7 +82,7 @@ pub(crate) fn run(ctx: &Ctx, args: &VmArgs) -> Result<()> {
     finish(&outcomes, args.report.as_deref(), !args.filter.is_empty())
 }
 
-/// More machines than processors only make each other late; more than four, memory short (768 MiB each).
+/// More machines than processors only make each other late; more than four, memory short (768 MiB to 1 GiB each).
 fn default_jobs() -> usize {
     std::thread::available_parallelism().map_or(1, |processors| processors.get().min(4))
 }
@@ -162,7 +162,9 @@ fn finish(outcomes: &[Outcome], report: Option<&Path>, some: bool) -> Result<()>
             println!("{broken}");
         }
     }
-    for outcome in outcomes.iter().filter(|outcome| !outcome.log.failures.is_empty()) {
+    // Of one machine alone it was shown as it came.
+    let told = outcomes.iter().filter(|one| outcomes.len() > 1 && !one.log.failures.is_empty());
+    for outcome in told {
         println!("\n{}: {}", outcome.row, outcome.log.failures.trim_end());
     }
     let confusion = report::confusion(outcomes);
