@@ -112,6 +112,15 @@ pub(super) struct Sourced {
 /// What one rule reads of one death.
 pub(super) type Read = Parts<Option<Sourced>>;
 
+/// What of a rule's reading is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wanted {
+    /// What a job may be made of: not the attempt of a job without id and name.
+    Useful,
+    /// All, for a person.
+    All,
+}
+
 /// A rule, ready for use.
 #[derive(Debug)]
 pub(super) struct Rule {
@@ -206,7 +215,12 @@ impl Rule {
 
     /// What it reads; `None` if its pattern does not match or what it needs is not there. `outermost` is where the first pattern matches of
     /// all rules that are held to be the outermost.
-    pub(super) fn read(&self, clues: &Clues<'_>, outermost: Option<usize>) -> Option<Read> {
+    pub(super) fn read(
+        &self,
+        clues: &Clues<'_>,
+        outermost: Option<usize>,
+        wanted: Wanted,
+    ) -> Option<Read> {
         let groups = match &self.path {
             Some(pattern) => {
                 // Groups take memory, and most of the user's match nothing; of the built-in ones only those come here that match.
@@ -224,9 +238,13 @@ impl Rule {
         let first = |sources: &[Source]| {
             sources.iter().find_map(|source| source.read(clues, groups.as_ref()))
         };
+        let (id, name) = (first(&self.sources.id), first(&self.sources.name));
+        if wanted == Wanted::Useful && id.is_none() && name.is_none() && !self.fills {
+            return None;
+        }
         Some(Parts {
-            id: first(&self.sources.id),
-            name: first(&self.sources.name),
+            id,
+            name,
             attempt: first(&self.sources.attempt),
             index: first(&self.sources.index),
         })
