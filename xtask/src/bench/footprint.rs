@@ -138,10 +138,10 @@ fn storm(bed: &Bed<'_>, part: &mut Part) -> Result<()> {
     let state = dir.path().to_string_lossy().into_owned();
     let daemon = bed.start(&["--state.path", &state])?;
     let sampler = Sampler::start(daemon.pid());
-    let (cpu, before) = (usage::total(&usage::cpu(daemon.pid())?), Account::of(daemon.api())?);
+    let (cpu, before) = (usage::cpu(daemon.pid())?, Account::of(daemon.api())?);
     kill(bed, deaths)?;
     let account = settle(bed, &daemon, &before)?;
-    let cpu = usage::total(&usage::cpu(daemon.pid())?) - cpu;
+    let cpu = usage::since(&cpu, &usage::cpu(daemon.pid())?, "");
     // What is free goes back, and what was remembered for a while is let go of.
     bed.stop.pause(bed.pick(AFTER, Duration::from_secs(1)))?;
     let resident = sampler.stop()?;

@@ -81,8 +81,8 @@ fn step(bed: &Bed<'_>, cgroups: usize) -> Result<Step> {
         let took = began.elapsed();
         let after = usage::cpu(daemon.pid())?;
         let percent = |ns: u64| 100.0 * Duration::from_nanos(ns).as_secs_f64() / took.as_secs_f64();
-        cpu.push(percent(usage::total(&after).saturating_sub(usage::total(&before))));
-        watch.push(percent(usage::of(&after, WATCH).saturating_sub(usage::of(&before, WATCH))));
+        cpu.push(percent(usage::since(&before, &after, "")));
+        watch.push(percent(usage::since(&before, &after, WATCH)));
         let now = counted(api, "killwatch_watch_samples_total")?;
         looks.push((now - seen) / took.as_secs_f64());
     }
@@ -106,7 +106,7 @@ fn step(bed: &Bed<'_>, cgroups: usize) -> Result<Step> {
 /// Whether the daemon knows that part of the configuration.
 fn has_watch(bed: &Bed<'_>) -> Result<bool> {
     let daemon = bed.start::<&str>(&[])?;
-    Ok(usage::cpu(daemon.pid())?.contains_key(WATCH))
+    Ok(usage::cpu(daemon.pid())?.values().any(|(name, _)| name == WATCH))
 }
 
 /// A number of `/metrics`; 0 if it is not there.

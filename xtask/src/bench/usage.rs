@@ -1,6 +1,7 @@
 //! What a process takes: memory, and CPU by thread, to the ns.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs;
 
 use anyhow::{Context as _, Result};
@@ -26,8 +27,8 @@ pub(super) fn memory(pid: u32) -> Result<Memory> {
     Ok(Memory { resident: told.0, anonymous: told.1 })
 }
 
-/// ns of CPU by the name of a thread; those of threads that have ended are not in it.
-pub(super) type Cpu = BTreeMap<String, u64>;
+/// ns of CPU by the id of a thread, with its name; those of threads that have ended are not in it.
+pub(super) type Cpu = BTreeMap<OsString, (String, u64)>;
 
 /// Of a process, since its start (proc(5), `schedstat`).
 pub(super) fn cpu(pid: u32) -> Result<Cpu> {
@@ -46,19 +47,21 @@ pub(super) fn cpu(pid: u32) -> Result<Cpu> {
             .next()
             .and_then(|ns| ns.parse().ok())
             .with_context(|| format!("{} tells no time", thread.display()))?;
-        *cpu.entry(name.trim().to_owned()).or_default() += ns;
+        cpu.insert(thread.file_name().unwrap_or_default().to_owned(), (name.trim().to_owned(), ns));
     }
     Ok(cpu)
 }
 
 /// All threads together.
 pub(super) fn total(cpu: &Cpu) -> u64 {
-    cpu.values().sum()
+    since(&Cpu::new(), cpu, "")
 }
 
-/// Of the threads whose names begin so.
-pub(super) fn of(cpu: &Cpu, start: &str) -> u64 {
-    cpu.iter().filter(|(name, _)| name.starts_with(start)).map(|(_, ns)| ns).sum()
+/// What the threads whose names begin so have taken in between. A thread that ended in between takes its time with it, and no other's.
+pub(super) fn since(before: &Cpu, after: &Cpu, start: &str) -> u64 {
+    let then = |thread| before.get(thread).map_or(0, |(_, ns)| *ns);
+    let threads = after.iter().filter(|(_, (name, _))| name.starts_with(start));
+    threads.map(|(thread, (_, ns))| ns.saturating_sub(then(thread))).sum()
 }
 
 #[cfg(test)]
@@ -71,6 +74,12 @@ mod tests {
         let taken = memory(own).unwrap();
         assert!(taken.resident >= taken.anonymous && taken.anonymous > 0.0);
         assert!(total(&cpu(own).unwrap()) > 0);
+        let of = |threads: &[(&str, &str, u64)]| -> Cpu {
+            threads.iter().map(|(id, name, ns)| ((*id).into(), ((*name).to_owned(), *ns))).collect()
+        };
+        let before = of(&[("1", "main", 5), ("2", "worker", 900)]);
+        let after = of(&[("1", "main", 7), ("3", "worker", 1)]);
+        assert_eq!((since(&before, &after, ""), since(&before, &after, "main")), (3, 2));
         assert!(memory(u32::MAX).is_err() && cpu(u32::MAX).is_err());
     }
 }
