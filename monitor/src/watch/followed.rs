@@ -44,6 +44,8 @@ const STIR: u64 = 1 << 20;
 const BRIM: f64 = 0.9;
 /// A cgroup full of page cache shows nothing by its usage: the kinds are read this often, by whether half of it cannot be taken back.
 const FULL: [u64; 2] = [1_000 * MS, 2_500 * MS];
+/// Steady growth is that of so many seconds, less what a look may be early.
+const STEADY: f64 = 0.95;
 /// Looks that a trend is drawn through, and how it must be for a forecast.
 const TREND: usize = 16;
 const MIN_POINTS: usize = 8;
@@ -103,6 +105,10 @@ pub(super) struct Followed {
     firms: VecDeque<(u64, u64)>,
     /// Growth of the usage between the last two looks, bytes a second.
     rate: f64,
+    /// The same over a second at least: what grows in steps stands still in between.
+    steady: f64,
+    /// Where that began: ns since boot, bytes.
+    steady_from: (u64, u64),
     pub(super) near: Near,
     pub(super) bounds: Bounds,
     /// Who it was shown as when it came near.
@@ -144,6 +150,8 @@ impl Followed {
             ring: Ring::default(),
             firms: VecDeque::new(),
             rate: 0.0,
+            steady: 0.0,
+            steady_from: (0, 0),
             near: Near::default(),
             bounds,
             shown: None,
@@ -173,6 +181,13 @@ impl Followed {
             _ if seconds >= 0.05 => (as_f64(usage) - as_f64(before.usage)) / seconds,
             _ => self.rate,
         };
+        let (from_ns, from) = self.steady_from;
+        let span = super::seconds(now_ns.saturating_sub(from_ns));
+        if span >= STEADY {
+            let grown = as_f64(usage) - as_f64(from);
+            self.steady = if from_ns == 0 { 0.0 } else { grown / span };
+            self.steady_from = (now_ns, usage);
+        }
         (self.last.at_ns, self.last.usage) = (now_ns, usage);
         self.ring.usage(now_ns, usage);
     }
@@ -198,11 +213,12 @@ impl Followed {
         self.limit.as_ref().map(|limit| as_f64(bytes) / as_f64(limit.bytes).max(1.0))
     }
 
-    /// Whether it would meet its limit soon if it went on as between the last two looks.
+    /// Whether it would meet its limit soon if it went on as between the last two looks, or for the last second.
     fn is_fast(&self) -> bool {
-        let Some(limit) = self.limit.as_ref().filter(|_| self.rate > 0.0) else { return false };
+        let rate = self.rate.max(self.steady);
+        let Some(limit) = self.limit.as_ref().filter(|_| rate > 0.0) else { return false };
         let room = as_f64(limit.bytes) - as_f64(self.estimate());
-        room / self.rate < self.bounds.horizon * 2.0
+        room / rate < self.bounds.horizon * 2.0
     }
 
     fn is_full(&self) -> bool {
@@ -375,6 +391,24 @@ mod tests {
         let at = |now: u64| (256 * MIB, 50 * MIB + now / MS * 2 * MIB / 1000);
         let first = *run(&mut followed, 103, at).first().unwrap();
         assert!(super::super::seconds(first) < 93.0, "{first}");
+    }
+
+    #[test]
+    fn growth_in_steps_is_not_left_alone_between_them() {
+        let mut followed = limited(48);
+        let (mut now, mut widest) = (SECOND, 0);
+        while now < 14 * SECOND {
+            // 3 MiB a second, one at a time.
+            let usage = now / (333 * MS) * MIB;
+            followed.used(now, usage);
+            if followed.wants_kinds(now) {
+                followed.firm(now, usage);
+            }
+            let next = followed.next_ns(now, SECOND).next_multiple_of(TICK) + 3 * MS;
+            widest = if now > 4 * SECOND { widest.max(next - now) } else { 0 };
+            now = next;
+        }
+        assert!(widest <= 300 * MS, "{widest}");
     }
 
     #[test]
