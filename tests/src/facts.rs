@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 
 use crate::cgroup::Group;
@@ -264,12 +265,18 @@ impl Expected {
             .like("/memory/host", "the host's memory", is_host)
     }
 
-    /// Its cgroup was removed at once, before or after it was looked at.
-    #[must_use]
-    pub fn removed_at_once(self, limited: &Group) -> Self {
-        self.absent("/memory/cgroup/cgroup")
-            .absent("/memory/cgroup/delay_ms")
-            .maybe("/memory/cgroup/cgroup", limited.path())
+    /// Its cgroup was removed at once, before or after it was looked at: what was seen of it is true, or the record says what it lacks.
+    ///
+    /// # Errors
+    /// If it has neither.
+    pub fn compare_removed_at_once(self, limited: &Group, record: &Value) -> Result<()> {
+        if record.pointer("/memory/cgroup").is_some() {
+            return self.compare(record);
+        }
+        let lacks = |missing: &Value| missing["field"] == "memory.cgroup";
+        let said = record["missing"].as_array().is_some_and(|list| list.iter().any(lacks));
+        ensure!(said, "{} was not looked at, and `missing` does not say so", limited.path());
+        self.absent("/memory/cgroup").compare(record)
     }
 
     /// Its cgroup was looked at only when a daemon was at work again, `away` after the kill at most.

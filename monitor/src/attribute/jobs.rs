@@ -12,7 +12,7 @@ use std::sync::LazyLock;
 use regex::{RegexSet, SetMatches};
 use serde::Deserialize;
 
-use super::rule::{self, Parts, Read, Rule, RuleError, RuleSpec, Source, Sourced};
+use super::rule::{Extent, Parts, Read, Rule, RuleError, RuleSpec, Source, Sourced};
 use super::{CGROUP_PATH, Clues};
 use crate::containers::Wanted;
 use crate::death::Job;
@@ -107,7 +107,7 @@ impl Rules {
     pub fn tried(&self, clues: &Clues<'_>) -> Vec<Tried<'_>> {
         let found = self.look(clues.path);
         let winner = self.winner(clues, &found).map(|(rule, _)| std::ptr::from_ref(rule));
-        let tried = self.readings(clues, &found, rule::Wanted::All).map(|(rule, read)| Tried {
+        let tried = self.readings(clues, &found, Extent::All).map(|(rule, read)| Tried {
             rule: &rule.name,
             users: rule.users,
             scheduler: rule.scheduler.as_deref(),
@@ -172,15 +172,15 @@ impl Rules {
         &self,
         clues: &Clues<'_>,
         found: &Found,
-        wanted: rule::Wanted,
+        extent: Extent,
     ) -> impl Iterator<Item = (&Rule, Read)> {
         self.candidates(found)
-            .filter_map(move |rule| Some((rule, rule.read(clues, found.outermost, wanted)?)))
+            .filter_map(move |rule| Some((rule, rule.read(clues, found.outermost, extent)?)))
     }
 
     fn winner(&self, clues: &Clues<'_>, found: &Found) -> Option<(&Rule, Read)> {
         let mut by_name = None;
-        for (rule, read) in self.readings(clues, found, rule::Wanted::Useful) {
+        for (rule, read) in self.readings(clues, found, Extent::Useful) {
             if read.id.is_some() {
                 return Some((rule, read));
             }
@@ -226,9 +226,7 @@ impl Rules {
         let value = |part: &Option<Sourced>| part.as_ref().map(|sourced| sourced.value.clone());
         let id = value(&read.id);
         let fillers = self.candidates(found).filter(|rule| rule.fills);
-        for more in
-            fillers.filter_map(|rule| rule.read(clues, found.outermost, rule::Wanted::Useful))
-        {
+        for more in fillers.filter_map(|rule| rule.read(clues, found.outermost, Extent::Useful)) {
             if more.id.is_some() && value(&more.id) != id {
                 continue;
             }

@@ -114,7 +114,7 @@ pub(super) type Read = Parts<Option<Sourced>>;
 
 /// What of a rule's reading is wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Wanted {
+pub(super) enum Extent {
     /// What a job may be made of: not the attempt of a job without id and name.
     Useful,
     /// All, for a person.
@@ -219,7 +219,7 @@ impl Rule {
         &self,
         clues: &Clues<'_>,
         outermost: Option<usize>,
-        wanted: Wanted,
+        extent: Extent,
     ) -> Option<Read> {
         let groups = match &self.path {
             Some(pattern) => {
@@ -239,7 +239,7 @@ impl Rule {
             sources.iter().find_map(|source| source.read(clues, groups.as_ref()))
         };
         let (id, name) = (first(&self.sources.id), first(&self.sources.name));
-        if wanted == Wanted::Useful && id.is_none() && name.is_none() && !self.fills {
+        if extent == Extent::Useful && id.is_none() && name.is_none() && !self.fills {
             return None;
         }
         Some(Parts {

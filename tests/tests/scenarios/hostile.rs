@@ -56,8 +56,7 @@ fn the_cgroup_is_removed_as_its_victim_is_reaped(stage: &mut Stage) -> Result<()
     ensure!(!group.dir().exists());
     Expected::death(&truth, stage.daemon.node())
         .oom(&truth, &group, LIMIT)
-        .removed_at_once(&group)
-        .compare(&stage.daemon.death_of(&truth)?)
+        .compare_removed_at_once(&group, &stage.daemon.death_of(&truth)?)
 }
 
 /// So short that nobody can look into `/proc`: all that is known was seen by the kernel side.
