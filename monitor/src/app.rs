@@ -33,12 +33,12 @@ use crate::{
     containers::{
         Registry, Switch, Wanted, kubernetes, pods::Pods, sources::Sources, systemd::Invocations,
     },
-    death::Cause,
+    death::{Cause, State},
     footprint,
     host::{Facts, Roots},
     kmsg,
     ledger::{Filter, Item, Ledger},
-    metrics::Metrics,
+    metrics::{Metrics, Stage},
     naming::{Names, Naming},
     notify,
     ops::{Gap, Ops},
@@ -89,6 +89,15 @@ pub async fn run(config: Config, log_lost: ErrorCounter, opener: Opener) -> anyh
     let metrics = Arc::new(Metrics::new(config.metrics));
     let ops = Arc::new(Ops::new(Arc::clone(&metrics)));
     let ledger = tokio::task::block_in_place(|| Ledger::open(&config.ledger, &config.state.path));
+    {
+        let metrics = Arc::clone(&metrics);
+        // A stuck victim has not ended yet, and is told late on purpose.
+        ledger.on_death(move |death| {
+            if death.state == State::Dead {
+                metrics.delayed(Stage::Kept, Clock.since(death.ktime_ns));
+            }
+        });
+    }
     let ledger = Arc::new(ledger);
     let status = Arc::new(api::Status::new(config.node.as_str().to_owned(), facts.boot_id.clone()));
     status.set_findings(cli::doctor::of_host(&facts, &mounts));
@@ -122,7 +131,11 @@ pub async fn run(config: Config, log_lost: ErrorCounter, opener: Opener) -> anyh
         records: config.queue.records.get(),
         hierarchy: mounts.memory.clone(),
     };
-    let observer = Arc::new(Observer { ops: Arc::clone(&ops), status: Arc::clone(&status) });
+    let observer = Arc::new(Observer {
+        metrics: Arc::clone(&metrics),
+        ops: Arc::clone(&ops),
+        status: Arc::clone(&status),
+    });
     let source::Source { kind, records, lost, pins, reports, lacks, guard } =
         opener.run(move || source::open(wanted, &observer)).await??;
     for lack in &opener.lacks {
@@ -426,11 +439,16 @@ fn options(config: &Config, memory_hierarchy: u32) -> Options {
 
 /// Tells the rest of the house what a reader sees.
 struct Observer {
+    metrics: Arc<Metrics>,
     ops: Arc<Ops>,
     status: Arc<api::Status>,
 }
 
 impl reader::Observer for Observer {
+    fn read(&self, ktime_ns: u64) {
+        self.metrics.delayed(Stage::Read, Clock.since(ktime_ns));
+    }
+
     fn undecodable(&self, why: &dyn std::fmt::Display) {
         self.ops.decode_error(why);
     }

@@ -19,6 +19,12 @@ impl Clock {
         secs.saturating_mul(1_000_000_000).saturating_add(nanos)
     }
 
+    /// Time since then, ns since boot; none if it is yet to come.
+    #[must_use]
+    pub fn since(self, ktime_ns: u64) -> Duration {
+        Duration::from_nanos(self.boot_ns().saturating_sub(ktime_ns))
+    }
+
     /// Time until the next multiple of `period` since boot, at least 1 ns. Who does something every now and then does it then: to wake a processor that
     /// sleeps costs more than most of what is done, and one wake-up serves all.
     #[must_use]

@@ -63,10 +63,24 @@ pub(crate) fn run_daemon(ctx: &Ctx, args: &RunArgs) -> Result<()> {
     Err(error).with_context(|| format!("cannot run {}", built.daemon.display()))
 }
 
+/// Which optimisations the rooms are built with.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Rooms {
+    /// The daemon's own: to be timed.
+    Released,
+    /// Those that take a quarter of the time to link: to be counted, one commit against another.
+    Counted,
+}
+
 /// Builds the bench of the daemon's rooms and says where it is.
-pub(crate) fn rooms(ctx: &Ctx, object: &Path) -> Result<PathBuf> {
+pub(crate) fn rooms(ctx: &Ctx, object: &Path, how: Rooms) -> Result<PathBuf> {
+    let profile = match how {
+        Rooms::Released => "release",
+        Rooms::Counted => "bench",
+    };
     let mut bench = cargo(ctx, object);
     bench.args(["bench", "--locked", "-p", "killwatch", "--bench", "rooms", "--no-run"]);
+    bench.args(["--profile", profile]);
     // Cargo builds the daemon beside it, as benches are built: it is not to take the place of the released one.
     bench.arg("--target-dir").arg(ctx.root.join("target/rooms"));
     let messages = process::output(bench.arg("--message-format=json-render-diagnostics"))?;

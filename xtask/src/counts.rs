@@ -12,6 +12,7 @@ use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
 
 use crate::apt::{self, Need};
+use crate::build::Rooms;
 use crate::context::Ctx;
 use crate::process::{self, step};
 use crate::{build, object, toolchain};
@@ -127,7 +128,7 @@ fn compare(
 
 fn rooms(ctx: &Ctx, object: &Path) -> Result<BTreeMap<String, f64>> {
     apt::ensure(&[Need::new("valgrind", "counts the instructions of the daemon's rooms")])?;
-    let bench = step("build the bench of the rooms", || build::rooms(ctx, object))?;
+    let bench = step("build the bench of the rooms", || build::rooms(ctx, object, Rooms::Counted))?;
     step("count the instructions of the rooms", || {
         ROOMS
             .iter()

@@ -50,6 +50,7 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 
 use crate::audit::state::StatePath;
+use crate::death::Death;
 
 mod commit;
 mod config;
@@ -75,6 +76,7 @@ use health::{Bounds, now};
 pub use item::{Batch, Entry, Item, LedgerError};
 use medium::{AtPath, Medium};
 pub use offline::{Found, Offline, ReadError};
+use recent::OnDeath;
 use shared::{Shared, Stop};
 use writer::Writer;
 
@@ -297,6 +299,12 @@ impl Ledger {
     pub async fn settled(&self) {
         let last = self.shared.recent().last();
         let _ = self.changed().wait_for(|settled| *settled >= last).await;
+    }
+
+    /// Has `on_death` called with each death as readers are about to see it, newest first of those that become visible at once. It must not wait: the ledger
+    /// stands still meanwhile. A death that gave way before it was seen is not among them.
+    pub fn on_death(&self, on_death: impl Fn(&Death) + Send + Sync + 'static) {
+        self.shared.recent().on_death = Some(OnDeath(Box::new(on_death)));
     }
 
     /// How many wait for it to rise.

@@ -5,6 +5,7 @@
 //! `last`; all that are not saved are among them, unless there was no room for them.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -15,6 +16,16 @@ use uuid::Uuid;
 use super::cursors::{Cursors, Notes};
 use super::store::{Loaded, Shelf, Work};
 use super::{Batch, Bounds, Entry, Item};
+use crate::death::Death;
+
+/// Whoever is told of each death as readers are about to see it.
+pub(super) struct OnDeath(pub(super) Box<dyn Fn(&Death) + Send + Sync>);
+
+impl fmt::Debug for OnDeath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OnDeath")
+    }
+}
 
 /// The state in memory.
 #[derive(Debug)]
@@ -62,6 +73,7 @@ pub(super) struct Recent {
     pub(super) ahead: bool,
     /// Whether the writer has ended.
     pub(super) ended: bool,
+    pub(super) on_death: Option<OnDeath>,
 }
 
 impl Recent {
@@ -93,6 +105,7 @@ impl Recent {
             tried: false,
             ahead: false,
             ended: false,
+            on_death: None,
         }
     }
 
@@ -165,7 +178,12 @@ impl Recent {
     }
 
     fn settle(&mut self, seq: u64) {
-        self.settled = self.settled.max(seq);
+        let before = self.settled;
+        self.settled = before.max(seq);
+        if let Some(OnDeath(on_death)) = &self.on_death {
+            let new = self.visible().rev().take_while(|entry| entry.seq > before);
+            new.filter_map(|entry| entry.death()).for_each(|death| on_death(death));
+        }
         if self.settled == self.last {
             self.waiting = None;
         }

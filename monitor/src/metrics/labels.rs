@@ -6,6 +6,8 @@ use crate::death::{Cause, Death};
 use crate::ops::{Gap, Queue};
 use crate::probe::Loss;
 
+use super::Stage;
+
 /// Exemplar: the record behind the number.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct DeathId {
@@ -53,6 +55,17 @@ impl From<Gap> for GapLabel {
 impl From<Queue> for QueueLabel {
     fn from(queue: Queue) -> Self {
         Self { queue: queue.as_str() }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct StageLabel {
+    stage: &'static str,
+}
+
+impl From<Stage> for StageLabel {
+    fn from(stage: Stage) -> Self {
+        Self { stage: stage.as_str() }
     }
 }
 

@@ -6,7 +6,7 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use prometheus_client::metrics::counter::Counter;
@@ -24,6 +24,7 @@ use crate::probe::{Loss, ProbeReport, ProbeState};
 
 mod config;
 mod containers;
+mod delays;
 #[cfg(test)]
 mod document_tests;
 mod jobs;
@@ -43,6 +44,8 @@ mod watch;
 
 pub use config::{LabelsConfig, MetricsConfig};
 use containers::Containers;
+use delays::Delays;
+pub use delays::Stage;
 use jobs::Jobs;
 pub use labels::Rejected;
 use labels::{CauseLabel, GapLabel, ProbeLabel, ProgramLabel, QueueLabel, ReasonLabel};
@@ -78,6 +81,7 @@ pub struct Metrics {
     jobs: Arc<Jobs>,
     sources: Sources,
     deaths: Family<CauseLabel, Counter>,
+    delays: Delays,
     kernel_lost: Family<ProgramLabel, Counter>,
     kernel_skipped: Family<ProgramLabel, Counter>,
     queues: Family<QueueLabel, Counter>,
@@ -132,6 +136,7 @@ impl Metrics {
                 "killwatch_deaths",
                 "Processes that ended abnormally, by what ended them",
             ),
+            delays: Delays::new(r),
             kernel_skipped: add(
                 r,
                 "killwatch_kernel_programs_skipped",
@@ -253,6 +258,11 @@ impl Metrics {
         if death.cause.is_kernel_oom() {
             self.containers.killed(death, now);
         }
+    }
+
+    /// A death is so old at a place on its way, by the kernel's stamp on its end.
+    pub fn delayed(&self, stage: Stage, delay: Duration) {
+        self.delays.observe(stage, delay);
     }
 
     /// A container lives: its series exist from now on, so that the first kill is an increase. To be called once it has its names, or is known not to get any, and again

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::containers::MAX_CONTAINERS;
-use super::{LabelsConfig, Metrics, MetricsConfig, document_tests};
+use super::{LabelsConfig, Metrics, MetricsConfig, Stage, document_tests};
 use crate::containers::{MAX_TEXT, SourceReport, SourceState};
 use crate::death::{Cause, Death, Job, Workload, sample};
 use crate::ledger::Health as LedgerHealth;
@@ -117,6 +117,9 @@ fn the_whole_text() {
     metrics.near_limit(&container("left"), false);
     metrics.near_limit_told();
     metrics.warned(7.5);
+    metrics.delayed(Stage::Read, Duration::from_micros(150));
+    metrics.delayed(Stage::Kept, Duration::from_millis(3));
+    metrics.delayed(Stage::Kept, Duration::from_secs(60));
     metrics.set_watch(Counts { followed: 3, samples: 400, refused: 2, starved: 1 });
     metrics.set_sources(&[
         source("cri", SourceState::Up, 9, 2),

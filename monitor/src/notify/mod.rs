@@ -29,6 +29,7 @@ mod retry;
 pub mod secret;
 mod sentence;
 pub mod summary;
+#[cfg(feature = "otlp")]
 #[cfg(test)]
 mod wave;
 pub mod webhook;

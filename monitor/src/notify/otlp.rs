@@ -62,10 +62,15 @@ impl Otlp {
         })
     }
 
+    /// What one request says of them.
+    pub(super) fn body(&self, messages: &[Message]) -> serde_json::Result<Vec<u8>> {
+        let records: Vec<_> = messages.iter().map(records::record).collect();
+        serde_json::to_vec(&wire::Request::new(&self.resource, &records))
+    }
+
     /// Sends these in one request.
     async fn send(&self, messages: &[Message]) -> Result<(), Failure> {
-        let records: Vec<_> = messages.iter().map(records::record).collect();
-        let body = serde_json::to_vec(&wire::Request::new(&self.resource, &records));
+        let body = self.body(messages);
         let body = body.map_err(|error| Failure::Refused(format!("no JSON form: {error}")))?;
         let request = http::Request {
             content_type: "application/json",

@@ -1,24 +1,31 @@
 //! A wave: ten thousand nodes whose processes are killed in the same second, and one receiver. Simulated in virtual time, event by event, with the code that sinks run:
-//! grouping ([`super::group`]) decides what is told at once, waiting ([`super::retry`]) when it is tried again.
+//! grouping ([`super::group`]) decides what is told at once, waiting ([`super::retry`]) when it is tried again. What the messages weigh is what the sink for OTLP makes of them.
 //!
 //! `cargo xtask bench --only fleet` reads the lines that begin with `WAVE `.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use prometheus_client::metrics::counter::Counter;
 use serde_json::json;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use super::deliver::Message;
 use super::group::Groups;
+use super::otlp::Otlp;
 use super::retry::Retry;
 use crate::death::{Death, sample};
+use crate::ledger::Entry;
 
 const SENDERS: u32 = 10_000;
 /// Processes of one workload that die on each node.
 const VICTIMS: u32 = 20;
+/// Records of one request for OTLP, as the sink has it by default.
+const OTLP_BATCH: usize = 64;
 /// Requests a second that the receiver takes; to the rest it says 503.
 const CAPACITY: u32 = 2_000;
 /// Requests that it can have waiting within a second before it refuses: what a tenth of one brings.
@@ -28,6 +35,7 @@ const SECOND: u64 = 1_000_000;
 /// One wave, in µs of virtual time.
 struct Wave {
     outage: Duration,
+    node: Node,
     /// When which sender tries: the earliest first.
     due: BinaryHeap<Reverse<(u64, u32)>>,
     retries: Vec<Retry>,
@@ -43,9 +51,11 @@ impl Wave {
     /// All struck within one second; the receiver takes nothing for `outage`.
     fn new(outage: Duration) -> Self {
         fastrand::seed(7);
-        let first = messages_of_one_node();
+        let node = Node::struck();
+        let first = u32::try_from(node.told.len()).unwrap();
         let mut wave = Self {
             outage,
+            node,
             due: BinaryHeap::new(),
             retries: (0..SENDERS).map(|_| Retry::default()).collect(),
             waiting: vec![first; SENDERS as usize],
@@ -109,24 +119,47 @@ impl Wave {
             "peak_attempts_per_second": self.peak(),
             "seconds_until_all_are_told": self.told_us as f64 / SECOND as f64,
             "attempts_by_second": by_second,
+            "otlp_bytes_of_a_node": Node::otlp_bytes(1, &self.node.told),
+            "otlp_bytes_of_a_node_ungrouped": Node::otlp_bytes(OTLP_BATCH, &self.node.all),
         });
         println!("WAVE {said}");
     }
 }
 
-/// Of the deaths of one node in one second, what is told: the first at once, the rest in one summary.
-fn messages_of_one_node() -> u32 {
-    let window = Duration::from_secs(300);
-    let (mut groups, now) = (Groups::new(window), Instant::now());
-    let start = Timestamp::from_second(1_769_860_800).unwrap();
-    let mut messages = 0;
-    for number in 0..VICTIMS {
-        if !groups.take(u64::from(number), &death(number, start), now) {
-            messages += 1;
+/// The deaths of one node in one second.
+struct Node {
+    /// Each of them.
+    all: Vec<Message>,
+    /// What is told of them: the first at once, the rest in one summary.
+    told: Vec<Message>,
+}
+
+impl Node {
+    fn struck() -> Self {
+        let window = Duration::from_secs(300);
+        let (mut groups, now) = (Groups::new(window), Instant::now());
+        let start = Timestamp::from_second(1_769_860_800).unwrap();
+        let (mut all, mut told) = (Vec::new(), Vec::new());
+        for number in 0..VICTIMS {
+            let (seq, death) = (u64::from(number), death(number, start));
+            let held = groups.take(seq, &death, now);
+            let json = serde_json::to_vec(&death).unwrap().into();
+            let entry = Message::Entry(Arc::new(Entry { seq, item: death.into(), json }));
+            told.extend((!held).then(|| entry.clone()));
+            all.push(entry);
         }
+        let over = start + jiff::SignedDuration::from_secs(400);
+        let closed = groups.close(over, now).into_iter();
+        told.extend(closed.map(|closed| Message::Summary(Arc::new(closed.summary))));
+        Self { all, told }
     }
-    let over = start + jiff::SignedDuration::from_secs(400);
-    messages + u32::try_from(groups.close(over, now).len()).unwrap()
+
+    /// Bytes of the requests for these, so many messages in each.
+    fn otlp_bytes(batch: usize, messages: &[Message]) -> usize {
+        let config = serde_json::from_value(json!({"endpoint": "http://localhost:4318"}));
+        let otlp = Otlp::new(&config.unwrap(), "node-1", Counter::default()).unwrap();
+        messages.chunks(batch).map(|some| otlp.body(some).unwrap().len()).sum()
+    }
 }
 
 /// Each by a decision of its own: the hardest case.
@@ -146,6 +179,9 @@ async fn a_wave_is_two_messages_a_node_and_does_not_come_back_as_one() {
     up.run();
     up.say();
     assert_eq!(up.messages, 2 * u64::from(SENDERS), "the first death, and one summary");
+    let (told, all) = (&up.node.told, &up.node.all);
+    let (grouped, each) = (Node::otlp_bytes(1, told), Node::otlp_bytes(OTLP_BATCH, all));
+    assert!(grouped * 5 < each, "{grouped} bytes of OTLP, {each} without grouping");
     let mut down = Wave::new(Duration::from_secs(60));
     down.run();
     down.say();

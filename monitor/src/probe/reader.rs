@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 use super::{
     Loss, News, Record,
-    decode::decode,
+    decode::{Raw, decode},
     overlap::Overlap,
     pins::state::{Meanwhile, Pins},
     retire::Old,
@@ -48,6 +48,8 @@ const LAST_LOOKS: usize = 16;
 
 /// What the reader tells of itself.
 pub trait Observer: Send + Sync {
+    /// The end of a process was read; the kernel side stamped it then, ns since boot.
+    fn read(&self, ktime_ns: u64);
     /// A record could not be decoded. `why` is for the log.
     fn undecodable(&self, why: &dyn std::fmt::Display);
     /// The ring cannot be waited for any more: deaths are no longer seen.
@@ -285,7 +287,10 @@ impl Drain {
                         ready.push(Record::Ring(News::Repeated));
                     }
                 }
-                Ok(raw) => self.assembler.push(raw, |record| ready.push(record)),
+                Ok(raw) => {
+                    note_end(&*self.observer, &raw);
+                    self.assembler.push(raw, |record| ready.push(record));
+                }
                 Err(error) => self.observer.undecodable(&error),
             }
             // It leaves the ring before anybody hears of it: a daemon that is killed in between has lost it, and the next one counts that. The other way
@@ -299,5 +304,12 @@ impl Drain {
             log.flush();
         }
         count
+    }
+}
+
+/// Says when an end was, to whoever measures how long it took to get here.
+pub(super) fn note_end(observer: &dyn Observer, raw: &Raw<'_>) {
+    if let Raw::Exit(exit) = raw {
+        observer.read(exit.header.ktime_ns);
     }
 }

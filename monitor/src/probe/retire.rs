@@ -12,7 +12,7 @@ use super::{
     Loss, News, Record,
     decode::decode,
     pins::{Plan, SetName, dir, state::Meanwhile},
-    reader::Drain,
+    reader::{Drain, note_end},
     tally::lost,
     traffic::{Counter, is_end, submitted},
     words::Assembler,
@@ -90,6 +90,7 @@ impl Drain {
             match decode(&item) {
                 Ok(raw) => {
                     self.overlap.old(&raw);
+                    note_end(&*self.observer, &raw);
                     assembler.push(raw, |record| self.records.offer(record));
                 }
                 Err(error) => self.observer.undecodable(&error),

@@ -80,6 +80,15 @@ impl Figure {
         Some(Self::new(name, unit, Spread::events(values)?))
     }
 
+    /// Of what somebody else has counted; none of nothing.
+    pub(super) fn counted(
+        name: impl Into<String>,
+        unit: &'static str,
+        spread: Option<Spread>,
+    ) -> Option<Self> {
+        Some(Self::new(name, unit, spread?))
+    }
+
     /// What has no spread: a count, or arithmetic.
     pub(super) fn exact(name: impl Into<String>, unit: &'static str, value: f64) -> Self {
         Self::new(name, unit, Spread::Exact { value })

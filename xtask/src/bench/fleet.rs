@@ -10,13 +10,17 @@ use crate::build;
 use crate::process;
 
 const HOW: &str = "Arithmetic, each step shown as a note, from what the other parts of this same run measured: what they did not measure is left out. The wave is a simulation of discrete events in virtual \
-    time that uses the daemon's own code for waiting (`notify/retry.rs`) and grouping (`notify/group.rs`): a test of the daemon, `notify::wave`, which also holds it to bounds.";
+    time that uses the daemon's own code for waiting (`notify/retry.rs`) and grouping (`notify/group.rs`): a test of the daemon, `notify::wave`, which also holds it to bounds. What OTLP weighs is \
+    the bodies of the requests that the sink makes of these deaths, each of a pod with all its names.";
 
 const NODES: f64 = 10_000.0;
 /// Of Prometheus, seconds between two scrapes.
 const SCRAPE_EVERY: f64 = 15.0;
 /// Containers of a node, as the ladder has them.
 const CONTAINERS: usize = 100;
+
+/// Deaths of a node in a day: one an hour.
+const A_DAY: f64 = 24.0;
 
 /// What the simulation says on a line that begins with `WAVE `.
 #[derive(Debug, Deserialize)]
@@ -31,6 +35,8 @@ struct Wave {
     peak_attempts_per_second: f64,
     seconds_until_all_are_told: f64,
     attempts_by_second: Vec<(f64, f64)>,
+    otlp_bytes_of_a_node: f64,
+    otlp_bytes_of_a_node_ungrouped: f64,
 }
 
 /// The part. `before`: what was measured in this run.
@@ -40,6 +46,7 @@ pub(super) fn measure(bed: &Bed<'_>, before: &[Part]) -> Result<Part> {
     let idle = of("footprint", &format!("idle, {CONTAINERS} cgroups: CPU, all"));
     let resident = of("footprint", &format!("idle, {CONTAINERS} cgroups: resident"));
     let scrape = of("growth", &format!("/metrics with {CONTAINERS} containers: size"));
+    let series = of("growth", &format!("/metrics with {CONTAINERS} containers: series"));
     if let Some(percent) = idle {
         let cores = percent / 100.0 * NODES;
         part.push(Figure::exact("CPU of the fleet, idle", "cores", cores));
@@ -60,14 +67,37 @@ pub(super) fn measure(bed: &Bed<'_>, before: &[Part]) -> Result<Part> {
             "Measured in part only: run it with `--only footprint,growth,fleet`, or all parts.",
         );
     }
-    // Two series a container, and those of the daemon.
-    let (a_container, own) = (2.0, 120.0);
-    let series = (a_container * CONTAINERS as f64 + own) * NODES;
-    part.push(Figure::exact("series at Prometheus", "series", series));
-    part.push(Figure::exact("samples at Prometheus", "a second", series / SCRAPE_EVERY));
-    part.note(format!("({a_container} series a container × {CONTAINERS} + about {own} of the daemon) × {NODES} = {series:.0} series, a sample of each every {SCRAPE_EVERY} s."));
+    if let Some(of_one) = series {
+        let all = of_one * NODES;
+        part.push(Figure::exact("series at Prometheus", "series", all));
+        part.push(Figure::exact("samples at Prometheus", "a second", all / SCRAPE_EVERY));
+        part.note(format!("{of_one:.0} series of /metrics with {CONTAINERS} containers × {NODES} nodes = {all:.0} series, a sample of each every {SCRAPE_EVERY} s."));
+    }
     wave(bed, &mut part)?;
     Ok(part)
+}
+
+/// What the collectors of logs take in.
+fn otlp(wave: &Wave, part: &mut Part) {
+    let mib = f64::from(1 << 20);
+    let nodes = wave.senders;
+    for (how, bytes) in [
+        ("grouped", wave.otlp_bytes_of_a_node),
+        ("with group: 0s", wave.otlp_bytes_of_a_node_ungrouped),
+    ] {
+        let volume = bytes * nodes / mib;
+        part.push(Figure::exact(format!("OTLP of the wave, {how}"), "MiB", volume));
+        part.note(format!(
+            "OTLP, {how}: {bytes:.0} bytes for the {} deaths of a node × {nodes} nodes = {volume:.1} MiB.",
+            wave.victims_of_each
+        ));
+    }
+    let death = wave.otlp_bytes_of_a_node_ungrouped / wave.victims_of_each;
+    let a_day = death * A_DAY * nodes / mib / 1024.0;
+    part.push(Figure::exact("OTLP a day", "GiB", a_day));
+    part.note(format!(
+        "OTLP a day: {death:.0} bytes a death × {A_DAY} deaths a node, all told one by one × {nodes} nodes = {a_day:.2} GiB."
+    ));
 }
 
 fn wave(bed: &Bed<'_>, part: &mut Part) -> Result<()> {
@@ -88,6 +118,9 @@ fn wave(bed: &Bed<'_>, part: &mut Part) -> Result<()> {
     });
     let waves = waves.collect::<Result<Vec<_>>>()?;
     anyhow::ensure!(!waves.is_empty(), "the simulation of the wave said nothing");
+    if let Some(wave) = waves.first() {
+        otlp(wave, part);
+    }
     let mut lines = Vec::new();
     for wave in waves {
         let outage = if wave.outage_seconds > 0.0 {

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result};
 
 use super::bed::Bed;
 use super::figure::{Figure, Part, Target};
-use super::growth::{Step, WATCH, ladder};
+use super::growth::{Step, WATCH, WATCHED, ladder};
 use super::load;
 use super::plot::{Plot, Shape};
 use super::usage;
@@ -20,7 +20,7 @@ use crate::storm::account::Account;
 use crate::storm::memory::Sampler;
 
 const HOW: &str = "Resident memory is `VmRSS` of `/proc/PID/status`, CPU the time that the kernel gave to the daemon's threads (`schedstat`, ns) over a window, in percent of one core; the watch over \
-    memory is a thread of its own. Cgroups are named and limited as Docker's containers, below a directory of the bench's own, and empty. *Ready* is from fork to the first good answer \
+    memory is a thread of its own, and its memory what a daemon without it lacks after the same time. Cgroups are named and limited as Docker's containers, below a directory of the bench's own, and empty. *Ready* is from fork to the first good answer \
     of `/-/ready`: probes attached, cgroups walked. The storm is two processes that fork and kill, ledger on disk, default configuration.";
 
 /// Deaths in all.
@@ -94,7 +94,7 @@ fn idle(steps: &[Step], part: &mut Part) {
         }
         let cpu =
             Figure::runs(format!("idle, {at}: CPU, the watch"), "% of a core", step.watch.clone());
-        let bound = (step.cgroups == 1_000).then_some(Target::AtMost(1.0));
+        let bound = (step.cgroups == WATCHED).then_some(Target::AtMost(1.0));
         watch.push((n, cpu.as_ref().map_or(0.0, |figure| figure.spread.middle())));
         part.push(cpu.map(|figure| figure.promised(bound)));
         part.push(Figure::runs(
@@ -104,10 +104,12 @@ fn idle(steps: &[Step], part: &mut Part) {
         ));
         if step.cgroups > 0 {
             let grown = (step.anonymous - least).max(0.0);
-            let figure =
-                Figure::exact(format!("idle, {at}: grown since none, by all rooms"), "MiB", grown);
-            let bound = (step.cgroups == 1_000).then_some(Target::AtMost(4.0));
-            part.push(figure.promised(bound));
+            let name = format!("idle, {at}: grown since none, by all rooms");
+            part.push(Figure::exact(name, "MiB", grown));
+            let of_watch = step.unwatched.map(|without| (step.anonymous - without).max(0.0));
+            let figure = of_watch
+                .map(|mib| Figure::exact(format!("idle, {at}: of it, the watch"), "MiB", mib));
+            part.push(figure.map(|figure| figure.promised(Target::AtMost(4.0))));
             part.push(Figure::exact(
                 format!("idle, {at}: a cgroup, all rooms"),
                 "bytes",

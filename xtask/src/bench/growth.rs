@@ -20,6 +20,8 @@ const HOW: &str = "The exponent b of cost = a · driver^b, fitted by least squar
 
 /// Thread that follows the memory of cgroups.
 pub(super) const WATCH: &str = "killwatch-watch";
+/// Cgroups beside which the watch has a target of its own.
+pub(super) const WATCHED: usize = 1_000;
 /// Steeper is more than linear; the tenth is noise.
 const LINEAR: f64 = 1.1;
 /// Series of workloads at which `/metrics` has a target, and the target in ms.
@@ -31,6 +33,8 @@ pub(super) struct Step {
     pub(super) ready_ms: f64,
     pub(super) resident: f64,
     pub(super) anonymous: f64,
+    /// The same of a daemon that runs as long without the watch, beside [`WATCHED`].
+    pub(super) unwatched: Option<f64>,
     /// In percent of a core, a window each.
     pub(super) cpu: Vec<f64>,
     pub(super) watch: Vec<f64>,
@@ -41,6 +45,7 @@ pub(super) struct Step {
     /// Answers of `/metrics`.
     pub(super) scrape_ms: Vec<f64>,
     pub(super) scrape_bytes: f64,
+    pub(super) scrape_series: f64,
 }
 
 /// A daemon beside more and more cgroups. Measured once a bench.
@@ -59,15 +64,19 @@ pub(super) fn ladder<'a>(bed: &'a Bed<'_>) -> Result<&'a [Step]> {
     Ok(bed.ladder.get_or_init(|| steps))
 }
 
-fn step(bed: &Bed<'_>, cgroups: usize) -> Result<Step> {
+/// A daemon with room for all cgroups: what does not fit is left out, which would look like thrift.
+fn start(bed: &Bed<'_>, watch: &str) -> Result<Daemon> {
     let dir = tempfile::Builder::new().prefix("killwatch-bench-").tempdir()?;
     let config = dir.path().join("killwatch.yaml");
-    // Room for all: what does not fit is left out, which would look like thrift.
-    let watched = if has_watch(bed)? { "watch: {max: 8192}\n" } else { "" };
-    fs::write(&config, format!("log_sink: none\nmetrics: {{max_series: 10000}}\n{watched}"))
+    fs::write(&config, format!("log_sink: none\nmetrics: {{max_series: 10000}}\n{watch}"))
         .context("cannot write the configuration")?;
+    bed.start(&["--config.file", &config.to_string_lossy()])
+}
+
+fn step(bed: &Bed<'_>, cgroups: usize) -> Result<Step> {
+    let has_watch = has_watch(bed)?;
     let began = Instant::now();
-    let daemon = bed.start(&["--config.file", &config.to_string_lossy()])?;
+    let daemon = start(bed, if has_watch { "watch: {max: 8192}\n" } else { "" })?;
     let ready_ms = began.elapsed().as_secs_f64() * 1e3;
     let api = daemon.api();
     // What is found at the start is followed step by step, and a container that nobody names waits for its name.
@@ -89,17 +98,29 @@ fn step(bed: &Bed<'_>, cgroups: usize) -> Result<Step> {
     let memory = usage::memory(daemon.pid())?;
     let watched = counted(api, "killwatch_watched_cgroups")?;
     let (scrape_ms, scrape_bytes) = answers(api, "/metrics", bed.pick(50, 10))?;
+    let scrape_series = series(&api.get("/metrics")?);
+    let ran = began.elapsed();
+    drop(daemon);
+    let unwatched = if has_watch && cgroups == WATCHED {
+        let daemon = start(bed, "watch: {enabled: false}\n")?;
+        bed.stop.pause(ran)?;
+        Some(usage::memory(daemon.pid())?.anonymous)
+    } else {
+        None
+    };
     Ok(Step {
         cgroups,
         ready_ms,
         resident: memory.resident,
         anonymous: memory.anonymous,
+        unwatched,
         cpu,
         watch,
         looks,
         watched,
         scrape_ms,
         scrape_bytes,
+        scrape_series,
     })
 }
 
@@ -114,6 +135,11 @@ fn counted(api: &Api, name: &str) -> Result<f64> {
     let text = api.get("/metrics")?;
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
     Ok(line.and_then(|value| value.trim().parse().ok()).unwrap_or(0.0))
+}
+
+/// Samples of a page of metrics.
+fn series(text: &str) -> f64 {
+    text.lines().filter(|line| !line.starts_with('#')).count() as f64
 }
 
 /// Times in ms of so many answers, and the bytes of the last.
@@ -175,6 +201,7 @@ fn cgroups(bed: &Bed<'_>, part: &mut Part) -> Result<Vec<Line>> {
         let target = (step.cgroups == SCRAPE.0).then_some(Target::AtMost(SCRAPE.1));
         part.push(time.map(|figure| figure.promised(target)));
         part.push(Figure::exact(format!("{at}: size"), "bytes", step.scrape_bytes));
+        part.push(Figure::exact(format!("{at}: series"), "series", step.scrape_series));
     }
     let line = |name: &str, cost: &dyn Fn(&Step) -> f64| -> Line {
         let all: Vec<_> = steps.iter().map(|step| (step.cgroups as f64, cost(step))).collect();

@@ -8,14 +8,14 @@ use serde::Deserialize;
 use super::bed::Bed;
 use super::figure::{Figure, Part, Spread, Target};
 use super::load;
-use crate::build;
+use crate::build::{self, Rooms};
 use crate::daemon::Daemon;
 use crate::process::{self, step};
 use crate::storm::account::Account;
 
 const HOW: &str = "*Sustained*: so many processes at a time fork children and kill them with SIGKILL as fast as they can, a daemon with its default configuration and its ledger on disk. \
     *At once*: children that wait are all killed in one loop. *Beyond*: the same with the smallest ring that can be set (64 KiB), so that there is something to lose. Recovery is from the last \
-    death until each is recorded or counted as lost. *Replay*: records in the kernel's own layout, from memory, through decoding, join, verdict, naming and advice into the ledger, on one core.";
+    death until each is recorded or counted as lost. *Replay*: records in the kernel's own layout, from memory, through decoding, join, verdict, naming and advice into the ledger, on one core, built as the daemon is.";
 
 /// How long the account of all deaths may take.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -213,5 +213,5 @@ fn replay(bed: &Bed<'_>, part: &mut Part) -> Result<()> {
 
 /// Builds that bench and says where it is.
 pub(super) fn rooms(bed: &Bed<'_>) -> Result<std::path::PathBuf> {
-    build::rooms(bed.ctx, &bed.object)
+    build::rooms(bed.ctx, &bed.object, Rooms::Released)
 }

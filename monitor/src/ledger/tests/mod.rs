@@ -1,7 +1,7 @@
 //! The ledger in memory and in a file: order, bounds, searches, cursors.
 
 use std::ops::RangeInclusive;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -247,6 +247,27 @@ fn cursors_and_notes_are_kept() {
     assert_eq!((ledger.cursor("b"), ledger.cursor("99")), (None, Some(5)));
     (0..100).for_each(|n| drop(ledger.note(&n.to_string(), "x")));
     assert_eq!((ledger.noted("30").is_some(), ledger.noted("31")), (true, None));
+}
+
+#[test]
+fn each_death_is_announced_once_as_it_becomes_visible() {
+    let disk = Disk::default();
+    // The last one goes on with the file of the one before.
+    let open: [&dyn Fn() -> Ledger; 3] =
+        [&|| ledger(10), &|| on(&disk, BOUNDS), &|| on(&disk, BOUNDS)];
+    for open in open {
+        let ledger = open();
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let seen = Arc::clone(&told);
+        ledger.on_death(move |death| seen.lock().unwrap().push(death.victim.pid));
+        fill(&ledger, 1..=20);
+        ledger.append(super::Item::Alert(Arc::new(crate::alert::sample::near_limit()))).unwrap();
+        settled(&ledger);
+        let mut told = std::mem::take(&mut *told.lock().unwrap());
+        told.sort_unstable();
+        assert_eq!(told, (1..=20).collect::<Vec<_>>(), "not those of an earlier run either");
+        ledger.close(Duration::from_secs(60));
+    }
 }
 
 #[test]

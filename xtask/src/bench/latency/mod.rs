@@ -4,6 +4,7 @@
 //! so no clocks are compared.
 
 mod alertmanager;
+mod stages;
 mod stream;
 mod tap;
 
@@ -18,6 +19,7 @@ use rustix::process::Signal;
 use rustix::time::{ClockId, clock_gettime};
 
 use self::alertmanager::Alertmanager;
+use self::stages::Delays;
 use self::stream::Stream;
 use self::tap::Tap;
 use super::bed::Bed;
@@ -30,7 +32,8 @@ use crate::daemon::{Api, Daemon};
 use crate::process::{self, Owned};
 use crate::storm::account::Account;
 
-const HOW: &str = "From the stamp that the kernel side puts on the end of a process (`ktime_ns`) to its arrival, both of CLOCK_BOOTTIME on the same machine. *Stream*: server-sent \
+const HOW: &str = "From the stamp that the kernel side puts on the end of a process (`ktime_ns`) to its arrival, both of CLOCK_BOOTTIME on the same machine. *Read from the ring* and *in the ledger*: the daemon's own \
+    `killwatch_death_delay_seconds`, by what a single death adds to its sum; in a storm by its buckets, on a straight line within each and with the bound of the last as the largest. *Stream*: server-sent \
     events of the daemon's socket. *API* and */metrics*: asked without a pause until the death is there, so up to one request more. *Webhook*: the request read by a receiver on the loopback \
     (`group: 0s`). *Alertmanager*: a real one has answered with success, behind a relay on the loopback. Single kills, one after another; *in a storm*: every \
     death, while one core kills without a pause; *saturated*: while twice as many loops as cores want all CPUs, the daemon at its default priority. Deaths are told once the ledger has them, which on a disk takes one sync or two: \
@@ -70,14 +73,20 @@ impl While {
 }
 
 /// Times in ms.
+/// Of every death of a storm, by the daemon's histograms: read and kept.
+type Counted = [Option<Spread>; 2];
+
 #[derive(Default)]
 struct Times {
+    read: Vec<f64>,
+    kept: Vec<f64>,
     stream: Vec<f64>,
     webhook: Vec<f64>,
     alertmanager: Vec<f64>,
     api: Vec<f64>,
     metrics: Vec<f64>,
     oom: Vec<f64>,
+    counted: Counted,
 }
 
 /// The part.
@@ -100,6 +109,8 @@ pub(super) fn measure(bed: &Bed<'_>) -> Result<Part> {
             While::Storm | While::InMemory => None,
         };
         let all = [
+            ("read from the ring", times.read, None),
+            ("in the ledger", times.kept, None),
             ("stream", times.stream, promise(5.0, Some(50.0))),
             ("API", times.api, promise(5.0, Some(50.0))),
             ("/metrics", times.metrics, None),
@@ -107,6 +118,9 @@ pub(super) fn measure(bed: &Bed<'_>) -> Result<Part> {
             ("Alertmanager", times.alertmanager, None),
             ("OOM decision to stream", times.oom, None),
         ];
+        let [read, kept] = times.counted;
+        part.push(Figure::counted(name("read from the ring"), "ms", read));
+        part.push(Figure::counted(name("in the ledger"), "ms", kept));
         for (what, values, target) in all {
             let Some(figure) = Figure::events(name(what), "ms", values) else { continue };
             if let Spread::Events { p50, p99, .. } = figure.spread {
@@ -190,12 +204,18 @@ fn one(bed: &Bed<'_>, during: While, part: &mut Part) -> Result<Times> {
             Some((None, Some(storm)))
         }
     };
-    kills(bed, &daemon, &mut times).map_err(|error| daemon.explain(error))?;
+    let at_first = Delays::of(daemon.api())?;
+    kills(bed, &daemon, &mut times, during).map_err(|error| daemon.explain(error))?;
     drop(load);
     if during == While::Idle {
         oom_kills(bed, &stream, &mut times).map_err(|error| daemon.explain(error))?;
     }
     settle(bed, &daemon, &stream, &webhook, during, part)?;
+    if during == While::Storm {
+        let [read, kept] = Delays::of(daemon.api())?;
+        let [read_before, kept_before] = &at_first;
+        times.counted = [read.since(read_before).spread(), kept.since(kept_before).spread()];
+    }
     let records = stream.close();
     if during == While::Storm {
         let span = records.iter().map(|one| one.ktime_ns).max().unwrap_or(0)
@@ -233,13 +253,14 @@ pub(super) fn ms(later: u64, earlier: u64) -> f64 {
 }
 
 /// Single kills, every other asked of the API and of `/metrics`.
-fn kills(bed: &Bed<'_>, daemon: &Daemon, times: &mut Times) -> Result<()> {
+fn kills(bed: &Bed<'_>, daemon: &Daemon, times: &mut Times, during: While) -> Result<()> {
     let count = bed.pick(400, 60);
     let api = daemon.api();
     for number in 0..count {
         let victim = Victim::start()?;
         bed.stop.pause(Duration::from_millis(2))?;
         let before = Account::of(api)?.recorded;
+        let delays = Delays::of(api)?;
         let pid = victim.kill()?;
         if number % 2 == 0 {
             times.api.push(until_api(api, pid)?);
@@ -247,6 +268,12 @@ fn kills(bed: &Bed<'_>, daemon: &Daemon, times: &mut Times) -> Result<()> {
             let there = until_counted(api, before)?;
             let record = until_there(api, pid)?;
             times.metrics.push(ms(there, record));
+        }
+        if during != While::Storm {
+            let [read, kept] = Delays::of(api)?;
+            let [read_before, kept_before] = &delays;
+            times.read.extend(read.since(read_before).single());
+            times.kept.extend(kept.since(kept_before).single());
         }
     }
     Ok(())
