@@ -29,6 +29,9 @@ const LOG_LINES: usize = 4096;
 /// Threads for what may block: one for each sink that writes to a file, however stuck that is, and 16 for all else.
 const BLOCKING: usize = 16 + MAX_SINKS + 1;
 
+/// How long one that has nothing to do stays: longer than from one look of the audit to the next, or each would begin with a new thread.
+const KEEP_ALIVE: Duration = Duration::from_secs(20);
+
 /// Arguments of `killwatch run`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -61,6 +64,7 @@ pub(super) fn main(args: &Args) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .max_blocking_threads(BLOCKING)
+        .thread_keep_alive(KEEP_ALIVE)
         .enable_all()
         .build()
         .context("the runtime cannot start")?;

@@ -23,8 +23,10 @@ use crate::naming::Names;
 
 /// How long the history of a cgroup that is gone stays: a death may still be on its way. ns.
 const KEEP_GONE: u64 = 5_000_000_000;
-/// Looks at cgroups that are looked at a second apart or less often are due at multiples of this, ns.
-pub(super) const QUIET_TICK: u64 = 500_000_000;
+/// Looks that are whole seconds apart are due at whole seconds, ns.
+pub(super) const SECOND: u64 = 1_000_000_000;
+/// Others that are a second apart or more are due at multiples of this, ns.
+const QUIET_TICK: u64 = 500_000_000;
 /// Cgroups below one that is near its limit that are looked at before that is told.
 const MAX_BELOW: usize = 64;
 /// How long the limits above a cgroup are believed, ns.
@@ -449,10 +451,18 @@ impl Book {
     }
 }
 
-/// The first time from `at_ns` on for which looks are gathered.
+/// The first time from `at_ns` on for which looks are gathered. What is a second away may be half a second early: so all who are looked at each second come to be
+/// looked at together.
 fn on_the_tick(now_ns: u64, at_ns: u64) -> u64 {
-    let quiet = at_ns.saturating_sub(now_ns).saturating_add(TICK) >= 2 * QUIET_TICK;
-    at_ns.max(now_ns.saturating_add(1)).next_multiple_of(if quiet { QUIET_TICK } else { TICK })
+    let away = at_ns.saturating_sub(now_ns).saturating_add(TICK / 2);
+    let whole = away % SECOND < TICK;
+    let at_ns = at_ns.max(now_ns.saturating_add(1));
+    match away / SECOND {
+        0 => at_ns.next_multiple_of(TICK),
+        1 if whole => at_ns.saturating_sub(QUIET_TICK).next_multiple_of(SECOND),
+        _ if whole => at_ns.next_multiple_of(SECOND),
+        _ => at_ns.next_multiple_of(QUIET_TICK),
+    }
 }
 
 #[cfg(test)]
@@ -467,8 +477,16 @@ mod tests {
             (1_003, 2_000, 2_000),
             (1_003, 6_000, 6_000),
             (1_003, 1_200, 1_200),
+            // Whoever is not with the others comes to be.
+            (1_303, 2_300, 2_000),
+            (1_503, 2_500, 2_000),
+            (1_603, 2_600, 3_000),
+            (1_903, 2_900, 3_000),
+            // Of another rhythm.
+            (1_003, 2_200, 2_500),
+            (1_003, 2_500, 2_500),
             // A deadline is never too early: it would be looked at twice.
-            (287, 5_287, 5_500),
+            (287, 5_287, 6_000),
             (1_003, 1_050, 1_100),
             (1_000, 1_000, 1_100),
         ] {

@@ -11,7 +11,7 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::sync::mpsc as tokio_mpsc;
 use uuid::{NoContext, Uuid};
 
-use super::book::{Book, QUIET_TICK};
+use super::book::{Book, SECOND};
 use super::config::WatchConfig;
 use super::followed::{Followed, as_f64};
 use super::handle::{self, Ask, Tell, Told, Watch};
@@ -410,7 +410,7 @@ impl Thread {
     fn upkeep(&mut self, now: u64) {
         if now >= self.host_due_ns {
             // With cgroups that are quiet.
-            self.host_due_ns = (now - now % QUIET_TICK).saturating_add(HOST);
+            self.host_due_ns = (now - now % SECOND).saturating_add(HOST);
             if let Ok(memory) = self.host.story() {
                 let used = memory.total_bytes.saturating_sub(memory.available_bytes);
                 self.host_ring.usage(now, used);
