@@ -445,7 +445,7 @@ struct Observer {
 }
 
 impl reader::Observer for Observer {
-    fn read(&self, ktime_ns: u64) {
+    fn end_read(&self, ktime_ns: u64) {
         self.metrics.delayed(Stage::Read, Clock.since(ktime_ns));
     }
 

@@ -301,8 +301,8 @@ impl Ledger {
         let _ = self.changed().wait_for(|settled| *settled >= last).await;
     }
 
-    /// Has `on_death` called with each death as readers are about to see it, newest first of those that become visible at once. It must not wait: the ledger
-    /// stands still meanwhile. A death that gave way before it was seen is not among them.
+    /// Has `on_death` called with each death as readers are about to see it, in no order of those that become visible at once. It must neither wait nor panic: the
+    /// ledger stands still meanwhile. A death that gave way before it was seen is not among them.
     pub fn on_death(&self, on_death: impl Fn(&Death) + Send + Sync + 'static) {
         self.shared.recent().on_death = Some(OnDeath(Box::new(on_death)));
     }

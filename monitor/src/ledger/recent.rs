@@ -180,12 +180,15 @@ impl Recent {
     fn settle(&mut self, seq: u64) {
         let before = self.settled;
         self.settled = before.max(seq);
-        if let Some(OnDeath(on_death)) = &self.on_death {
-            let new = self.visible().rev().take_while(|entry| entry.seq > before);
-            new.filter_map(|entry| entry.death()).for_each(|death| on_death(death));
-        }
+        self.announce(self.visible().rev().take_while(|entry| entry.seq > before));
         if self.settled == self.last {
             self.waiting = None;
+        }
+    }
+
+    fn announce<'e>(&self, entries: impl Iterator<Item = &'e Arc<Entry>>) {
+        if let Some(OnDeath(on_death)) = &self.on_death {
+            entries.filter_map(|entry| entry.death()).for_each(|death| on_death(death));
         }
     }
 
@@ -256,8 +259,11 @@ impl Recent {
         self.entries.back().is_some_and(|entry| entry.seq > self.saved)
     }
 
-    /// What was taken is in the file.
-    pub(super) fn written(&mut self, shelf: Shelf, now: Instant) {
+    /// What was taken, these entries, is in the file.
+    pub(super) fn written(&mut self, taken: &[Arc<Entry>], shelf: Shelf, now: Instant) {
+        // Some of it may have left memory in the meantime.
+        let (seen, first) = (self.settled, self.first());
+        self.announce(taken.iter().filter(|entry| entry.seq > seen && entry.seq < first));
         self.evicted += shelf.evicted;
         self.shelf = shelf;
         self.saved = self.saved.max(self.writing);

@@ -253,7 +253,7 @@ impl Writer {
                 if let Some(why) = &recent.degraded {
                     tracing::info!(why, "the ledger is written again");
                 }
-                recent.written(shelf, Instant::now());
+                recent.written(&work.entries, shelf, Instant::now());
                 self.shared.tell(&recent);
                 true
             }

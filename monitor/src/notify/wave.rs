@@ -119,6 +119,7 @@ impl Wave {
             "peak_attempts_per_second": self.peak(),
             "seconds_until_all_are_told": self.told_us as f64 / SECOND as f64,
             "attempts_by_second": by_second,
+            "otlp_bytes_of_a_death": Node::otlp_bytes(1, &self.node.all[..1]),
             "otlp_bytes_of_a_node": Node::otlp_bytes(1, &self.node.told),
             "otlp_bytes_of_a_node_ungrouped": Node::otlp_bytes(OTLP_BATCH, &self.node.all),
         });

@@ -49,7 +49,7 @@ const LAST_LOOKS: usize = 16;
 /// What the reader tells of itself.
 pub trait Observer: Send + Sync {
     /// The end of a process was read; the kernel side stamped it then, ns since boot.
-    fn read(&self, ktime_ns: u64);
+    fn end_read(&self, ktime_ns: u64);
     /// A record could not be decoded. `why` is for the log.
     fn undecodable(&self, why: &dyn std::fmt::Display);
     /// The ring cannot be waited for any more: deaths are no longer seen.
@@ -310,6 +310,6 @@ impl Drain {
 /// Says when an end was, to whoever measures how long it took to get here.
 pub(super) fn note_end(observer: &dyn Observer, raw: &Raw<'_>) {
     if let Raw::Exit(exit) = raw {
-        observer.read(exit.header.ktime_ns);
+        observer.end_read(exit.header.ktime_ns);
     }
 }

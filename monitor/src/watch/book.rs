@@ -14,7 +14,7 @@ use rustix::io::Errno;
 
 use super::config::WatchConfig;
 use super::files::{Beside, Files};
-use super::followed::{Followed, Hot, Limit, TICK, is_due};
+use super::followed::{Followed, Hot, Limit, is_due, on_the_tick};
 use super::near::Change;
 use super::ring::MadeOf;
 use crate::cgroup::mounts::Hierarchy;
@@ -23,10 +23,6 @@ use crate::naming::Names;
 
 /// How long the history of a cgroup that is gone stays: a death may still be on its way. ns.
 const KEEP_GONE: u64 = 5_000_000_000;
-/// Looks that are whole seconds apart are due at whole seconds, ns.
-pub(super) const SECOND: u64 = 1_000_000_000;
-/// Others that are a second apart or more are due at multiples of this, ns.
-const QUIET_TICK: u64 = 500_000_000;
 /// Cgroups below one that is near its limit that are looked at before that is told.
 const MAX_BELOW: usize = 64;
 /// How long the limits above a cgroup are believed, ns.
@@ -201,7 +197,7 @@ impl Book {
         let interval = self.interval_ns();
         let followed = self.cgroups.get_mut(&id)?;
         if let Some(gone) = followed.gone_ns {
-            if now_ns.saturating_sub(gone) >= KEEP_GONE {
+            if is_due(now_ns.saturating_sub(gone), KEEP_GONE) {
                 self.remove(id);
             } else {
                 self.schedule(id, now_ns, gone.saturating_add(KEEP_GONE));
@@ -448,49 +444,5 @@ impl Book {
 
     fn interval_ns(&self) -> u64 {
         u64::try_from(self.config.interval.get().as_nanos()).unwrap_or(u64::MAX).max(1)
-    }
-}
-
-/// The first time from `at_ns` on for which looks are gathered. What is a second away may be half a second early: so all who are looked at each second come to be
-/// looked at together.
-fn on_the_tick(now_ns: u64, at_ns: u64) -> u64 {
-    let away = at_ns.saturating_sub(now_ns).saturating_add(TICK / 2);
-    let whole = away % SECOND < TICK;
-    let at_ns = at_ns.max(now_ns.saturating_add(1));
-    match away / SECOND {
-        0 => at_ns.next_multiple_of(TICK),
-        1 if whole => at_ns.saturating_sub(QUIET_TICK).next_multiple_of(SECOND),
-        _ if whole => at_ns.next_multiple_of(SECOND),
-        _ => at_ns.next_multiple_of(QUIET_TICK),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn looks_are_gathered() {
-        const MS: u64 = 1_000_000;
-        for (now, at, due) in [
-            // Every second, looked at a little after it was due.
-            (1_003, 2_000, 2_000),
-            (1_003, 6_000, 6_000),
-            (1_003, 1_200, 1_200),
-            // Whoever is not with the others comes to be.
-            (1_303, 2_300, 2_000),
-            (1_503, 2_500, 2_000),
-            (1_603, 2_600, 3_000),
-            (1_903, 2_900, 3_000),
-            // Of another rhythm.
-            (1_003, 2_200, 2_500),
-            (1_003, 2_500, 2_500),
-            // A deadline is never too early: it would be looked at twice.
-            (287, 5_287, 6_000),
-            (1_003, 1_050, 1_100),
-            (1_000, 1_000, 1_100),
-        ] {
-            assert_eq!(on_the_tick(now * MS, at * MS), due * MS, "{now} {at}");
-        }
     }
 }

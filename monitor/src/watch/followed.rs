@@ -14,7 +14,11 @@ use crate::death::Workload;
 /// ns of a millisecond.
 const MS: u64 = 1_000_000;
 /// Looks are due at multiples of this, ns: together with others, for to wake for each costs ten times as much as to look.
-pub(super) const TICK: u64 = 100 * MS;
+const TICK: u64 = 100 * MS;
+/// Those that are whole seconds apart are due at whole seconds, ns.
+pub(super) const SECOND: u64 = 1_000 * MS;
+/// Others that are a second apart or more, ns.
+const QUIET_TICK: u64 = 500 * MS;
 /// One that was just made, or that grows fast, is looked at this often.
 const FAST: u64 = 200 * MS;
 /// One that is close to its limit is looked at this often at least.
@@ -303,6 +307,20 @@ pub(super) const fn is_due(age: u64, every: u64) -> bool {
     age.saturating_add(TICK / 2) >= every
 }
 
+/// When a look that is due at `at_ns` takes place, so that many are gathered. What is a whole number of seconds away is moved to the nearest second: so all that are
+/// looked at each second come to be looked at together. What else there is waits a little.
+pub(super) fn on_the_tick(now_ns: u64, at_ns: u64) -> u64 {
+    let away = at_ns.saturating_sub(now_ns).saturating_add(TICK / 2);
+    let at_ns = at_ns.max(now_ns.saturating_add(1));
+    if away < SECOND {
+        at_ns.next_multiple_of(TICK)
+    } else if away % SECOND < TICK {
+        at_ns.saturating_sub(SECOND / 2).next_multiple_of(SECOND)
+    } else {
+        at_ns.next_multiple_of(QUIET_TICK)
+    }
+}
+
 #[expect(clippy::cast_precision_loss, reason = "bytes: beyond 8 PiB the last digits do not matter")]
 pub(super) fn as_f64(bytes: u64) -> f64 {
     bytes as f64
@@ -313,7 +331,6 @@ mod tests {
     use super::*;
 
     const MIB: u64 = 1 << 20;
-    const SECOND: u64 = 1_000 * MS;
     const BOUNDS: Bounds = Bounds { enter: 0.85, horizon: 30.0 };
 
     fn limited(mib: u64) -> Followed {
@@ -338,7 +355,7 @@ mod tests {
                 }
             }
             // As late as a machine with other things to do is.
-            now = followed.next_ns(now, SECOND).next_multiple_of(TICK) + now % 7 * MS / 2;
+            now = on_the_tick(now, followed.next_ns(now, SECOND)) + now % 7 * MS / 2;
         }
         looks
     }
@@ -404,7 +421,7 @@ mod tests {
             if followed.wants_kinds(now) {
                 followed.firm(now, usage);
             }
-            let next = followed.next_ns(now, SECOND).next_multiple_of(TICK) + 3 * MS;
+            let next = on_the_tick(now, followed.next_ns(now, SECOND)) + 3 * MS;
             widest = if now > 4 * SECOND { widest.max(next - now) } else { 0 };
             now = next;
         }
@@ -437,5 +454,30 @@ mod tests {
         assert_eq!(followed.next_ns(2 * SECOND, SECOND), 32 * SECOND);
         followed.made = true;
         assert_eq!(followed.next_ns(300 * MS, SECOND), 500 * MS, "a runtime sets limits late");
+    }
+
+    #[test]
+    fn looks_are_gathered() {
+        for (now, at, due) in [
+            // Every second, looked at a little after it was due.
+            (1_003, 2_000, 2_000),
+            (1_003, 6_000, 6_000),
+            (1_003, 1_200, 1_200),
+            // Whoever is not with the others comes to be.
+            (1_303, 2_300, 2_000),
+            (1_503, 2_500, 2_000),
+            (1_603, 2_600, 3_000),
+            (1_903, 2_900, 3_000),
+            // Of another rhythm.
+            (1_003, 2_200, 2_500),
+            (1_003, 2_500, 2_500),
+            (287, 5_287, 5_000),
+            // What is left of a deadline that was looked at too early.
+            (5_003, 5_287, 5_300),
+            (1_003, 1_050, 1_100),
+            (1_000, 1_000, 1_100),
+        ] {
+            assert_eq!(on_the_tick(now * MS, at * MS), due * MS, "{now} {at}");
+        }
     }
 }

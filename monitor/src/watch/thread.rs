@@ -11,9 +11,9 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::sync::mpsc as tokio_mpsc;
 use uuid::{NoContext, Uuid};
 
-use super::book::{Book, SECOND};
+use super::book::Book;
 use super::config::WatchConfig;
-use super::followed::{Followed, as_f64};
+use super::followed::{Followed, SECOND, as_f64};
 use super::handle::{self, Ask, Tell, Told, Watch};
 use super::host::Host;
 use super::listing::{CgroupUse, Cgroups};

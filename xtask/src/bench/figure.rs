@@ -1,6 +1,8 @@
 //! What is measured, in one form for tables, JSON and the report: a figure with its spread, and what was promised of it.
 
-use serde::Serialize;
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
 
 use super::plot::Plot;
 
@@ -45,14 +47,14 @@ impl Part {
 }
 
 /// One number, as far as one number can say it.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Figure {
     /// What it is.
     pub(super) name: String,
     /// How it spreads.
     pub(super) spread: Spread,
     /// What it counts.
-    pub(super) unit: &'static str,
+    pub(super) unit: Cow<'static, str>,
     /// What was promised, if anything was.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) target: Option<Target>,
@@ -80,13 +82,13 @@ impl Figure {
         Some(Self::new(name, unit, Spread::events(values)?))
     }
 
-    /// Of what somebody else has counted; none of nothing.
-    pub(super) fn counted(
+    /// That spreads so; none of nothing.
+    pub(super) fn spread(
         name: impl Into<String>,
         unit: &'static str,
         spread: Option<Spread>,
     ) -> Option<Self> {
-        Some(Self::new(name, unit, spread?))
+        spread.map(|spread| Self::new(name, unit, spread))
     }
 
     /// What has no spread: a count, or arithmetic.
@@ -95,7 +97,7 @@ impl Figure {
     }
 
     fn new(name: impl Into<String>, unit: &'static str, spread: Spread) -> Self {
-        Self { name: name.into(), spread, unit, target: None, met: None }
+        Self { name: name.into(), spread, unit: unit.into(), target: None, met: None }
     }
 
     /// With what was promised of it.
@@ -107,7 +109,7 @@ impl Figure {
 }
 
 /// How a figure spreads.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "kind")]
 pub(super) enum Spread {
     /// The median of runs, and the outermost.
@@ -163,7 +165,7 @@ impl Spread {
 }
 
 /// What was promised.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Target {
     /// Of the median, or of all there is.

@@ -35,6 +35,7 @@ struct Wave {
     peak_attempts_per_second: f64,
     seconds_until_all_are_told: f64,
     attempts_by_second: Vec<(f64, f64)>,
+    otlp_bytes_of_a_death: f64,
     otlp_bytes_of_a_node: f64,
     otlp_bytes_of_a_node_ungrouped: f64,
 }
@@ -92,7 +93,7 @@ fn otlp(wave: &Wave, part: &mut Part) {
             wave.victims_of_each
         ));
     }
-    let death = wave.otlp_bytes_of_a_node_ungrouped / wave.victims_of_each;
+    let death = wave.otlp_bytes_of_a_death;
     let a_day = death * A_DAY * nodes / mib / 1024.0;
     part.push(Figure::exact("OTLP a day", "GiB", a_day));
     part.note(format!(

@@ -96,14 +96,16 @@ fn step(bed: &Bed<'_>, cgroups: usize) -> Result<Step> {
         looks.push((now - seen) / took.as_secs_f64());
     }
     let memory = usage::memory(daemon.pid())?;
+    let ran = began.elapsed();
     let watched = counted(api, "killwatch_watched_cgroups")?;
     let (scrape_ms, scrape_bytes) = answers(api, "/metrics", bed.pick(50, 10))?;
     let scrape_series = series(&api.get("/metrics")?);
-    let ran = began.elapsed();
     drop(daemon);
     let unwatched = if has_watch && cgroups == WATCHED {
         let daemon = start(bed, "watch: {enabled: false}\n")?;
         bed.stop.pause(ran)?;
+        // As often as the other was asked.
+        answers(daemon.api(), "/metrics", 2 * cpu.len())?;
         Some(usage::memory(daemon.pid())?.anonymous)
     } else {
         None

@@ -8,6 +8,7 @@ mod figure;
 mod fleet;
 mod footprint;
 mod growth;
+mod guest;
 mod kernel;
 mod latency;
 mod lead;
@@ -45,7 +46,10 @@ pub(crate) struct BenchArgs {
     /// Only these parts, separated by commas
     #[arg(long, value_delimiter = ',', value_name = "PART")]
     only: Vec<Which>,
-    /// Few and short runs: to see whether it works, not to quote. Without `lead`
+    /// Only these peers beside killwatch
+    #[arg(long = "peer", value_name = "NAME", value_parser = peers::names())]
+    peers: Vec<String>,
+    /// Few and short runs: to see whether it works, not to quote. Without `guest` and `lead`
     #[arg(long)]
     quick: bool,
 }
@@ -57,6 +61,8 @@ enum Which {
     Kernel,
     /// What a workload feels, with killwatch and with its peers
     Workload,
+    /// The same in a virtual machine, with the peers that need kprobes
+    Guest,
     /// Time from the kernel's decision to who is told
     Latency,
     /// Deaths a second without loss, and beyond
@@ -76,6 +82,7 @@ impl Which {
         match self {
             Self::Kernel => kernel::measure(bed),
             Self::Workload => workload::measure(bed),
+            Self::Guest => guest::measure(bed),
             Self::Latency => latency::measure(bed),
             Self::Loss => loss::measure(bed),
             Self::Footprint => footprint::measure(bed),
@@ -90,7 +97,7 @@ impl Which {
 /// the end.
 pub(crate) fn run(ctx: &Ctx, args: &BenchArgs) -> Result<()> {
     let parts = wanted(args);
-    let bed = Bed::make(ctx, args.quick)?;
+    let bed = Bed::make(ctx, args.quick, args.peers.clone())?;
     let machine = Machine::look(ctx, &bed.daemon);
     if let Some(doubt) = machine.doubt() {
         eprintln!("warning: {doubt}");
@@ -126,7 +133,7 @@ fn wanted(args: &BenchArgs) -> Vec<Which> {
     use clap::ValueEnum as _;
     let all = Which::value_variants().iter().copied();
     let asked = |which: &Which| args.only.contains(which);
-    let quick = |which: &Which| !(args.quick && *which == Which::Lead);
+    let quick = |which: &Which| !(args.quick && matches!(which, Which::Lead | Which::Guest));
     all.filter(|which| if args.only.is_empty() { quick(which) } else { asked(which) }).collect()
 }
 
@@ -135,15 +142,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parts_are_in_order_and_the_long_one_is_not_quick() {
+    fn parts_are_in_order_and_the_long_ones_are_not_quick() {
         let args = |only: &[Which], quick| BenchArgs {
             json: false,
             report: None,
             only: only.to_vec(),
+            peers: Vec::new(),
             quick,
         };
-        assert_eq!(wanted(&args(&[], false)).len(), 8);
-        assert!(!wanted(&args(&[], true)).contains(&Which::Lead));
+        assert_eq!(wanted(&args(&[], false)).len(), 9);
+        let quick = wanted(&args(&[], true));
+        assert!(!quick.contains(&Which::Lead) && !quick.contains(&Which::Guest));
         assert_eq!(wanted(&args(&[Which::Lead], true)), [Which::Lead]);
         let two = args(&[Which::Loss, Which::Kernel], false);
         assert_eq!(wanted(&two), [Which::Kernel, Which::Loss]);

@@ -1,5 +1,6 @@
 //! What others use for the same job, as far as it runs here: each attached as its own documentation says, none tuned.
 
+use std::env;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -12,8 +13,9 @@ use super::bpf::{self, Programs};
 use crate::apt::{self, Need};
 use crate::process::{self, Owned};
 
-/// From the start of a peer until its programs must be attached. Those that compile C take seconds.
+/// From the start of a peer until its programs must be attached. Those that compile C take seconds; under emulation, in the machine of the part `guest`, minutes.
 const ATTACHES_WITHIN: Duration = Duration::from_secs(30);
+const EMULATED: Duration = Duration::from_secs(300);
 /// For so long no further program must come.
 const SETTLED: Duration = Duration::from_millis(500);
 /// For a peer to leave.
@@ -89,11 +91,19 @@ pub(super) const PEERS: &[Peer] = &[
     },
 ];
 
+/// What they are in.
+pub(super) const PACKAGES: &[&str] = &["bpftrace", "bpfcc-tools", "libbpf-tools"];
+
+/// What `--peer` takes.
+pub(super) fn names() -> clap::builder::PossibleValuesParser {
+    clap::builder::PossibleValuesParser::new(PEERS.iter().map(|peer| peer.name))
+}
+
 /// Installs those that are missing. A package that cannot be had is no error: its peers will be said not to be there.
 pub(super) fn ensure() {
-    for package in ["bpftrace", "bpfcc-tools", "libbpf-tools"] {
+    for package in PACKAGES {
         let need = Need::new(
-            package,
+            *package,
             "is what people use for this today: it is measured beside killwatch",
         );
         if let Err(error) = apt::ensure(&[need]) {
@@ -125,7 +135,8 @@ impl Peer {
         let mut owned = Owned { child, grace: GRACE };
         let mut seen = Programs::new();
         let mut since = std::time::Instant::now();
-        let attached = bed.stop.until(self.name, ATTACHES_WITHIN, || {
+        let limit = if env::var_os("KILLWATCH_VM").is_some() { EMULATED } else { ATTACHES_WITHIN };
+        let attached = bed.stop.until(self.name, limit, || {
             if let Some(status) = owned.child.try_wait().context("cannot watch a peer")? {
                 bail!("it ended with {status}: {}", said(log));
             }

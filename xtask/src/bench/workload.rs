@@ -12,7 +12,7 @@ use super::bed::Bed;
 use super::bpf::Empty;
 use super::figure::{Figure, Part, Spread, Target};
 use super::load::{self, Pinned};
-use super::peers::{self, PEERS, Peer, Running};
+use super::peers::{self, Peer, Running};
 use super::plot::{Plot, Shape};
 use super::tree::Tree;
 use crate::daemon::Daemon;
@@ -76,7 +76,7 @@ pub(super) fn measure(bed: &Bed<'_>) -> Result<Part> {
     let logs = tempfile::Builder::new().prefix("killwatch-bench-").tempdir()?;
     let tree = Tree::create("workload")?;
     let mut contenders = vec![Contender::Empty, Contender::Killwatch];
-    for peer in PEERS {
+    for peer in bed.peers() {
         match peer.start(bed, &logs.path().join("peer.log")) {
             Ok(running) => {
                 drop(running);
@@ -90,7 +90,7 @@ pub(super) fn measure(bed: &Bed<'_>) -> Result<Part> {
     }
     let mut ratios: BTreeMap<(&str, &str), Vec<f64>> = BTreeMap::new();
     let mut bare: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
-    for round in 0..bed.pick(7, 2) {
+    for round in 0..bed.pick(7, 3) {
         eprintln!("    round {}", round + 1);
         let first = rates(bed, tree.top())?;
         let turned = (0..contenders.len()).map(|at| &contenders[(at + round) % contenders.len()]);

@@ -21,6 +21,9 @@ use crate::stop::Stop;
 /// Bytes of swap: enough to be seen in use, and soon full.
 const SWAP: u64 = 64 << 20;
 
+/// How long a boot and all scenarios may take.
+const LIMIT: Duration = Duration::from_secs(1200);
+
 /// How rows are booted.
 pub(crate) struct Fleet<'a> {
     /// Where things are.
@@ -141,9 +144,10 @@ impl Fleet<'_> {
         let machine = Machine::start(&Setup {
             kernel: &kernel.image,
             initramfs: &archive,
-            swap: &swap,
+            swap: Some(&swap),
             append: append(row),
             memory: if row.guest == Guest::Systemd { 1024 } else { 768 },
+            limit: LIMIT,
             log: &self.log(&name),
             shown,
         })?;

@@ -3,15 +3,15 @@
 pub(crate) mod archive;
 mod fleet;
 mod guest;
-mod initramfs;
-mod kernels;
+pub(crate) mod initramfs;
+pub(crate) mod kernels;
 mod log;
 mod matrix;
 mod modules;
-mod package;
-mod qemu;
+pub(crate) mod package;
+pub(crate) mod qemu;
 mod report;
-mod suite;
+pub(crate) mod suite;
 mod systemd;
 
 use std::env;

@@ -1,4 +1,4 @@
-//! One boot of the test machine, under software emulation: its serial line goes to a file, and to this terminal if wanted.
+//! One boot of a machine, under software emulation: its serial line goes to a file, and to this terminal if wanted.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -15,8 +15,6 @@ use crate::process::Owned;
 
 /// How long it may take from power-on to the first line of ours.
 const BOOT: Duration = Duration::from_secs(120);
-/// How long a boot and all scenarios may take.
-const LIMIT: Duration = Duration::from_secs(1200);
 
 /// How every line of ours on the serial line begins.
 pub(crate) const OURS: &str = "killwatch-vm: ";
@@ -29,11 +27,13 @@ pub(crate) struct Setup<'a> {
     /// The only file system.
     pub(crate) initramfs: &'a Path,
     /// A file that becomes the disk to swap to.
-    pub(crate) swap: &'a Path,
+    pub(crate) swap: Option<&'a Path>,
     /// More of the kernel's command line.
     pub(crate) append: String,
     /// MiB.
     pub(crate) memory: u32,
+    /// How long it may run.
+    pub(crate) limit: Duration,
     /// Where the serial line goes.
     pub(crate) log: &'a Path,
     /// Whether to show it too.
@@ -46,6 +46,7 @@ pub(crate) struct Machine {
     copy: Option<JoinHandle<std::io::Result<()>>>,
     booted: Arc<AtomicBool>,
     started: Instant,
+    limit: Duration,
 }
 
 impl Machine {
@@ -65,9 +66,11 @@ impl Machine {
             command.arg("-object").arg(format!("memory-backend-ram,id=node{node},size={size}M"));
             command.arg("-numa").arg(format!("node,memdev=node{node},cpus={node}"));
         }
-        let mut drive = std::ffi::OsString::from("if=virtio,format=raw,cache=unsafe,file=");
-        drive.push(setup.swap);
-        command.arg("-drive").arg(drive);
+        if let Some(swap) = setup.swap {
+            let mut drive = std::ffi::OsString::from("if=virtio,format=raw,cache=unsafe,file=");
+            drive.push(swap);
+            command.arg("-drive").arg(drive);
+        }
         command.arg("-kernel").arg(setup.kernel).arg("-initrd").arg(setup.initramfs);
         // Only a panic may break into what the tests print: OOM reports stay in the kernel's buffer, which init shows on failure.
         let append = format!(
@@ -87,7 +90,7 @@ impl Machine {
         let booted = Arc::new(AtomicBool::new(false));
         let (seen, shown) = (Arc::clone(&booted), setup.shown);
         let copy = Some(thread::spawn(move || tee(serial, file, shown, &seen)));
-        Ok(Self { qemu, copy, booted, started: Instant::now() })
+        Ok(Self { qemu, copy, booted, started: Instant::now(), limit: setup.limit })
     }
 
     /// How long it has run.
@@ -101,8 +104,8 @@ impl Machine {
             Err(error) => Err(anyhow!(error).context("cannot watch the machine")),
             Ok(Some(status)) if status.success() => Ok(()),
             Ok(Some(status)) => Err(anyhow!("qemu failed: {status}")),
-            Ok(None) if self.age() > LIMIT => {
-                Err(anyhow!("the machine was not done within {} min", LIMIT.as_secs() / 60))
+            Ok(None) if self.age() > self.limit => {
+                Err(anyhow!("the machine was not done within {} min", self.limit.as_secs() / 60))
             }
             Ok(None) if self.age() > BOOT && !self.booted.load(Ordering::Relaxed) => {
                 Err(anyhow!("the machine did not boot within {} s", BOOT.as_secs()))

@@ -58,11 +58,14 @@ impl Suite {
     /// Downloads packages with all that they depend on, as if nothing were installed, and unpacks them into `root`.
     pub(crate) fn unpack_closure(&self, packages: &[&str], root: &Path) -> Result<()> {
         let archives = self.apt.join("cache/archives");
+        let clean = || process::output(self.command("apt-get").args(["-qq", "clean"])).map(drop);
+        // Another download may have been broken off.
+        clean()?;
         let mut get = self.command("apt-get");
         get.args(["-qq", "install", "--yes", "--download-only", "--no-install-recommends"]);
         process::output(get.args(packages))?;
         unpack_all(&archives, root)?;
-        process::output(self.command("apt-get").args(["-qq", "clean"])).map(drop)
+        clean()
     }
 
     fn command(&self, program: &str) -> Command {

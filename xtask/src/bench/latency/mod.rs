@@ -72,10 +72,10 @@ impl While {
     }
 }
 
-/// Times in ms.
 /// Of every death of a storm, by the daemon's histograms: read and kept.
 type Counted = [Option<Spread>; 2];
 
+/// Times in ms.
 #[derive(Default)]
 struct Times {
     read: Vec<f64>,
@@ -108,21 +108,20 @@ pub(super) fn measure(bed: &Bed<'_>) -> Result<Part> {
             While::Saturated => saturated.map(Target::P99AtMost),
             While::Storm | While::InMemory => None,
         };
-        let all = [
-            ("read from the ring", times.read, None),
-            ("in the ledger", times.kept, None),
-            ("stream", times.stream, promise(5.0, Some(50.0))),
-            ("API", times.api, promise(5.0, Some(50.0))),
-            ("/metrics", times.metrics, None),
-            ("webhook", times.webhook, promise(20.0, None)),
-            ("Alertmanager", times.alertmanager, None),
-            ("OOM decision to stream", times.oom, None),
-        ];
         let [read, kept] = times.counted;
-        part.push(Figure::counted(name("read from the ring"), "ms", read));
-        part.push(Figure::counted(name("in the ledger"), "ms", kept));
-        for (what, values, target) in all {
-            let Some(figure) = Figure::events(name(what), "ms", values) else { continue };
+        let of = |values| Figure::events("", "ms", values).map(|figure| figure.spread);
+        let all = [
+            ("read from the ring", read.or(of(times.read)), None),
+            ("in the ledger", kept.or(of(times.kept)), None),
+            ("stream", of(times.stream), promise(5.0, Some(50.0))),
+            ("API", of(times.api), promise(5.0, Some(50.0))),
+            ("/metrics", of(times.metrics), None),
+            ("webhook", of(times.webhook), promise(20.0, None)),
+            ("Alertmanager", of(times.alertmanager), None),
+            ("OOM decision to stream", of(times.oom), None),
+        ];
+        for (what, spread, target) in all {
+            let Some(figure) = Figure::spread(name(what), "ms", spread) else { continue };
             if let Spread::Events { p50, p99, .. } = figure.spread {
                 bars.push((figure.name.clone(), p50, p50, p99));
             }
@@ -260,7 +259,8 @@ fn kills(bed: &Bed<'_>, daemon: &Daemon, times: &mut Times, during: While) -> Re
         let victim = Victim::start()?;
         bed.stop.pause(Duration::from_millis(2))?;
         let before = Account::of(api)?.recorded;
-        let delays = Delays::of(api)?;
+        // In a storm others die in between.
+        let delays = (during != While::Storm).then(|| Delays::of(api)).transpose()?;
         let pid = victim.kill()?;
         if number % 2 == 0 {
             times.api.push(until_api(api, pid)?);
@@ -269,9 +269,8 @@ fn kills(bed: &Bed<'_>, daemon: &Daemon, times: &mut Times, during: While) -> Re
             let record = until_there(api, pid)?;
             times.metrics.push(ms(there, record));
         }
-        if during != While::Storm {
+        if let Some([read_before, kept_before]) = &delays {
             let [read, kept] = Delays::of(api)?;
-            let [read_before, kept_before] = &delays;
             times.read.extend(read.since(read_before).single());
             times.kept.extend(kept.since(kept_before).single());
         }

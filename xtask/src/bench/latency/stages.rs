@@ -8,8 +8,8 @@ use crate::daemon::Api;
 const METRIC: &str = "killwatch_death_delay_seconds";
 
 /// Where a death may be, as the label says it.
-pub(super) const READ: &str = "read";
-pub(super) const KEPT: &str = "kept";
+const READ: &str = "read";
+const KEPT: &str = "kept";
 
 /// The histogram of one place.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -50,12 +50,12 @@ impl Delays {
     pub(super) fn since(&self, before: &Self) -> Self {
         let of = |(bound, count): (f64, u64)| {
             let was = before.buckets.iter().find(|(other, _)| *other == bound);
-            (bound, count - was.map_or(0, |(_, was)| *was))
+            (bound, count.saturating_sub(was.map_or(0, |(_, was)| *was)))
         };
         Self {
             buckets: self.buckets.iter().copied().map(of).collect(),
             sum: self.sum - before.sum,
-            count: self.count - before.count,
+            count: self.count.saturating_sub(before.count),
         }
     }
 
@@ -64,9 +64,12 @@ impl Delays {
         (self.count == 1).then_some(self.sum * 1e3)
     }
 
-    /// The delays in ms, as exactly as the buckets tell: on a straight line within each, and at most the bound of the last.
+    /// The delays in ms, as exactly as the buckets tell: on a straight line within each, and at most the bound of the last. None if one was beyond all bounds.
     pub(super) fn spread(&self) -> Option<Spread> {
         let (max, _) = self.buckets.iter().find(|(_, within)| *within >= self.count)?;
+        if max.is_infinite() {
+            return None;
+        }
         let n = usize::try_from(self.count).ok().filter(|n| *n > 0)?;
         let (p50, p99) = (self.quantile(0.5), self.quantile(0.99));
         Some(Spread::Events { p50, p99, max: max * 1e3, n })
@@ -78,8 +81,7 @@ impl Delays {
         for (bound, within) in &self.buckets {
             if *within as f64 >= rank {
                 let part = (rank - below as f64) / (within - below).max(1) as f64;
-                let to = if bound.is_finite() { *bound } else { from };
-                return (from + (to - from) * part) * 1e3;
+                return (from + (bound - from) * part) * 1e3;
             }
             (from, below) = (*bound, *within);
         }
@@ -106,6 +108,8 @@ mod tests {
         let Some(Spread::Events { p50, p99, max, n: 4 }) = read.spread() else { panic!() };
         assert!((p50 - 2.0 / 3.0).abs() < 1e-9 && (1.9..2.0).contains(&p99) && max == 2.0);
         assert_eq!(Delays::default().spread(), None);
+        let beyond = Delays { count: 5, buckets: vec![(0.001, 3), (f64::INFINITY, 5)], sum: 30.0 };
+        assert_eq!(beyond.spread(), None);
     }
 
     #[test]
