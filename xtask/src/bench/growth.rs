@@ -83,9 +83,9 @@ fn step(bed: &Bed<'_>, cgroups: usize) -> Result<Step> {
     bed.stop.pause(bed.pick(Duration::from_secs(15), Duration::from_secs(3)))?;
     let (mut cpu, mut watch, mut looks) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..bed.pick(5, 2) {
-        let (before, seen) =
-            (usage::cpu(daemon.pid())?, counted(api, "killwatch_watch_samples_total")?);
-        let began = Instant::now();
+        let seen = counted(api, "killwatch_watch_samples_total")?;
+        // After the answer: to give it is not to be idle.
+        let (before, began) = (usage::cpu(daemon.pid())?, Instant::now());
         bed.stop.pause(bed.pick(Duration::from_secs(10), Duration::from_secs(2)))?;
         let took = began.elapsed();
         let after = usage::cpu(daemon.pid())?;
