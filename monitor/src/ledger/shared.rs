@@ -1,7 +1,7 @@
 //! What the ledger, its writer and its clock have in common: the state in memory, the open file, and who waits for what.
 //!
-//! The lock on the state is held for moves of memory only, and while who listens is told of deaths ([`super::Ledger::on_death`]). The file is locked for reading by whoever reads or writes it, and for writing only to
-//! open or close it; whoever asks while that goes on is told that it is away, and does not wait.
+//! The lock on the state is held for moves of memory only, and while who listens is told of deaths ([`super::Ledger::on_death`]). The file is locked for
+//! reading by whoever reads or writes it, and for writing only to open or close it; whoever asks while that goes on is told that it is away, and does not wait.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -2,10 +2,12 @@
 
 use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 
+use super::recent::{OnDeath, Recent};
+use super::store::Shelf;
 use super::{Bounds, Filter, Ledger, LedgerConfig};
 use crate::death::Death;
 use crate::death::sample;
@@ -268,6 +270,32 @@ fn each_death_is_announced_once_as_it_becomes_visible() {
         assert_eq!(told, (1..=20).collect::<Vec<_>>(), "not those of an earlier run either");
         ledger.close(Duration::from_secs(60));
     }
+}
+
+/// A burst of which the oldest leave memory while they are being written.
+#[test]
+fn what_left_memory_is_announced_once_it_is_in_the_file() {
+    let mut recent = Recent::new(Bounds { max_deaths: 2, ..BOUNDS }, true, 0);
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&told);
+    let tell = move |death: &Death| seen.lock().unwrap().push(death.victim.pid);
+    recent.on_death = Some(OnDeath(Box::new(tell)));
+    let add = |recent: &mut Recent, pid| {
+        let item = super::Item::from(death(pid));
+        let json = item.json().unwrap();
+        recent.append(item, json, Instant::now());
+    };
+    (1..=2).for_each(|pid| add(&mut recent, pid));
+    let work = recent.take();
+    (3..=4).for_each(|pid| add(&mut recent, pid));
+    assert_eq!((recent.first(), told.lock().unwrap().len()), (3, 0), "1 and 2 have left");
+    recent.written(&work.entries, Shelf::default(), Instant::now());
+    assert_eq!(*told.lock().unwrap(), [1, 2]);
+    let work = recent.take();
+    recent.written(&work.entries, Shelf::default(), Instant::now());
+    let mut told = std::mem::take(&mut *told.lock().unwrap());
+    told.sort_unstable();
+    assert_eq!(told, [1, 2, 3, 4]);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use serde::Deserialize;
 
 use super::bed::Bed;
@@ -109,6 +109,8 @@ fn boot(bed: &Bed<'_>, peers: &[&str]) -> Result<(String, Report)> {
     let text = fs::read(&log).with_context(|| format!("cannot read {}", log.display()))?;
     let report = parse(&String::from_utf8_lossy(&text))
         .with_context(|| format!("{} has no report", log.display()))?;
+    let measured = report.parts.iter().any(|part| !part.figures.is_empty());
+    ensure!(measured, "nothing was measured there: {} says why", log.display());
     Ok((kernel.origin, report))
 }
 
@@ -121,7 +123,10 @@ fn not_here(bed: &Bed<'_>) -> Result<Vec<&'static str>> {
         match peer.start(bed, &logs.path().join("peer.log")) {
             Ok(running) => drop(running),
             Err(error) if error.is::<Interrupted>() => return Err(error),
-            Err(_) => names.push(peer.name),
+            Err(error) => {
+                eprintln!("    {} does not run here: {error:#}", peer.name);
+                names.push(peer.name);
+            }
         }
     }
     Ok(names)
